@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+# ktlsgate: `make help` lists the targets. Builds into build/ (B=...), quietly (V=1 shows commands).
+
+B       ?= build
+ifeq ($(origin CC),default)
+CC       = gcc
+endif
+CLANG   ?= clang
+CFLAGS  ?= -O2 -g
+VERSION := 0.1.0
+
+WARN     = -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 -Werror
+HARDEN   = -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+CPPFLAGS += -D_GNU_SOURCE -DKTLSGATE_VERSION='"$(VERSION)"' -Idaemon -Ibpf -I$(B)/bpf
+ALL_CFLAGS = -std=gnu11 $(WARN) $(CFLAGS) $(HARDEN) $(CPPFLAGS) -MMD -MP -pthread
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(LDFLAGS)
+LIBS     = -luring -lbpf -lssl -lcrypto -lseccomp -lcap
+
+DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
+DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
+LIB        := $(B)/libktlsgate.a
+PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe
+BPF_SRC    := $(wildcard bpf/*.bpf.c)
+SKELETONS  := $(BPF_SRC:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
+UNIT       := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+
+all: $(PROGRAMS)
+
+# V=1 shows the commands.
+Q = $(if $(V),,@)
+say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
+
+$(B)/ktlsgated: $(B)/daemon/main.o $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+$(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
+$(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
+$(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf
+
+$(LIB): $(DAEMON_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/%.o: %.c | $(SKELETONS)
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+# BPF: only UAPI headers are used, so the objects do not depend on the build machine's kernel.
+BPF_CFLAGS = -O2 -g -Wall -Werror -target bpf -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	$(call say,BPF,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+$(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)bpftool gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
+
+unit: $(UNIT)
+$(B)/unit/%: tests/unit/%.c $(LIB)
+	$(call say,UNIT,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit $(ALL_LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+
+
+# ---- what a fresh Debian 12 lacks ----
+
+DEPS_BUILD := gcc libc6-dev clang bpftool pkg-config liburing-dev libbpf-dev libssl-dev \
+	libseccomp-dev libcap-dev linux-libc-dev
+DEPS_QUICKSTART := curl openssl nginx-light
+DEPS_CHECK := python3 python3-pytest python3-cryptography gnutls-bin procps iproute2 kmod \
+	busybox-static cpio zstd xz-utils openssl curl nginx-light strace
+DEPS_LINT := clang-format clang-tidy shellcheck libclang-rt-14-dev
+
+# $(call need,PACKAGES): asks dpkg first, so that nothing is downloaded when nothing is missing.
+define need
+	@missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | \
+		grep -q 'install ok' || echo $$p; done); \
+	[ -z "$$missing" ] || { echo "installing:" $$missing; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		-o Dpkg::Use-Pty=0 $$missing >/dev/null; }
+endef
+
+deps:
+	$(call need,$(DEPS_BUILD) $(DEPS_QUICKSTART) $(DEPS_CHECK) $(DEPS_LINT))
+
+# A second make: the compiler may only be there now.
+quickstart:
+	$(call need,$(DEPS_BUILD) $(DEPS_QUICKSTART))
+	@$(MAKE) --no-print-directory all
+	@tools/quickstart $(B)
+
+KERNELS ?= 6.1 7.3
+check:
+	$(call need,$(DEPS_BUILD) $(DEPS_CHECK))
+	@$(MAKE) --no-print-directory all unit
+	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS))
+
+check-kernels:
+	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3"
+
+# ---- for developers ----
+
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+asan:
+	@$(MAKE) --no-print-directory B=build-asan HARDEN=-fPIE CFLAGS="-O1 -g $(SANITIZE)" \
+		LDFLAGS="$(SANITIZE)" all unit
+	@KTLSGATE_BUILD=$(abspath build-asan) tests/check.py --no-guest
+
+lint:
+	$(call need,$(DEPS_BUILD) $(DEPS_LINT))
+	@tools/lint
+
+FUZZ_SECONDS ?= 60
+fuzz:
+	@mkdir -p $(B)/fuzz
+	@for f in tests/fuzz/fuzz_*.c; do n=$$(basename $$f .c); \
+		$(CLANG) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Idaemon -D_GNU_SOURCE \
+		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/pem.c \
+		daemon/config_table.c daemon/config.c daemon/forge.c daemon/forge_explain.c \
+		daemon/identity.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
+		-lssl -lcrypto || exit 1; \
+		echo "$$n: $(FUZZ_SECONDS) s"; \
+		(cd $(B)/fuzz && ./$$n -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 2>$$n.log) || \
+		{ tail -40 $(B)/fuzz/$$n.log; exit 1; }; done
+
+format:
+	clang-format -i daemon/*.[ch] bpf/*.[ch] tools/*.c kmod-helpers/*.c tests/unit/*.[ch] tests/fuzz/*.c
+
+example: $(B)/ktlsgated
+	$(B)/ktlsgated --example > config/ktlsgate.conf
+
+help:
+	@echo "make               build into $(B)/"
+	@echo "make quickstart    build, run a gate with a throwaway PKI, show what happens, clean up"
+	@echo "make check         all tests, natively and in guests with the kernels $(KERNELS)"
+	@echo "make check-kernels the same with all four kernels"
+	@echo "make asan          the native tests under AddressSanitizer and UBSan"
+	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
+	@echo "make fuzz          each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make deps          install the Debian packages that are missing"
+	@echo "make example       write config/ktlsgate.conf from the table of keys"
+	@echo "make format, clean"
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all unit deps quickstart check check-kernels asan lint fuzz format example help clean
+.SECONDARY:
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Every BPF map's name, key and value: shared by the BPF programs, the daemon
+ * and whoever dumps a pinned map. Names are chosen for `bpftool map dump`: it
+ * prints enumerators by name and char arrays as text.
+ */
+#ifndef KTLSGATE_MAPS_H
+#define KTLSGATE_MAPS_H
+
+#include <linux/types.h>
+
+/* A map is pinned as bpf_dir/NAME under its own name. */
+#define MAP_FLOWS	    "flows"	/* hash: socket cookie → struct flow_value */
+#define MAP_FLOW_INFO	    "flow_info" /* hash: socket cookie → struct flow_info */
+#define MAP_TOTALS	    "totals"	/* per-CPU array: enum flow_side → struct flow_totals */
+#define MAP_STEER_LISTENERS "steer_listeners" /* hash: steer_listener_key → steer_listener */
+#define MAP_STEER_SOCKETS   "steer_sockets"   /* reuseport sockarray: slot → socket */
+#define MAP_STEER_CONFIG    "steer_config"    /* array: 0 → struct steer_config */
+#define MAP_STEER_STATS	    "steer_stats"     /* per-CPU array: worker → struct steer_stats */
+
+#define MAP_FLOWS_DEFAULT 65536
+
+/* ---- count: one entry per TCP connection, the key is its socket cookie (u64) ---- */
+
+enum flow_side {
+	FLOW_CLIENT,  /* we accepted */
+	FLOW_BACKEND, /* we connected */
+	FLOW_SIDES,
+};
+
+/* The address family on the wire: IPv4 also for an IPv4-mapped peer of an IPv6 socket. */
+enum flow_family {
+	FLOW_IPV4 = 2,
+	FLOW_IPV6 = 10
+};
+
+/* The kernel's TCP states, include/net/tcp_states.h */
+enum flow_state {
+	FLOW_ESTABLISHED = 1,
+	FLOW_SYN_SENT,
+	FLOW_SYN_RECV,
+	FLOW_FIN_WAIT1,
+	FLOW_FIN_WAIT2,
+	FLOW_TIME_WAIT,
+	FLOW_CLOSE,
+	FLOW_CLOSE_WAIT,
+	FLOW_LAST_ACK,
+	FLOW_LISTEN,
+	FLOW_CLOSING,
+	FLOW_NEW_SYN_RECV,
+};
+
+enum flow_engine {
+	FLOW_ENGINE_NONE,
+	FLOW_ENGINE_USER,
+	FLOW_ENGINE_KTLS
+};
+
+#define FLOW_ADDRESS_LEN 40 /* an IPv6 address written in full, NUL included */
+
+/*
+ * What crossed the wire, from the segment on that established the connection:
+ * segments (not GSO packets) and TCP payload bytes, retransmissions included.
+ */
+struct flow_value {
+	enum flow_side side;
+	enum flow_state state;
+	enum flow_family family;
+	__u16 local_port;
+	__u16 remote_port;
+	char local_address[FLOW_ADDRESS_LEN];
+	char remote_address[FLOW_ADDRESS_LEN];
+	__u64 packets_rx;
+	__u64 packets_tx;
+	__u64 bytes_rx;
+	__u64 bytes_tx;
+	__u64 established_ns; /* CLOCK_MONOTONIC */
+	__u32 retransmits;    /* segments */
+	__u32 srtt_us;
+};
+
+/* What only the daemon knows of a flow. Zero it before filling it in: the kernel sees all of it. */
+struct flow_info {
+	__u64 flow_id; /* the same for both sides */
+	enum flow_engine engine;
+	char vserver[32];
+	char service[32];
+	char tls_version[8];	  /* "TLSv1.3" */
+	char client_identity[20]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits */
+};
+
+/* Closed flows, by enum flow_side; per CPU. */
+struct flow_totals {
+	__u64 flows_opened;
+	__u64 flows_closed;
+	__u64 flow_insert_failed; /* `flows` was full: not counted anywhere else */
+	__u64 packets_rx;
+	__u64 packets_tx;
+	__u64 bytes_rx;
+	__u64 bytes_tx;
+	__u64 retransmits;
+};
+
+/* ---- steer ---- */
+
+/* A listening socket as bpf_sock shows it; an IPv4 address sits in address[0], network order. */
+struct steer_listener_key {
+	__u32 address[4];
+	__u32 device; /* SO_BINDTODEVICE or the scope of a link-local address; 0: any */
+	__u16 port;   /* host order */
+	__u16 family;
+};
+
+struct steer_listener {
+	__u32 vserver;
+	__u32 base;	 /* its first slot in steer_sockets */
+	__u32 workers;	 /* slots it has */
+	char listen[56]; /* the key for humans */
+};
+
+enum steer_mode {
+	STEER_BY_CPU,  /* the worker of the CPU that received the SYN */
+	STEER_BY_HASH, /* the connection's 4-tuple */
+};
+
+struct steer_config {
+	enum steer_mode mode;
+};
+
+/* By worker, per CPU. */
+struct steer_stats {
+	__u64 selected;
+	__u64 fallback; /* it had no socket: the kernel chose another */
+};
+
+#endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Which worker's listening socket gets a new connection. Knows listeners and
+ * slots; not what a worker does, nor who puts sockets into the slots.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+
+#define AF_INET 2 /* sys/socket.h is not for BPF */
+
+/* The daemon sets the real sizes before loading. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct steer_listener_key);
+	__type(value, struct steer_listener);
+} steer_listeners SEC(".maps");
+
+/* u64 values: a dump then shows each socket's cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} steer_sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct steer_config);
+} steer_config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct steer_stats);
+} steer_stats SEC(".maps");
+
+static __always_inline struct steer_listener *find_listener(const struct bpf_sock *sk)
+{
+	struct steer_listener_key key = {
+		.device = sk->bound_dev_if,
+		.port = sk->src_port,
+		.family = sk->family,
+	};
+
+	if (sk->family == AF_INET) {
+		key.address[0] = sk->src_ip4;
+	} else {
+		key.address[0] = sk->src_ip6[0];
+		key.address[1] = sk->src_ip6[1];
+		key.address[2] = sk->src_ip6[2];
+		key.address[3] = sk->src_ip6[3];
+	}
+	return bpf_map_lookup_elem(&steer_listeners, &key);
+}
+
+static __always_inline __u32 choose(const struct sk_reuseport_md *ctx, __u32 workers)
+{
+	const struct steer_config *config;
+	__u32 zero = 0;
+
+	config = bpf_map_lookup_elem(&steer_config, &zero);
+	if (config && config->mode == STEER_BY_HASH)
+		return ctx->hash % workers;
+	return bpf_get_smp_processor_id() % workers;
+}
+
+/* Always SK_PASS: without a selection the kernel chooses by hash among the group's sockets. */
+SEC("sk_reuseport")
+int steer(struct sk_reuseport_md *ctx)
+{
+	const struct steer_listener *listener = find_listener(ctx->sk);
+	struct steer_stats *stats;
+	__u32 worker, slot;
+	long err;
+
+	if (!listener)
+		return SK_PASS;
+	worker = choose(ctx, listener->workers);
+	slot = listener->base + worker;
+	err = bpf_sk_select_reuseport(ctx, &steer_sockets, &slot, 0);
+
+	stats = bpf_map_lookup_elem(&steer_stats, &worker);
+	if (stats)
+		__sync_fetch_and_add(err ? &stats->fallback : &stats->selected, 1);
+	return SK_PASS;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

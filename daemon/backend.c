@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Client-side SSL_CTX of a service and the verification of backends. Knows no client. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <openssl/x509v3.h>
+#include "backend.h"
+#include "log.h"
+
+static int trust(SSL_CTX *ctx, STACK_OF(X509) * anchors)
+{
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+
+	for (int i = 0; i < sk_X509_num(anchors); i++) {
+		if (!X509_STORE_add_cert(store, sk_X509_value(anchors, i)))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int back_init(struct back *back, const struct cfg_service *service)
+{
+	X509_VERIFY_PARAM *param;
+
+	back->service = service;
+	back->ctx = handshake_ctx_new(false);
+	if (!back->ctx || trust(back->ctx, service->profile->server_ca)) {
+		log_error("service %s: out of memory", service->name);
+		return -ENOMEM;
+	}
+	SSL_CTX_set_verify(back->ctx, SSL_VERIFY_PEER, NULL);
+	param = SSL_CTX_get0_param(back->ctx);
+	X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_X509_STRICT | X509_V_FLAG_TRUSTED_FIRST);
+	/* RFC 9525: names are in the SAN; a wildcard is a whole label. */
+	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+						       X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return 0;
+}
+
+void back_free(struct back *back)
+{
+	SSL_CTX_free(back->ctx);
+	back->ctx = NULL;
+}
+
+int back_socket(const struct back *back)
+{
+	int one = 1;
+	scoped_fd fd = socket(back->service->address.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	return TAKE_FD(fd);
+}
+
+static bool is_address(const char *name)
+{
+	uint8_t addr[16];
+
+	return inet_pton(AF_INET, name, addr) == 1 || inet_pton(AF_INET6, name, addr) == 1;
+}
+
+int back_expect_name(const struct back *back, SSL *ssl)
+{
+	const char *name = back->service->server_name;
+
+	/* RFC 6066 3: an address is no server name. */
+	if (is_address(name))
+		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) ? 0 : -ENOMEM;
+	return SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name) ? 0 : -ENOMEM;
+}
+
+static bool has_ecdsa_sign(SSL *ssl)
+{
+	const unsigned char *types;
+	size_t n = SSL_get0_certificate_types(ssl, &types);
+
+	return n && memchr(types, TLS_CT_ECDSA_SIGN, n);
+}
+
+bool backend_accepts_p256(SSL *ssl)
+{
+	int n = SSL_get_sigalgs(ssl, 0, NULL, NULL, NULL, NULL, NULL);
+
+	if (SSL_version(ssl) == TLS1_2_VERSION && !has_ecdsa_sign(ssl))
+		return false;
+	for (int i = 0; i < n; i++) {
+		unsigned char sig, hash;
+
+		SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &sig, &hash);
+		if (hash == 4 && sig == 3) /* 0x0403: ecdsa_secp256r1_sha256 */
+			return true;
+	}
+	return false;
+}
+
+bool backend_alert_is_refusal(int alert)
+{
+	switch (alert) {
+	case ALERT_BAD_CERTIFICATE:
+	case ALERT_UNSUPPORTED_CERTIFICATE:
+	case ALERT_CERTIFICATE_REVOKED:
+	case ALERT_CERTIFICATE_EXPIRED:
+	case ALERT_CERTIFICATE_UNKNOWN:
+	case ALERT_UNKNOWN_CA:
+	case ALERT_ACCESS_DENIED:
+	case ALERT_CERTIFICATE_REQUIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static enum reason verify_reason(int error)
+{
+	switch (error) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		return REASON_backend_cert_name;
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		return REASON_backend_cert_expired;
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_UNTRUSTED:
+		return REASON_backend_cert_untrusted;
+	default:
+		return REASON_backend_cert_invalid;
+	}
+}
+
+enum reason backend_failure(const struct handshake *hs, bool presented)
+{
+	switch (hs->failure) {
+	case HANDSHAKE_EOF:
+	case HANDSHAKE_RESET:
+		return REASON_backend_gone;
+	case HANDSHAKE_NOT_TLS:
+		return REASON_backend_not_tls;
+	case HANDSHAKE_PEER_ALERT:
+		if (hs->alert == ALERT_PROTOCOL_VERSION)
+			return REASON_backend_version;
+		return presented && backend_alert_is_refusal(hs->alert) ?
+			       REASON_backend_refused_certificate :
+			       REASON_backend_refused;
+	case HANDSHAKE_VERIFY:
+		return verify_reason(hs->error);
+	case HANDSHAKE_VERSION:
+		return REASON_backend_version;
+	case HANDSHAKE_CIPHER:
+		return REASON_backend_cipher;
+	default:
+		return REASON_backend_protocol;
+	}
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The pin directory: makes, fills and empties it; does not know what is pinned there. */
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <linux/bpf.h>
+#include <linux/magic.h>
+#include "log.h"
+#include "bpf_dir.h"
+
+static int check_dir(const char *dir)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (lstat(dir, &st) || statfs(dir, &fs)) {
+		int err = -errno;
+
+		log_warn("bpf: cannot look at %s: %s", dir, strerror(-err));
+		return err;
+	}
+	if (fs.f_type != BPF_FS_MAGIC) {
+		log_warn("bpf: %s is not in a BPF file system; mount -t bpf bpf /sys/fs/bpf", dir);
+		return -EMEDIUMTYPE;
+	}
+	/* /sys/fs/bpf may be mounted writable for everyone. */
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
+		log_warn("bpf: %s is not a directory of user %u; remove it", dir, geteuid());
+		return -EPERM;
+	}
+	return 0;
+}
+
+static int path_of(char *path, size_t len, const char *dir, const char *name)
+{
+	return snprintf(path, len, "%s/%s", dir, name) < (int)len ? 0 : -ENAMETOOLONG;
+}
+
+static int obj_pin(const char *path, int fd)
+{
+	union bpf_attr attr = {.pathname = (uintptr_t)path, .bpf_fd = fd};
+
+	return syscall(__NR_bpf, BPF_OBJ_PIN, &attr, sizeof(attr)) ? -errno : 0;
+}
+
+int bpf_dir_make(const char *dir)
+{
+	bool made = !mkdir(dir, 0700);
+	int err;
+
+	if (!made && errno != EEXIST) {
+		err = -errno;
+		log_warn("bpf: cannot make %s: %s; is a BPF file system mounted there, and are we "
+			 "root?",
+			 dir, strerror(-err));
+		return err;
+	}
+	err = check_dir(dir);
+	if (err && made)
+		rmdir(dir);
+	return err;
+}
+
+int bpf_dir_pin(const char *dir, const char *name, int fd)
+{
+	char path[PATH_MAX];
+	int err;
+
+	err = path_of(path, sizeof(path), dir, name);
+	if (!err) {
+		unlink(path);
+		err = obj_pin(path, fd);
+	}
+	if (err)
+		log_warn("bpf: cannot pin %s in %s: %s%s", name, dir, strerror(-err),
+			 bpf_dir_hint(err));
+	return err;
+}
+
+void bpf_dir_unpin(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (!path_of(path, sizeof(path), dir, name))
+		unlink(path);
+}
+
+void bpf_dir_remove(const char *dir)
+{
+	rmdir(dir);
+}
+
+int bpf_dir_debug(const char *fmt, va_list args)
+{
+	char line[512];
+	int n;
+
+	if (!log_enabled(LOG_LEVEL_DEBUG))
+		return 0;
+	n = vsnprintf(line, sizeof(line), fmt, args);
+	line[strcspn(line, "\n")] = '\0';
+	log_debug("%s", line);
+	return n;
+}
+
+const char *bpf_dir_hint(int err)
+{
+	switch (err) {
+	case -EPERM:
+	case -EACCES:
+		return "; needs root (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)";
+	case -ENOMEM:
+		return "; the maps do not fit into the memory this service may use";
+	case -EINVAL:
+	case -ENOSYS:
+	case -EOPNOTSUPP:
+		return "; this kernel lacks what is needed (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF, "
+		       "Linux 6.1)";
+	}
+	return "";
+}

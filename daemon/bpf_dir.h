@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The directory in bpffs where maps are pinned for bpftool, and the words an
+ * operator needs when the kernel refuses; for steer.c and count.c only. A pin
+ * is a window, nothing the daemon needs: whatever is found under one of our
+ * names was left by a killed predecessor and is replaced.
+ */
+#ifndef KTLSGATE_BPF_DIR_H
+#define KTLSGATE_BPF_DIR_H
+
+#include <stdarg.h>
+#include "scoped.h"
+
+/* Makes dir, one level, unless it is there. Logs why not. */
+int bpf_dir_make(const char *dir) must_check;
+
+/* Pins the object behind fd as dir/name. Logs why not. */
+int bpf_dir_pin(const char *dir, const char *name, int fd) must_check;
+
+void bpf_dir_unpin(const char *dir, const char *name);
+
+/* Removes dir unless something is still pinned there. */
+void bpf_dir_remove(const char *dir);
+
+/* libbpf's messages, for libbpf_set_print(): to log_debug(). */
+int bpf_dir_debug(const char *fmt, va_list args) printf_like(1, 0);
+
+/* What to do about a negative errno of bpf(2), to be put behind strerror()'s text; may be "". */
+const char *bpf_dir_hint(int err);
+
+#endif

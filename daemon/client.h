@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The front: what a vserver shows to clients, and how their certificates are
+ * verified. One struct front per vserver, shared read-only by all workers.
+ */
+#ifndef KTLSGATE_CLIENT_H
+#define KTLSGATE_CLIENT_H
+
+#include "handshake.h"
+#include "reason.h"
+
+struct front {
+	SSL_CTX *ctx;
+	X509_STORE *store; /* client_ca; NULL when client_auth = off */
+};
+
+/* The vserver's serving key must be loaded. Returns 0 or -errno after a log line. */
+int front_init(struct front *front, const struct cfg_vserver *vserver) must_check;
+void front_free(struct front *front);
+
+/* Why the client's handshake failed. */
+enum reason client_failure(const struct handshake *hs);
+
+#endif

@@ -1,0 +1,705 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A configuration file to one struct config: lines, objects, references,
+ * certificates, checks. Does not know what a key looks like (config_table.c)
+ * nor how a PEM file is read (pem.c).
+ */
+#include "config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include "config_table.h"
+#include "forge.h"
+#include "pem.h"
+
+#define CONFIG_LINE_MAX 4096
+
+/* ---- errors: collected, then printed in the order of the lines ---- */
+
+struct complaint {
+	unsigned line;	 /* 0: about the file as a whole */
+	unsigned number; /* order of finding, among those of one line */
+	char *text;
+};
+
+struct report {
+	const char *path;
+	struct complaint *complaints;
+	unsigned n;
+	bool out_of_memory;
+};
+
+static void printf_like(3, 4) complain(struct report *r, unsigned line, const char *fmt, ...)
+{
+	struct complaint *more = reallocarray(r->complaints, r->n + 1, sizeof(*more));
+	va_list ap;
+
+	if (more)
+		r->complaints = more;
+	va_start(ap, fmt);
+	if (!more || vasprintf(&more[r->n].text, fmt, ap) < 0) {
+		r->out_of_memory = true;
+	} else {
+		more[r->n].line = line;
+		more[r->n].number = r->n;
+		r->n++;
+	}
+	va_end(ap);
+}
+
+static int by_line(const void *a, const void *b)
+{
+	const struct complaint *x = a, *y = b;
+
+	/* What is about the whole file comes last: line 0 less 1 is the largest number. */
+	if (x->line != y->line)
+		return x->line - 1 < y->line - 1 ? -1 : 1;
+	return x->number < y->number ? -1 : 1;
+}
+
+/* Prints and frees. Returns 0 if there was nothing to print, else -EINVAL. */
+static int report_end(struct report *r, FILE *errors)
+{
+	if (!r->n && !r->out_of_memory)
+		return 0;
+	if (r->n)
+		qsort(r->complaints, r->n, sizeof(*r->complaints), by_line);
+	for (unsigned i = 0; i < r->n; i++) {
+		const struct complaint *c = &r->complaints[i];
+
+		if (c->line)
+			fprintf(errors, "%s:%u: %s\n", r->path, c->line, c->text);
+		else
+			fprintf(errors, "%s: %s\n", r->path, c->text);
+		free(c->text);
+	}
+	free(r->complaints);
+	if (r->out_of_memory)
+		fprintf(errors, "%s: out of memory\n", r->path);
+	return -EINVAL;
+}
+
+/* ---- what the file said, kept until everything is checked ---- */
+
+/* The last assignment to one key of one object. */
+struct said {
+	char *value; /* NULL: the file does not say */
+	unsigned line;
+	bool wrong; /* complained about: nothing can be concluded from the member */
+};
+
+struct notes {
+	unsigned line;	   /* where the object was first named */
+	struct said *said; /* by row of the table */
+};
+
+struct loader {
+	struct config *cfg;
+	struct report report;
+	struct notes *notes[SCOPES]; /* by index of the object */
+	unsigned n_notes[SCOPES];
+};
+
+static unsigned row_of(const struct cfg_key *k)
+{
+	return k - cfg_keys;
+}
+
+static struct said *said(const struct loader *l, const struct cfg_key *k, unsigned object)
+{
+	return &l->notes[k->scope][object].said[row_of(k)];
+}
+
+/* For the object that is about to be added to the scope. */
+static int notes_add(struct loader *l, enum cfg_scope scope, unsigned line)
+{
+	struct notes *more = reallocarray(l->notes[scope], l->n_notes[scope] + 1, sizeof(*more));
+	struct notes *n;
+
+	if (!more)
+		return -ENOMEM;
+	l->notes[scope] = more;
+	n = &more[l->n_notes[scope]];
+	n->line = line;
+	n->said = calloc(cfg_n_keys, sizeof(*n->said));
+	if (!n->said)
+		return -ENOMEM;
+	l->n_notes[scope]++;
+	return 0;
+}
+
+static void notes_free(struct loader *l)
+{
+	for (enum cfg_scope scope = 0; scope < SCOPES; scope++) {
+		for (unsigned i = 0; i < l->n_notes[scope]; i++) {
+			for (unsigned k = 0; k < cfg_n_keys; k++)
+				free(l->notes[scope][i].said[k].value);
+			free(l->notes[scope][i].said);
+		}
+		free(l->notes[scope]);
+	}
+}
+
+/* The row of a member; the pattern is one of ours. */
+static const struct cfg_key *row(const char *pattern)
+{
+	const char *name;
+	size_t len;
+
+	return cfg_find(pattern, &name, &len);
+}
+
+/* An error at the assignment to k, or, if the file has none, where the object was first named. */
+static void printf_like(4, 5) complain_at(struct loader *l, const struct cfg_key *k,
+					  unsigned object, const char *fmt, ...)
+{
+	struct said *s = said(l, k, object);
+	const struct cfg_head *head = cfg_object(l->cfg, k->scope, object);
+	char key[CFG_KEY_MAX];
+	scoped_mem char *what = NULL;
+	va_list ap;
+
+	s->wrong = true;
+	va_start(ap, fmt);
+	if (vasprintf(&what, fmt, ap) < 0) {
+		what = NULL;
+		l->report.out_of_memory = true;
+	}
+	va_end(ap);
+	if (!what)
+		return;
+	cfg_key_text(k, k->scope == SCOPE_GLOBAL ? NULL : head->name, key);
+	if (s->value)
+		complain(&l->report, s->line, "%s = %s: %s", key, s->value, what);
+	else
+		complain(&l->report, l->notes[k->scope][object].line, "%s: %s", key, what);
+}
+
+/* ---- lines ---- */
+
+static const struct cfg_head *find_object(const struct config *cfg, enum cfg_scope scope,
+					  const char *name)
+{
+	for (unsigned i = 0; i < cfg_count(cfg, scope); i++) {
+		const struct cfg_head *head = cfg_object(cfg, scope, i);
+
+		if (!strcmp(head->name, name))
+			return head;
+	}
+	return NULL;
+}
+
+/* Index of the object that is named in a line, made if need be; -ENOMEM. */
+static int object_index(struct loader *l, enum cfg_scope scope, const char *name, unsigned line)
+{
+	const struct cfg_head *head;
+
+	if (scope == SCOPE_GLOBAL)
+		return 0;
+	head = find_object(l->cfg, scope, name);
+	if (head)
+		return head->index;
+	if (notes_add(l, scope, line) < 0)
+		return -ENOMEM;
+	head = cfg_object_add(l->cfg, scope, name);
+	return head ? (int)head->index : -ENOMEM;
+}
+
+static void unknown_key(struct loader *l, unsigned line, const char *key, const char *value)
+{
+	char near[CFG_KEY_MAX];
+
+	if (cfg_nearest(key, near))
+		complain(&l->report, line, "%s = %s: unknown key; did you mean %s?", key, value,
+			 near);
+	else
+		complain(&l->report, line,
+			 "%s = %s: unknown key; the example ktlsgate.conf lists all keys", key,
+			 value);
+}
+
+static void assign(struct loader *l, unsigned line, const char *key, const char *value)
+{
+	const char *name_start;
+	char name[CFG_NAME_MAX + 1], why[CFG_WHY_MAX];
+	size_t name_len;
+	const struct cfg_key *k = cfg_find(key, &name_start, &name_len);
+	struct said *s;
+	void *object;
+	int index;
+
+	if (!k) {
+		unknown_key(l, line, key, value);
+		return;
+	}
+	if (k->scope != SCOPE_GLOBAL && !cfg_name_valid(name_start, name_len)) {
+		complain(
+			&l->report, line,
+			"%s = %s: '%.*s' is no valid name for a %s; use 1 to %d of A-Z a-z 0-9 _ -",
+			key, value, (int)name_len, name_start, cfg_scopes[k->scope].name,
+			CFG_NAME_MAX);
+		return;
+	}
+	snprintf(name, sizeof(name), "%.*s", (int)name_len, name_start);
+	index = object_index(l, k->scope, name, line);
+	if (index < 0) {
+		l->report.out_of_memory = true;
+		return;
+	}
+	s = said(l, k, index);
+	free(s->value);
+	s->value = strdup(value);
+	s->line = line;
+	s->wrong = false;
+	if (!s->value) {
+		l->report.out_of_memory = true;
+		return;
+	}
+	object = cfg_object(l->cfg, k->scope, index);
+	if (k->where)
+		*(struct cfg_where *)cfg_member(object, k->where) =
+			(struct cfg_where){l->cfg->path, line};
+	if (!*value)
+		complain_at(l, k, index, "the value is missing; %s", k->help);
+	else if (k->type->parse(k, value, cfg_member(object, k->offset), why) < 0)
+		complain_at(l, k, index, "%s", why);
+}
+
+static char *trim(char *s)
+{
+	char *end = s + strlen(s);
+
+	while (end > s && isspace((unsigned char)end[-1]))
+		*--end = '\0';
+	while (isspace((unsigned char)*s))
+		s++;
+	return s;
+}
+
+static void cut_comment(char *s)
+{
+	if (s[0] == '#' || s[0] == ';')
+		s[0] = '\0';
+	for (char *p = s; *p; p++) {
+		if (*p == '#' && isspace((unsigned char)p[-1])) {
+			*p = '\0';
+			return;
+		}
+	}
+}
+
+/* The column of a byte that has no place in a text file, or 0. */
+static size_t control_byte(const char *line, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (iscntrl((unsigned char)line[i]) && line[i] != '\t')
+			return i + 1;
+	}
+	return 0;
+}
+
+static void read_line(struct loader *l, unsigned number, char *line, size_t len)
+{
+	char *key, *equals;
+	size_t column;
+
+	if (len && line[len - 1] == '\n')
+		line[--len] = '\0';
+	if (len && line[len - 1] == '\r')
+		line[--len] = '\0';
+	if (len > CONFIG_LINE_MAX) {
+		complain(&l->report, number, "the line has %zu bytes; at most %d are allowed", len,
+			 CONFIG_LINE_MAX);
+		return;
+	}
+	column = control_byte(line, len);
+	if (column) {
+		complain(&l->report, number,
+			 "byte %zu of the line is 0x%02x; use text without control characters",
+			 column, (unsigned char)line[column - 1]);
+		return;
+	}
+	key = trim(line);
+	cut_comment(key);
+	key = trim(key);
+	if (!*key)
+		return;
+	equals = strchr(key, '=');
+	if (!equals) {
+		complain(&l->report, number, "%s: there is no '='; write KEY = VALUE", key);
+		return;
+	}
+	*equals = '\0';
+	assign(l, number, trim(key), trim(equals + 1));
+}
+
+/* False: the file could not be read to its end, and all else would be noise. */
+static bool read_file(struct loader *l)
+{
+	scoped_file *f = fopen(l->cfg->path, "re");
+	scoped_mem char *line = NULL;
+	size_t size = 0;
+	ssize_t len;
+
+	if (!f) {
+		complain(&l->report, 0, "cannot be opened: %s", strerror(errno));
+		return false;
+	}
+	for (unsigned number = 1; (len = getline(&line, &size, f)) >= 0; number++) {
+		read_line(l, number, line, len);
+		if (l->report.out_of_memory)
+			return false;
+	}
+	if (feof(f))
+		return true;
+	complain(&l->report, 0, "cannot be read: %s", strerror(errno));
+	return false;
+}
+
+/* ---- references and certificates ---- */
+
+#define for_each_key(k)		   for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++)
+#define for_each_object(cfg, s, i) for (unsigned i = 0; i < cfg_count(cfg, s); i++)
+
+static void check_mandatory(struct loader *l)
+{
+	for_each_key(k)
+	{
+		char range[200] = "";
+		scoped_file *f = k->mandatory ? fmemopen(range, sizeof(range), "w") : NULL;
+
+		if (!f)
+			continue;
+		k->type->range(k, f);
+		fflush(f);
+		for_each_object(l->cfg, k->scope, i)
+		{
+			if (!said(l, k, i)->value)
+				complain_at(l, k, i, "is missing; a %s needs it: %s (%s)",
+					    cfg_scopes[k->scope].name, range, k->help);
+		}
+	}
+}
+
+static void resolve_reference(struct loader *l, const struct cfg_key *k, unsigned object)
+{
+	const char *wanted = said(l, k, object)->value, *kind = cfg_scopes[k->refers].name;
+	const struct cfg_head *found;
+
+	if (!wanted || said(l, k, object)->wrong)
+		return;
+	found = find_object(l->cfg, k->refers, wanted);
+	if (!found) {
+		complain_at(l, k, object, "there is no %s of this name; define %s.%s.*", kind, kind,
+			    wanted);
+		return;
+	}
+	cfg_set_pointer(cfg_member(cfg_object(l->cfg, k->scope, object), k->offset), (void *)found);
+}
+
+static void resolve_references(struct loader *l)
+{
+	for_each_key(k)
+	{
+		if (k->type != &cfg_type_reference)
+			continue;
+		for_each_object(l->cfg, k->scope, i) resolve_reference(l, k, i);
+	}
+	for_each_object(l->cfg, SCOPE_PROFILE, i)
+	{
+		if (l->cfg->profiles[i]->forging_certkey)
+			l->cfg->profiles[i]->forging_certkey->forging = true;
+	}
+	for_each_object(l->cfg, SCOPE_VSERVER, i)
+	{
+		if (l->cfg->vservers[i]->certkey)
+			l->cfg->vservers[i]->certkey->serving = true;
+	}
+}
+
+static STACK_OF(X509) *
+	load_certs(struct loader *l, const struct cfg_key *k, unsigned object, const char *path)
+{
+	STACK_OF(X509) *certs = NULL;
+	char why[CFG_WHY_MAX];
+
+	if (path && pem_load_certs(path, &certs, why, sizeof(why)) < 0)
+		complain_at(l, k, object, "%s", why);
+	return certs;
+}
+
+static void load_certificates(struct loader *l)
+{
+	const struct cfg_key *cert = row("certkey.<name>.cert");
+	const struct cfg_key *client_ca = row("profile.<name>.client_ca");
+	const struct cfg_key *server_ca = row("profile.<name>.server_ca");
+
+	for_each_object(l->cfg, SCOPE_CERTKEY, i)
+	{
+		struct cfg_certkey *ck = l->cfg->certkeys[i];
+
+		ck->chain = load_certs(l, cert, i, ck->cert_file);
+		if (ck->chain)
+			ck->cert = sk_X509_shift(ck->chain);
+	}
+	for_each_object(l->cfg, SCOPE_PROFILE, i)
+	{
+		struct cfg_profile *p = l->cfg->profiles[i];
+
+		p->client_ca = load_certs(l, client_ca, i, p->client_ca_file);
+		p->server_ca = load_certs(l, server_ca, i, p->server_ca_file);
+	}
+}
+
+/* ---- checks of what belongs together ---- */
+
+static void check_profiles(struct loader *l)
+{
+	const struct cfg_key *client_auth = row("profile.<name>.client_auth");
+	const struct cfg_key *client_ca = row("profile.<name>.client_ca");
+	const struct cfg_key *dynamic = row("profile.<name>.dynamic_client_cert");
+	const struct cfg_key *forging = row("profile.<name>.forging_certkey");
+
+	for_each_object(l->cfg, SCOPE_PROFILE, i)
+	{
+		const struct cfg_profile *p = l->cfg->profiles[i];
+		const struct cfg_certkey *ca = p->forging_certkey;
+		const char *unfit = ca && ca->cert ? forge_ca_unfit(ca->cert) : NULL;
+
+		if (p->client_auth != CLIENT_AUTH_OFF && !said(l, client_auth, i)->wrong &&
+		    !said(l, client_ca, i)->value)
+			complain_at(l, client_auth, i,
+				    "no CA to verify clients against; set profile.%s.client_ca",
+				    p->name);
+		if (p->dynamic_client_cert && !said(l, dynamic, i)->wrong &&
+		    !said(l, forging, i)->value)
+			complain_at(l, dynamic, i,
+				    "no CA to forge with; set profile.%s.forging_certkey", p->name);
+		if (unfit)
+			complain_at(l, forging, i,
+				    "%s cannot be a forging CA: %s; use a CA certificate that may "
+				    "sign client certificates",
+				    ca->cert_file, unfit);
+		/* The data process holds serving keys; forging keys are to stay in the signer. */
+		if (ca && ca->serving)
+			complain_at(l, forging, i,
+				    "is also the certkey of a vserver; the forging key needs a "
+				    "certkey of its own");
+	}
+}
+
+static void check_services(struct loader *l)
+{
+	const struct cfg_key *profile = row("service.<name>.profile");
+	const struct cfg_key *server_ca = row("profile.<name>.server_ca");
+
+	for_each_object(l->cfg, SCOPE_SERVICE, i)
+	{
+		const struct cfg_profile *p = l->cfg->services[i]->profile;
+
+		if (p && !said(l, server_ca, p->index)->value)
+			complain_at(l, profile, i,
+				    "this profile has no CA to verify the backend against; set "
+				    "profile.%s.server_ca",
+				    p->name);
+	}
+}
+
+/* The earlier vserver of i that listens on the same address, or NULL. */
+static const struct cfg_vserver *same_address(const struct loader *l, const struct cfg_key *listen,
+					      unsigned i)
+{
+	const struct cfg_address *a = &l->cfg->vservers[i]->listen, *b;
+
+	for (unsigned j = 0; j < i && a->len && !said(l, listen, i)->wrong; j++) {
+		b = &l->cfg->vservers[j]->listen;
+		if (a->len == b->len && !memcmp(&a->ss, &b->ss, a->len))
+			return l->cfg->vservers[j];
+	}
+	return NULL;
+}
+
+/* A service that forges needs clients with a certificate. */
+static void check_forging(struct loader *l, const struct cfg_vserver *v)
+{
+	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
+
+	if (!v->profile || !back || !back->dynamic_client_cert ||
+	    v->profile->client_auth != CLIENT_AUTH_OFF ||
+	    said(l, row("profile.<name>.client_auth"), v->profile->index)->wrong)
+		return;
+	complain_at(
+		l, row("vserver.<name>.profile"), v->index,
+		"profile.%s.client_auth is off, but profile.%s of service.%s forges from client "
+		"certificates (dynamic_client_cert); set profile.%s.client_auth = mandatory",
+		v->profile->name, back->name, v->service->name, v->profile->name);
+}
+
+static void check_vservers(struct loader *l)
+{
+	const struct cfg_key *listen = row("vserver.<name>.listen");
+
+	if (!l->cfg->n_vservers)
+		complain(&l->report, 0,
+			 "there is no vserver; define at least one: %s = 0.0.0.0:8443 ...",
+			 listen->pattern);
+	for_each_object(l->cfg, SCOPE_VSERVER, i)
+	{
+		const struct cfg_vserver *other = same_address(l, listen, i);
+
+		if (other)
+			complain_at(l, listen, i,
+				    "vserver.%s listens there already; use another address or port",
+				    other->name);
+		check_forging(l, l->cfg->vservers[i]);
+	}
+}
+
+/* ---- public ---- */
+
+static struct config *config_new(const char *path)
+{
+	struct config *cfg = calloc(1, sizeof(*cfg));
+
+	if (!cfg)
+		return NULL;
+	cfg->path = strdup(path);
+	if (cfg->path && !cfg_set_defaults(SCOPE_GLOBAL, cfg))
+		return cfg;
+	config_free(cfg);
+	return NULL;
+}
+
+static void load(struct loader *l)
+{
+	if (notes_add(l, SCOPE_GLOBAL, 0) < 0) {
+		l->report.out_of_memory = true;
+		return;
+	}
+	if (!read_file(l))
+		return;
+	check_mandatory(l);
+	resolve_references(l);
+	load_certificates(l);
+	check_profiles(l);
+	check_services(l);
+	check_vservers(l);
+}
+
+int config_load(const char *path, FILE *errors, struct config **out)
+{
+	struct loader l = {.report.path = path};
+	int err;
+
+	*out = NULL;
+	l.cfg = config_new(path);
+	if (!l.cfg) {
+		fprintf(errors, "%s: out of memory\n", path);
+		return -EINVAL;
+	}
+	load(&l);
+	notes_free(&l);
+	err = report_end(&l.report, errors);
+	if (err < 0) {
+		config_free(l.cfg);
+		return err;
+	}
+	*out = l.cfg;
+	return 0;
+}
+
+static void printf_like(3, 4)
+	complain_key(struct report *r, const struct cfg_certkey *ck, const char *fmt, ...)
+{
+	char what[CFG_WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	complain(r, ck->key_where.line, "certkey.%s.key = %s: %s", ck->name, ck->key_file, what);
+}
+
+static void load_key(struct cfg_certkey *ck, struct report *r)
+{
+	scoped_pkey *pkey = NULL;
+	char why[CFG_WHY_MAX];
+	mode_t mode = 0;
+
+	if (pem_load_key(ck->key_file, &pkey, &mode, why, sizeof(why)) < 0) {
+		complain_key(r, ck, "%s", why);
+		return;
+	}
+	if (mode & 077)
+		log_warn("%s:%u: certkey.%s.key = %s: others than its owner may use this file "
+			 "(mode %04o); chmod 600 it",
+			 r->path, ck->key_where.line, ck->name, ck->key_file, mode);
+	if (EVP_PKEY_eq(X509_get0_pubkey(ck->cert), pkey) != 1) {
+		complain_key(
+			r, ck,
+			"is not the key of the certificate in %s; give the one it was made for",
+			ck->cert_file);
+		return;
+	}
+	ck->pkey = TAKE_PTR(pkey);
+}
+
+int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)
+{
+	struct report r = {.path = cfg->path};
+
+	for_each_object(cfg, SCOPE_CERTKEY, i)
+	{
+		struct cfg_certkey *ck = cfg->certkeys[i];
+		bool wanted = (kinds & CFG_KEYS_SERVING && ck->serving) ||
+			      (kinds & CFG_KEYS_FORGING && ck->forging);
+
+		if (wanted && !ck->pkey)
+			load_key(ck, &r);
+	}
+	return report_end(&r, errors);
+}
+
+static void free_members(enum cfg_scope scope, void *object)
+{
+	for_each_key(k)
+	{
+		if (k->scope == scope && k->type->owns_string)
+			free(cfg_get_pointer(cfg_member(object, k->offset)));
+	}
+}
+
+/* EVP_PKEY_free() wipes the key. */
+void config_free(struct config *cfg)
+{
+	if (!cfg)
+		return;
+	for_each_object(cfg, SCOPE_CERTKEY, i)
+	{
+		X509_free(cfg->certkeys[i]->cert);
+		sk_X509_pop_free(cfg->certkeys[i]->chain, X509_free);
+		EVP_PKEY_free(cfg->certkeys[i]->pkey);
+	}
+	for_each_object(cfg, SCOPE_PROFILE, i)
+	{
+		sk_X509_pop_free(cfg->profiles[i]->client_ca, X509_free);
+		sk_X509_pop_free(cfg->profiles[i]->server_ca, X509_free);
+	}
+	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
+		for_each_object(cfg, scope, i)
+		{
+			struct cfg_head *head = cfg_object(cfg, scope, i);
+
+			free_members(scope, head);
+			free(head->name);
+			free(head);
+		}
+		free(cfg_get_pointer(cfg_member(cfg, cfg_scopes[scope].list)));
+	}
+	free_members(SCOPE_GLOBAL, cfg);
+	free(cfg->path);
+	free(cfg);
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration: one table of keys (config.c), one immutable struct.
+ *
+ * Text format as in sysctl.conf(5): `a.b.c = value`, '#' starts a comment at
+ * the start of a line or after white space, a later assignment replaces.
+ * Object names are [A-Za-z0-9_-]+.
+ *
+ * Everything here is public data except struct cfg_certkey.pkey. Keys of
+ * forging certkeys are only ever loaded by the signer (and by `ktlsgated -t`):
+ * see config_load_keys().
+ */
+#ifndef KTLSGATE_CONFIG_H
+#define KTLSGATE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <openssl/ssl.h>
+#include "log.h"
+
+/* Where a value was assigned; file is owned by the struct config. line 0: a default. */
+struct cfg_where {
+	const char *file;
+	unsigned line;
+};
+
+enum cfg_engine { ENGINE_AUTO, ENGINE_KTLS, ENGINE_USER };
+enum cfg_relay { RELAY_SPLICE };
+enum cfg_client_auth { CLIENT_AUTH_OFF, CLIENT_AUTH_OPTIONAL, CLIENT_AUTH_MANDATORY };
+enum cfg_connect { CONNECT_EARLY, CONNECT_VERIFIED };
+
+/* Socket address with its length; len 0: not set. */
+struct cfg_address {
+	struct sockaddr_storage ss;
+	socklen_t len;
+};
+
+struct cfg_certkey {
+	char *name;
+	unsigned index; /* position in config.certkeys */
+	char *cert_file; /* PEM: leaf first, then the chain to send */
+	char *key_file; /* PEM private key */
+	struct cfg_where cert_where, key_where;
+	X509 *cert; /* leaf */
+	STACK_OF(X509) *chain; /* the rest of cert_file, in order */
+	EVP_PKEY *pkey; /* NULL until config_load_keys() */
+	bool forging; /* named by some profile.<n>.forging_certkey */
+	bool serving; /* named by some vserver.<n>.certkey */
+};
+
+struct cfg_profile {
+	char *name;
+	unsigned index;
+	/* front */
+	enum cfg_client_auth client_auth;
+	struct cfg_where client_auth_where;
+	char *client_ca_file; /* PEM bundle */
+	struct cfg_where client_ca_where;
+	STACK_OF(X509) *client_ca;
+	/* back */
+	bool dynamic_client_cert;
+	struct cfg_where dynamic_client_cert_where;
+	struct cfg_certkey *forging_certkey; /* borrowed from config.certkeys */
+	char *server_ca_file;
+	struct cfg_where server_ca_where;
+	STACK_OF(X509) *server_ca;
+	bool require_certificate_request;
+};
+
+struct cfg_service {
+	char *name;
+	unsigned index;
+	struct cfg_address address;
+	char *server_name; /* verified (RFC 9525) and sent as SNI */
+	struct cfg_profile *profile;
+	enum cfg_connect connect;
+};
+
+struct cfg_vserver {
+	char *name;
+	unsigned index;
+	struct cfg_address listen;
+	struct cfg_certkey *certkey;
+	struct cfg_profile *profile;
+	struct cfg_service *service;
+};
+
+struct config {
+	char *path;
+	enum cfg_engine engine;
+	enum cfg_relay relay;
+	unsigned workers; /* resolved: never 0 */
+	char *user; /* NULL: keep the user we were started as */
+	char *bpf_dir; /* where maps are pinned; NULL: off */
+	char *control_socket; /* path */
+	enum log_level log_level;
+	/* seconds */
+	unsigned handshake_timeout; /* client: accept to last handshake message */
+	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for the client excluded */
+	unsigned connect_timeout;
+	unsigned idle_timeout; /* no byte in either direction; 0: never */
+	unsigned drain_timeout; /* at close: how long accepted bytes may take to leave */
+	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
+	unsigned forge_cache; /* entries */
+
+	struct cfg_certkey **certkeys;
+	unsigned n_certkeys;
+	struct cfg_profile **profiles;
+	unsigned n_profiles;
+	struct cfg_service **services;
+	unsigned n_services;
+	struct cfg_vserver **vservers;
+	unsigned n_vservers;
+};
+
+/*
+ * Reads path, loads every certificate and CA file it names (no private key)
+ * and checks everything that can be checked without keys. Each error is
+ * printed to errors as one line
+ *     FILE:LINE: KEY = VALUE: what is wrong; what would be right
+ * and all errors are found in one run. Returns 0, or -EINVAL after at least
+ * one line was printed. *out is to be freed with config_free().
+ */
+int config_load(const char *path, FILE *errors, struct config **out) must_check;
+
+enum cfg_keys { CFG_KEYS_SERVING = 1, CFG_KEYS_FORGING = 2 };
+
+/*
+ * Loads the private keys of the wanted kinds of certkeys into cfg->pkey and
+ * checks each against its certificate; errors as in config_load().
+ */
+int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors) must_check;
+
+/* Frees cfg and wipes keys. NULL-safe. */
+void config_free(struct config *cfg);
+
+/* Prints every key of the table with type, unit, range, default and help; the man page's source. */
+void config_print_table(FILE *out);
+
+/*
+ * Writes all effective settings, one "key = value" line each in the order of
+ * the table; with key, only that one. Returns the number of lines written.
+ * Never prints key material (the table holds file names only).
+ */
+int config_print(const struct config *cfg, const char *key, FILE *out);
+
+/* Writes config/ktlsgate.conf: every key explained, and the objects of a small gate. 0 or -EIO. */
+int config_print_example(FILE *out);
+
+#endif

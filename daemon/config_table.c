@@ -1,0 +1,986 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The table of configuration keys, their types and printers. Knows no files, lines or certificates.
+ */
+#include "config_table.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <pwd.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/un.h>
+
+#define MINUTE 60u
+#define HOUR   (60 * MINUTE)
+#define DAY    (24 * HOUR)
+
+#define WORKERS_MAX 256
+
+_Static_assert(sizeof(enum cfg_engine) == sizeof(unsigned), "choices are stored as unsigned");
+
+/* ---- helpers of the types ---- */
+
+static int printf_like(2, 3) wrong(char *why, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, CFG_WHY_MAX, fmt, ap);
+	va_end(ap);
+	return -EINVAL;
+}
+
+/* The range as text, for why. */
+static const char *range_text(const struct cfg_key *k, char *buf, size_t len)
+{
+	scoped_file *f = fmemopen(buf, len, "w");
+
+	buf[0] = '\0';
+	if (f)
+		k->type->range(k, f);
+	return buf;
+}
+
+static int wrong_value(const struct cfg_key *k, char *why, const char *what)
+{
+	char range[200];
+
+	return wrong(why, "%s; use %s", what, range_text(k, range, sizeof(range)));
+}
+
+static int set_string(void *member, const char *text, char *why)
+{
+	char **s = member, *copy = strdup(text);
+
+	if (!copy)
+		return wrong(why, "out of memory");
+	free(*s);
+	*s = copy;
+	return 0;
+}
+
+/* Decimal digits only; moves *p behind them. Saturates, so that "too large" stays too large. */
+static bool read_digits(const char **p, uint64_t *out)
+{
+	const char *start = *p;
+	uint64_t v = 0;
+
+	for (; isdigit((unsigned char)**p); (*p)++)
+		v = v > UINT32_MAX ? v : v * 10 + (**p - '0');
+	*out = v;
+	return *p != start;
+}
+
+/* ---- choice ---- */
+
+static void print_choices(const struct cfg_key *k, FILE *out)
+{
+	const char *separator = "";
+
+	for (const struct cfg_choice *c = k->choices; c->word; c++) {
+		if (c->unbuilt)
+			continue;
+		fprintf(out, "%s%s", separator, c->word);
+		separator = " | ";
+	}
+}
+
+static int parse_choice(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	char range[200];
+
+	for (const struct cfg_choice *c = k->choices; c->word; c++) {
+		if (strcasecmp(c->word, text))
+			continue;
+		if (c->unbuilt)
+			return wrong(why, "%s is not built yet; use %s", c->word,
+				     range_text(k, range, sizeof(range)));
+		*(unsigned *)member = c->value;
+		return 0;
+	}
+	return wrong_value(k, why, "is none of the possible values");
+}
+
+static void print_choice(const struct cfg_key *k, const void *member, FILE *out)
+{
+	for (const struct cfg_choice *c = k->choices; c->word; c++) {
+		if (c->value == *(const unsigned *)member) {
+			fputs(c->word, out);
+			return;
+		}
+	}
+}
+
+static const struct cfg_type type_choice = {
+	.name = "choice",
+	.parse = parse_choice,
+	.print = print_choice,
+	.range = print_choices,
+};
+
+/* ---- boolean ---- */
+
+static const struct {
+	const char *on, *off;
+} boolean_words[] = {
+	{"on", "off"}, {"enabled", "disabled"}, {"yes", "no"}, {"true", "false"}, {"1", "0"}};
+
+static int parse_boolean(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(boolean_words); i++) {
+		bool on = !strcasecmp(text, boolean_words[i].on);
+
+		if (on || !strcasecmp(text, boolean_words[i].off)) {
+			*(bool *)member = on;
+			return 0;
+		}
+	}
+	return wrong_value(k, why, "is not a boolean");
+}
+
+/* In the words of the default. */
+static void print_boolean(const struct cfg_key *k, const void *member, FILE *out)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(boolean_words); i++) {
+		if (!strcmp(k->value, boolean_words[i].off)) {
+			fputs(*(const bool *)member ? boolean_words[i].on : boolean_words[i].off,
+			      out);
+			return;
+		}
+	}
+}
+
+static void range_boolean(const struct cfg_key *k, FILE *out)
+{
+	fputs(strcmp(k->value, "disabled") ? "on | off" : "enabled | disabled", out);
+}
+
+static const struct cfg_type type_boolean = {
+	.name = "boolean",
+	.parse = parse_boolean,
+	.print = print_boolean,
+	.range = range_boolean,
+};
+
+/* ---- number ---- */
+
+static int parse_number(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	uint64_t v;
+
+	if (!read_digits(&text, &v) || *text)
+		return wrong_value(k, why, "is not a number");
+	if (v < k->min || v > k->max)
+		return wrong_value(k, why, "is out of range");
+	*(unsigned *)member = v;
+	return 0;
+}
+
+static void print_number(const struct cfg_key *k, const void *member, FILE *out)
+{
+	(void)k;
+	fprintf(out, "%u", *(const unsigned *)member);
+}
+
+static void range_number(const struct cfg_key *k, FILE *out)
+{
+	if (k->word)
+		fprintf(out, "%s | ", k->word);
+	fprintf(out, "%u..%u", k->min, k->max);
+}
+
+static const struct cfg_type type_number = {
+	.name = "number",
+	.parse = parse_number,
+	.print = print_number,
+	.range = range_number,
+};
+
+/* ---- workers: a number, or as many as we may run on ---- */
+
+static unsigned usable_cpus(void)
+{
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : CPU_COUNT(&set);
+
+	return n < 1 ? 1 : n > WORKERS_MAX ? WORKERS_MAX : n;
+}
+
+static int parse_workers(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	if (strcasecmp(text, k->word))
+		return parse_number(k, text, member, why);
+	*(unsigned *)member = usable_cpus();
+	return 0;
+}
+
+static const struct cfg_type type_workers = {
+	.name = "number",
+	.parse = parse_workers,
+	.print = print_number,
+	.range = range_number,
+};
+
+/* ---- duration ---- */
+
+static const struct {
+	char letter;
+	unsigned seconds;
+} time_units[] = {{'d', DAY}, {'h', HOUR}, {'m', MINUTE}, {'s', 1}};
+
+/* Seconds per unit; 0: no such unit. */
+static unsigned time_unit(const char *letter)
+{
+	if (!*letter)
+		return 1;
+	for (unsigned i = 0; i < ARRAY_SIZE(time_units); i++) {
+		if (letter[0] == time_units[i].letter && !letter[1])
+			return time_units[i].seconds;
+	}
+	return 0;
+}
+
+static int parse_duration(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	unsigned unit;
+	uint64_t v;
+
+	if (!read_digits(&text, &v))
+		return wrong_value(k, why, "is not a time");
+	unit = time_unit(text);
+	if (!unit)
+		return wrong_value(k, why, "has no unit of time we know (s, m, h, d)");
+	v *= unit;
+	if (v < k->min || v > k->max)
+		return wrong_value(k, why, "is out of range");
+	*(unsigned *)member = v;
+	return 0;
+}
+
+/* In the largest unit that is exact. */
+static void print_seconds(unsigned seconds, FILE *out)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(time_units) && seconds; i++) {
+		if (seconds % time_units[i].seconds)
+			continue;
+		fprintf(out, "%u%c", seconds / time_units[i].seconds, time_units[i].letter);
+		return;
+	}
+	fputc('0', out);
+}
+
+static void print_duration(const struct cfg_key *k, const void *member, FILE *out)
+{
+	(void)k;
+	print_seconds(*(const unsigned *)member, out);
+}
+
+static void range_duration(const struct cfg_key *k, FILE *out)
+{
+	print_seconds(k->min, out);
+	fputs("..", out);
+	print_seconds(k->max, out);
+}
+
+static const struct cfg_type type_duration = {
+	.name = "duration",
+	.parse = parse_duration,
+	.print = print_duration,
+	.range = range_duration,
+};
+
+/* ---- strings: files, paths, users, host names ---- */
+
+static void print_string(const struct cfg_key *k, const void *member, FILE *out)
+{
+	(void)k;
+	fputs(*(char *const *)member, out);
+}
+
+/* Whether it can be read is seen when it is read. */
+static int parse_file(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	(void)k;
+	return set_string(member, text, why);
+}
+
+static void range_file(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("a PEM file", out);
+}
+
+static const struct cfg_type type_file = {
+	.name = "file",
+	.parse = parse_file,
+	.print = print_string,
+	.range = range_file,
+	.owns_string = true,
+};
+
+static int parse_path(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	char **path = member;
+
+	if (k->word && !strcasecmp(text, k->word)) {
+		free(*path);
+		*path = NULL;
+		return 0;
+	}
+	if (text[0] != '/')
+		return wrong_value(k, why, "is not an absolute path");
+	if (strlen(text) > k->max)
+		return wrong(why, "is too long; use at most %u bytes", k->max);
+	return set_string(member, text, why);
+}
+
+static void print_path(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const char *path = *(char *const *)member;
+
+	fputs(path ? path : k->word, out);
+}
+
+static void range_path(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "%s%san absolute path", k->word ? k->word : "", k->word ? " | " : "");
+}
+
+static const struct cfg_type type_path = {
+	.name = "path",
+	.parse = parse_path,
+	.print = print_path,
+	.range = range_path,
+	.owns_string = true,
+};
+
+static int parse_user(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	errno = 0;
+	if (!getpwnam(text))
+		return wrong_value(k, why, "is no user of this system");
+	return set_string(member, text, why);
+}
+
+static void range_user(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("the name of a user, e.g. ktlsgate", out);
+}
+
+static const struct cfg_type type_user = {
+	.name = "user",
+	.parse = parse_user,
+	.print = print_string,
+	.range = range_user,
+	.owns_string = true,
+};
+
+/* Letters, digits, '-' and (found inside of companies) '_'; 1..63 bytes between the dots. */
+static bool hostname_valid(const char *s)
+{
+	size_t label = 0, len = strlen(s);
+
+	for (const char *p = s; *p; p++) {
+		if (*p == '.' ? !label || p[-1] == '-'
+			      : !isalnum((unsigned char)*p) && *p != '_' && (*p != '-' || !label))
+			return false;
+		label = *p == '.' ? 0 : label + 1;
+		if (label > 63)
+			return false;
+	}
+	return label && s[len - 1] != '-' && len <= 253;
+}
+
+static int parse_hostname(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct in6_addr a;
+
+	if (inet_pton(AF_INET, text, &a) == 1 || inet_pton(AF_INET6, text, &a) == 1)
+		return wrong_value(k, why, "is an address, and SNI carries names only (RFC 6066)");
+	if (!hostname_valid(text))
+		return wrong_value(k, why, "is not a DNS name");
+	return set_string(member, text, why);
+}
+
+static void range_hostname(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("a DNS name, e.g. backend.example", out);
+}
+
+static const struct cfg_type type_hostname = {
+	.name = "name",
+	.parse = parse_hostname,
+	.print = print_string,
+	.range = range_hostname,
+	.owns_string = true,
+};
+
+/* ---- address ---- */
+
+static bool parse_port(const char *text, in_port_t *out)
+{
+	uint64_t port;
+
+	if (!read_digits(&text, &port) || *text || port < 1 || port > 65535)
+		return false;
+	*out = htons(port);
+	return true;
+}
+
+static int parse_ipv6(const struct cfg_key *k, const char *host, in_port_t port,
+		      struct cfg_address *out, char *why)
+{
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&out->ss;
+
+	if (inet_pton(AF_INET6, host, &in6->sin6_addr) != 1)
+		return wrong_value(k, why, "holds no IPv6 address in the brackets");
+	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+		return wrong(why, "is an IPv4 address in IPv6 clothes; write it as IPv4");
+	in6->sin6_family = AF_INET6;
+	in6->sin6_port = port;
+	out->len = sizeof(*in6);
+	return 0;
+}
+
+static int parse_address(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_address a = {0};
+	struct sockaddr_in *in = (struct sockaddr_in *)&a.ss;
+	const char *colon = strrchr(text, ':');
+	char host[INET6_ADDRSTRLEN + 2]; /* with brackets */
+	in_port_t port;
+	size_t len;
+
+	if (!colon || (text[0] == '[' && colon[-1] != ']'))
+		return wrong_value(k, why, "has no port");
+	if (!parse_port(colon + 1, &port))
+		return wrong_value(k, why, "has no port in 1..65535");
+	len = colon - text;
+	if (len >= sizeof(host))
+		return wrong_value(k, why, "is no address");
+	memcpy(host, text, len);
+	host[len] = '\0';
+	if (host[0] == '[') {
+		host[len - 1] = '\0';
+		if (parse_ipv6(k, host + 1, port, &a, why) < 0)
+			return -EINVAL;
+	} else if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
+		in->sin_family = AF_INET;
+		in->sin_port = port;
+		a.len = sizeof(*in);
+	} else if (inet_pton(AF_INET6, host, &(struct in6_addr){0}) == 1) {
+		return wrong_value(k, why, "is an IPv6 address without brackets");
+	} else {
+		return wrong_value(k, why, "is no IPv4 address (names are not resolved)");
+	}
+	*(struct cfg_address *)member = a;
+	return 0;
+}
+
+static void print_address(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_address *a = member;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)&a->ss;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&a->ss;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	(void)k;
+	if (a->ss.ss_family == AF_INET6) {
+		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+		fprintf(out, "[%s]:%u", host, ntohs(in6->sin6_port));
+		return;
+	}
+	inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+	fprintf(out, "%s:%u", host, ntohs(in->sin_port));
+}
+
+static void range_address(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("IPv4:PORT | [IPv6]:PORT", out);
+}
+
+static const struct cfg_type type_address = {
+	.name = "address",
+	.parse = parse_address,
+	.print = print_address,
+	.range = range_address,
+};
+
+/* ---- reference: the text is checked here, the object found by config.c ---- */
+
+static int parse_reference(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	const char *kind = cfg_scopes[k->refers].name;
+
+	(void)member;
+	if (strpbrk(text, " \t"))
+		return wrong(why, "names several; only one %s is supported yet", kind);
+	if (!cfg_name_valid(text, strlen(text)))
+		return wrong_value(k, why, "is no valid name");
+	return 0;
+}
+
+static void print_reference(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_head *head = cfg_get_pointer(member);
+
+	(void)k;
+	fputs(head->name, out);
+}
+
+static void range_reference(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "the name of a %s", cfg_scopes[k->refers].name);
+}
+
+const struct cfg_type cfg_type_reference = {
+	.name = "reference",
+	.parse = parse_reference,
+	.print = print_reference,
+	.range = range_reference,
+};
+
+/* ---- the table ---- */
+
+static const struct cfg_choice engines[] = {{"auto", ENGINE_AUTO, false},
+					    {"ktls", ENGINE_KTLS, false},
+					    {"user", ENGINE_USER, false},
+					    {0}};
+static const struct cfg_choice relays[] = {{"splice", RELAY_SPLICE, false}, {"copy", 0, true}, {0}};
+static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR, false},
+					       {"warn", LOG_LEVEL_WARN, false},
+					       {"info", LOG_LEVEL_INFO, false},
+					       {"debug", LOG_LEVEL_DEBUG, false},
+					       {0}};
+static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF, false},
+						 {"optional", CLIENT_AUTH_OPTIONAL, false},
+						 {"mandatory", CLIENT_AUTH_MANDATORY, false},
+						 {0}};
+static const struct cfg_choice connects[] = {
+	{"early", CONNECT_EARLY, false}, {"verified", CONNECT_VERIFIED, false}, {0}};
+
+#define GLOBAL(m)  .scope = SCOPE_GLOBAL, .offset = offsetof(struct config, m)
+#define CERTKEY(m) .scope = SCOPE_CERTKEY, .offset = offsetof(struct cfg_certkey, m)
+#define PROFILE(m) .scope = SCOPE_PROFILE, .offset = offsetof(struct cfg_profile, m)
+#define SERVICE(m) .scope = SCOPE_SERVICE, .offset = offsetof(struct cfg_service, m)
+#define VSERVER(m) .scope = SCOPE_VSERVER, .offset = offsetof(struct cfg_vserver, m)
+
+/* clang-format off */
+/* Grouped by scope, in the order of enum cfg_scope. */
+const struct cfg_key cfg_keys[] = {
+	{"dataplane.engine", GLOBAL(engine), .type = &type_choice, .choices = engines, .value = "auto",
+	 .help = "record layer: in the kernel, in user space, or the kernel where it can"},
+	{"dataplane.relay", GLOBAL(relay), .type = &type_choice, .choices = relays, .value = "splice",
+	 .help = "how bytes move between two sockets of the kernel's record layer"},
+	{"dataplane.workers", GLOBAL(workers), .type = &type_workers, .word = "auto", .min = 1,
+	 .max = WORKERS_MAX, .unit = "threads", .value = "auto",
+	 .help = "threads of the data process; auto: one per CPU we may use"},
+	{"dataplane.user", GLOBAL(user), .type = &type_user,
+	 .help = "user the data and signer processes run as; unset: the one we were started as"},
+	{"bpf.dir", GLOBAL(bpf_dir), .type = &type_path, .word = "off", .max = 3000,
+	 .value = "/sys/fs/bpf/ktlsgate",
+	 .help = "where BPF maps are pinned; off: no BPF"},
+	{"control.socket", GLOBAL(control_socket), .type = &type_path,
+	 .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1, .value = "/run/ktlsgate/control.sock",
+	 .help = "UNIX socket of ktlsgatectl"},
+	{"log.level", GLOBAL(log_level), .type = &type_choice, .choices = log_levels, .value = "info",
+	 .help = "the least important lines that are still logged"},
+	{"timeout.handshake", GLOBAL(handshake_timeout), .type = &type_duration, .unit = "s, m, h, d",
+	 .min = 1, .max = HOUR, .value = "120s",
+	 .help = "client: from accept to the last handshake message; typing a PIN takes a while"},
+	{"timeout.backend_handshake", GLOBAL(backend_handshake_timeout), .type = &type_duration,
+	 .unit = "s, m, h, d", .min = 1, .max = HOUR, .value = "20s",
+	 .help = "backend: from connect to the last handshake message, without waits for the client"},
+	{"timeout.connect", GLOBAL(connect_timeout), .type = &type_duration, .unit = "s, m, h, d", .min = 1,
+	 .max = HOUR, .value = "5s",
+	 .help = "backend: until the TCP connection stands"},
+	{"timeout.idle", GLOBAL(idle_timeout), .type = &type_duration, .unit = "s, m, h, d", .min = 0,
+	 .max = 365 * DAY, .value = "1h",
+	 .help = "no byte in either direction; 0: never"},
+	{"timeout.drain", GLOBAL(drain_timeout), .type = &type_duration, .unit = "s, m, h, d", .min = 1,
+	 .max = HOUR, .value = "30s",
+	 .help = "at close: how long accepted bytes may take to leave"},
+	{"forge.lifespan", GLOBAL(forge_lifespan), .type = &type_duration, .unit = "s, m, h, d",
+	 .min = MINUTE, .max = 365 * DAY, .value = "24h",
+	 .help = "how long a forged certificate is valid at most"},
+	{"forge.cache", GLOBAL(forge_cache), .type = &type_number, .unit = "entries", .min = 1,
+	 .max = 1000000, .value = "4096",
+	 .help = "forged certificates kept for the next connection of the same client"},
+
+	{"certkey.<name>.cert", CERTKEY(cert_file), .where = offsetof(struct cfg_certkey, cert_where),
+	 .type = &type_file, .mandatory = true,
+	 .help = "the certificate, then the chain to send with it"},
+	{"certkey.<name>.key", CERTKEY(key_file), .where = offsetof(struct cfg_certkey, key_where),
+	 .type = &type_file, .mandatory = true,
+	 .help = "its private key, without a passphrase"},
+
+	{"profile.<name>.client_auth", PROFILE(client_auth),
+	 .where = offsetof(struct cfg_profile, client_auth_where), .type = &type_choice,
+	 .choices = client_auths, .value = "off",
+	 .help = "vserver: whether clients are asked for a certificate and must have one"},
+	{"profile.<name>.client_ca", PROFILE(client_ca_file),
+	 .where = offsetof(struct cfg_profile, client_ca_where), .type = &type_file,
+	 .help = "vserver: the CAs that client certificates are verified against"},
+	{"profile.<name>.dynamic_client_cert", PROFILE(dynamic_client_cert),
+	 .where = offsetof(struct cfg_profile, dynamic_client_cert_where), .type = &type_boolean,
+	 .value = "disabled",
+	 .help = "service: show the backend a certificate forged from the client's"},
+	{"profile.<name>.forging_certkey", PROFILE(forging_certkey), .type = &cfg_type_reference,
+	 .refers = SCOPE_CERTKEY,
+	 .help = "service: the CA that issues the forged certificates"},
+	{"profile.<name>.server_ca", PROFILE(server_ca_file),
+	 .where = offsetof(struct cfg_profile, server_ca_where), .type = &type_file,
+	 .help = "service: the CAs that the backend's certificate is verified against"},
+	{"profile.<name>.require_certificate_request", PROFILE(require_certificate_request),
+	 .type = &type_boolean, .value = "off",
+	 .help = "service: fail if the backend asks for no certificate"},
+
+	{"service.<name>.address", SERVICE(address), .type = &type_address, .mandatory = true,
+	 .help = "where the backend listens"},
+	{"service.<name>.server_name", SERVICE(server_name), .type = &type_hostname, .mandatory = true,
+	 .help = "the name the backend's certificate must have; also sent as SNI"},
+	{"service.<name>.profile", SERVICE(profile), .type = &cfg_type_reference,
+	 .refers = SCOPE_PROFILE, .mandatory = true,
+	 .help = "the profile of the backend side"},
+	{"service.<name>.connect", SERVICE(connect), .type = &type_choice, .choices = connects,
+	 .value = "early",
+	 .help = "connect at the ClientHello, or when the client is verified"},
+
+	{"vserver.<name>.listen", VSERVER(listen), .type = &type_address, .mandatory = true,
+	 .help = "where clients connect to"},
+	{"vserver.<name>.certkey", VSERVER(certkey), .type = &cfg_type_reference,
+	 .refers = SCOPE_CERTKEY, .mandatory = true,
+	 .help = "the certificate shown to clients"},
+	{"vserver.<name>.profile", VSERVER(profile), .type = &cfg_type_reference,
+	 .refers = SCOPE_PROFILE, .mandatory = true,
+	 .help = "the profile of the client side"},
+	{"vserver.<name>.service", VSERVER(service), .type = &cfg_type_reference,
+	 .refers = SCOPE_SERVICE, .mandatory = true,
+	 .help = "where the connections go"},
+};
+/* clang-format on */
+const unsigned cfg_n_keys = ARRAY_SIZE(cfg_keys);
+
+#define LISTED(type, list_, count_)                                                                \
+	.size = sizeof(type), .list = offsetof(struct config, list_),                              \
+	.count = offsetof(struct config, count_)
+
+const struct cfg_scope_desc cfg_scopes[SCOPES] = {
+	[SCOPE_GLOBAL] = {.name = "", .help = "for all"},
+	[SCOPE_CERTKEY] = {"certkey", "a certificate and its private key",
+			   LISTED(struct cfg_certkey, certkeys, n_certkeys)},
+	[SCOPE_PROFILE] = {"profile", "how TLS is spoken, with clients or with backends",
+			   LISTED(struct cfg_profile, profiles, n_profiles)},
+	[SCOPE_SERVICE] = {"service", "a backend",
+			   LISTED(struct cfg_service, services, n_services)},
+	[SCOPE_VSERVER] = {"vserver", "what clients connect to",
+			   LISTED(struct cfg_vserver, vservers, n_vservers)},
+};
+
+#define ASSERT_HEAD(type)                                                                          \
+	_Static_assert(offsetof(type, name) == offsetof(struct cfg_head, name) &&                  \
+			       offsetof(type, index) == offsetof(struct cfg_head, index),          \
+		       #type " does not begin like struct cfg_head")
+ASSERT_HEAD(struct cfg_certkey);
+ASSERT_HEAD(struct cfg_profile);
+ASSERT_HEAD(struct cfg_service);
+ASSERT_HEAD(struct cfg_vserver);
+
+/* ---- objects ---- */
+
+void *cfg_get_pointer(const void *member)
+{
+	void *p;
+
+	memcpy(&p, member, sizeof(p));
+	return p;
+}
+
+void cfg_set_pointer(void *member, void *value)
+{
+	memcpy(member, &value, sizeof(value));
+}
+
+unsigned cfg_count(const struct config *cfg, enum cfg_scope scope)
+{
+	if (scope == SCOPE_GLOBAL)
+		return 1;
+	return *(const unsigned *)cfg_member(cfg, cfg_scopes[scope].count);
+}
+
+void *cfg_object(const struct config *cfg, enum cfg_scope scope, unsigned i)
+{
+	char *list;
+
+	if (scope == SCOPE_GLOBAL)
+		return (void *)cfg;
+	list = cfg_get_pointer(cfg_member(cfg, cfg_scopes[scope].list));
+	return cfg_get_pointer(list + i * sizeof(void *));
+}
+
+int cfg_set_defaults(enum cfg_scope scope, void *object)
+{
+	char why[CFG_WHY_MAX];
+
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+		if (k->scope != scope || !k->value)
+			continue;
+		if (k->type->parse(k, k->value, cfg_member(object, k->offset), why) < 0)
+			return -ENOMEM; /* the tests parse every default */
+	}
+	return 0;
+}
+
+void *cfg_object_add(struct config *cfg, enum cfg_scope scope, const char *name)
+{
+	const struct cfg_scope_desc *s = &cfg_scopes[scope];
+	unsigned *count = cfg_member(cfg, s->count);
+	void *list_member = cfg_member(cfg, s->list);
+	char *list = reallocarray(cfg_get_pointer(list_member), *count + 1, sizeof(void *));
+	struct cfg_head *head;
+
+	if (!list)
+		return NULL;
+	cfg_set_pointer(list_member, list);
+	head = calloc(1, s->size);
+	if (!head)
+		return NULL;
+	/* From here on config_free() finds it. */
+	cfg_set_pointer(list + *count * sizeof(void *), head);
+	head->index = (*count)++;
+	head->name = strdup(name);
+	if (!head->name || cfg_set_defaults(scope, head) < 0)
+		return NULL;
+	return head;
+}
+
+/* ---- keys as text ---- */
+
+bool cfg_name_valid(const char *name, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (!isalnum((unsigned char)name[i]) && name[i] != '_' && name[i] != '-')
+			return false;
+	}
+	return len && len <= CFG_NAME_MAX;
+}
+
+#define NAME_MARK "<name>"
+
+const struct cfg_key *cfg_find(const char *text, const char **name, size_t *name_len)
+{
+	size_t len = strlen(text);
+
+	*name = text;
+	*name_len = 0;
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+		const char *mark = strstr(k->pattern, NAME_MARK), *tail;
+		size_t head_len, tail_len;
+
+		if (!mark && !strcmp(text, k->pattern))
+			return k;
+		if (!mark)
+			continue;
+		head_len = mark - k->pattern;
+		tail = mark + strlen(NAME_MARK);
+		tail_len = strlen(tail);
+		if (len < head_len + tail_len || strncmp(text, k->pattern, head_len) ||
+		    strcmp(text + len - tail_len, tail))
+			continue;
+		*name = text + head_len;
+		*name_len = len - head_len - tail_len;
+		return k;
+	}
+	return NULL;
+}
+
+void cfg_key_text(const struct cfg_key *k, const char *name, char out[CFG_KEY_MAX])
+{
+	const char *mark = strstr(k->pattern, NAME_MARK);
+
+	if (!mark || !name)
+		snprintf(out, CFG_KEY_MAX, "%s", k->pattern);
+	else
+		snprintf(out, CFG_KEY_MAX, "%.*s%.*s%s", (int)(mark - k->pattern), k->pattern,
+			 CFG_NAME_MAX, name, mark + strlen(NAME_MARK));
+}
+
+/* Levenshtein; both shorter than CFG_KEY_MAX. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	unsigned row[CFG_KEY_MAX], left, diagonal;
+
+	for (unsigned j = 0; j < CFG_KEY_MAX; j++)
+		row[j] = j;
+	for (unsigned i = 0; a[i]; i++) {
+		diagonal = i;
+		row[0] = i + 1;
+		for (unsigned j = 0; b[j]; j++) {
+			unsigned change = diagonal + (a[i] != b[j]);
+
+			diagonal = row[j + 1];
+			left = row[j];
+			row[j + 1] = (diagonal < left ? diagonal : left) + 1;
+			if (change < row[j + 1])
+				row[j + 1] = change;
+		}
+	}
+	return row[strlen(b)];
+}
+
+bool cfg_nearest(const char *text, char out[CFG_KEY_MAX])
+{
+	const char *first = strchr(text, '.'), *last = strrchr(text, '.');
+	char name[CFG_NAME_MAX + 1] = "", key[CFG_KEY_MAX];
+	long best, d;
+
+	if (strlen(text) >= CFG_KEY_MAX)
+		return false;
+	best = strlen(text) / 3 + 1; /* further off, it is another word */
+	out[0] = '\0';
+	if (first && cfg_name_valid(first + 1, last > first ? last - first - 1 : 0))
+		snprintf(name, sizeof(name), "%.*s", (int)(last - first - 1), first + 1);
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+		cfg_key_text(k, name, key);
+		if (labs((long)strlen(text) - (long)strlen(key)) >= best)
+			continue;
+		d = edit_distance(text, key);
+		if (d >= best)
+			continue;
+		best = d;
+		cfg_key_text(k, *name ? name : NULL, out);
+	}
+	return out[0];
+}
+
+/* ---- printers ---- */
+
+static bool is_set(const struct cfg_key *k, const void *member)
+{
+	if (k->type == &type_address)
+		return ((const struct cfg_address *)member)->len;
+	if (k->type == &cfg_type_reference || (k->type->owns_string && !k->word))
+		return cfg_get_pointer(member);
+	return true;
+}
+
+int config_print(const struct config *cfg, const char *key, FILE *out)
+{
+	int lines = 0;
+
+	for (enum cfg_scope scope = 0; scope < SCOPES; scope++) {
+		for (unsigned i = 0; i < cfg_count(cfg, scope); i++) {
+			const void *object = cfg_object(cfg, scope, i);
+			const char *name = scope ? ((const struct cfg_head *)object)->name : NULL;
+
+			for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+				const void *member = cfg_member(object, k->offset);
+				char text[CFG_KEY_MAX];
+
+				if (k->scope != scope || !is_set(k, member))
+					continue;
+				cfg_key_text(k, name, text);
+				if (key && strcmp(key, text))
+					continue;
+				fprintf(out, "%s = ", text);
+				k->type->print(k, member, out);
+				fputc('\n', out);
+				lines++;
+			}
+		}
+	}
+	return lines;
+}
+
+void config_print_table(FILE *out)
+{
+	fputs("key\ttype\tunit\trange\tdefault\truntime\thelp\n", out);
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+		fprintf(out, "%s\t%s\t%s\t", k->pattern, k->type->name, k->unit ? k->unit : "-");
+		k->type->range(k, out);
+		fprintf(out, "\t%s\t%s\t%s\n",
+			k->value       ? k->value
+			: k->mandatory ? "mandatory"
+				       : "unset",
+			k->runtime ? "yes" : "no", k->help);
+	}
+}
+
+/* The objects of docs' example: one vserver that forges for one backend. */
+static const char *const sample[] = {
+	"certkey.web.cert = /etc/ktlsgate/pki/web.pem",
+	"certkey.web.key = /etc/ktlsgate/pki/web.key",
+	"certkey.forge.cert = /etc/ktlsgate/pki/forge-ca.pem",
+	"certkey.forge.key = /etc/ktlsgate/pki/forge-ca.key",
+	"profile.front.client_auth = mandatory",
+	"profile.front.client_ca = /etc/ktlsgate/pki/client-ca.pem",
+	"profile.back.dynamic_client_cert = enabled",
+	"profile.back.forging_certkey = forge",
+	"profile.back.server_ca = /etc/ktlsgate/pki/server-ca.pem",
+	"service.app1.address = 127.0.0.1:9443",
+	"service.app1.server_name = backend.example",
+	"service.app1.profile = back",
+	"vserver.app.listen = 0.0.0.0:8443",
+	"vserver.app.certkey = web",
+	"vserver.app.profile = front",
+	"vserver.app.service = app1",
+};
+
+static void print_help(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "# %s: %s.\n#   ", k->pattern, k->help);
+	k->type->range(k, out);
+	fprintf(out, "%s\n", k->mandatory ? "; mandatory" : "");
+}
+
+static void print_sample(enum cfg_scope scope, FILE *out)
+{
+	const char *name;
+	size_t len;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(sample); i++) {
+		char key[CFG_KEY_MAX];
+
+		snprintf(key, sizeof(key), "%.*s", (int)strcspn(sample[i], " "), sample[i]);
+		if (cfg_find(key, &name, &len)->scope == scope)
+			fprintf(out, "%s\n", sample[i]);
+	}
+}
+
+int config_print_example(FILE *out)
+{
+	fputs("# SPDX-License-Identifier: Apache-2.0\n"
+	      "# ktlsgate.conf: KEY = VALUE, one per line; a later line replaces an earlier one.\n"
+	      "# Comments are lines that begin with # or ; and the rest of a line from a # that\n"
+	      "# stands after white space. Times take s, m, h or d (none: seconds). <name> is of\n"
+	      "# letters, digits, _ and -. What is commented out here is the default.\n"
+	      "# Generated from the table in daemon/config_table.c: do not edit.\n",
+	      out);
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+		if (k->scope != SCOPE_GLOBAL)
+			continue;
+		fputc('\n', out);
+		print_help(k, out);
+		if (k->value)
+			fprintf(out, "#%s = %s\n", k->pattern, k->value);
+	}
+	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
+		fprintf(out, "\n# A %s: %s.\n", cfg_scopes[scope].name, cfg_scopes[scope].help);
+		for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++) {
+			if (k->scope != scope)
+				continue;
+			print_help(k, out);
+			if (k->value)
+				fprintf(out, "#   default: %s\n", k->value);
+		}
+		print_sample(scope, out);
+	}
+	return ferror(out) ? -EIO : 0;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The control socket, served by the data process's main thread; see control.h. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include "control.h"
+#include "flow.h"
+#include "log.h"
+
+#define REQUEST_MAX 512
+#define CLIENT_MS   5000 /* a client that neither writes nor reads is left after this */
+
+static int unix_address(const char *path, struct sockaddr_un *sun)
+{
+	memset(sun, 0, sizeof(*sun));
+	sun->sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof(sun->sun_path)) {
+		log_error("control.socket = %s: path is longer than %zu bytes", path,
+			  sizeof(sun->sun_path) - 1);
+		return -ENAMETOOLONG;
+	}
+	strcpy(sun->sun_path, path);
+	return 0;
+}
+
+/* True if somebody answers there: then it is not ours to replace. */
+static bool in_use(const struct sockaddr_un *sun)
+{
+	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && !connect(fd, (const struct sockaddr *)sun, sizeof(*sun));
+}
+
+static void make_directory_of(const char *path)
+{
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return;
+	*slash = '\0';
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		log_warn("mkdir %s: %s", dir, strerror(errno));
+}
+
+int control_listen(const char *path)
+{
+	struct sockaddr_un sun;
+	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	mode_t old;
+	int ret = unix_address(path, &sun);
+
+	if (ret)
+		return ret;
+	if (fd < 0)
+		return -errno;
+	if (in_use(&sun)) {
+		log_error("control.socket = %s: another ktlsgated is listening there", path);
+		return -EADDRINUSE;
+	}
+	make_directory_of(path);
+	unlink(path);
+	old = umask(0117);
+	ret = bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 16) ? -errno : 0;
+	umask(old);
+	if (ret) {
+		log_error("control.socket = %s: %s", path, strerror(-ret));
+		return ret;
+	}
+	return TAKE_FD(fd);
+}
+
+/* ---- requests ---- */
+
+static void write_stats(struct gate *gate, FILE *out)
+{
+	struct stats *blocks[256];
+	unsigned n = gate->n_workers < ARRAY_SIZE(blocks) ? gate->n_workers : ARRAY_SIZE(blocks);
+
+	for (unsigned i = 0; i < n; i++)
+		blocks[i] = &gate->workers[i].stats;
+	stats_write(blocks, n, out);
+	fprintf(out, "forge_cache_entries %u\n", forge_cache_entries(gate->cache));
+	fprintf(out, "workers %u\n", gate->n_workers);
+}
+
+static void print_flows(struct worker *w, void *arg)
+{
+	struct flow *f;
+
+	LIST_FOREACH(f, &w->flows, link)
+		flow_print(f, arg);
+}
+
+static void write_flows(struct gate *gate, FILE *out)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], print_flows, out);
+}
+
+/* The whole answer is built in memory: a slow reader must not hold up a worker. */
+static void answer(struct gate *gate, const char *request, FILE *out)
+{
+	if (!strcmp(request, "stats")) {
+		fputs("ok\n", out);
+		write_stats(gate, out);
+	} else if (!strcmp(request, "flows")) {
+		fputs("ok\n", out);
+		write_flows(gate, out);
+	} else if (!strcmp(request, "config")) {
+		fputs("ok\n", out);
+		config_print(gate->cfg, NULL, out);
+	} else if (!strncmp(request, "config ", 7)) {
+		fputs("ok\n", out);
+		if (!config_print(gate->cfg, request + 7, out)) {
+			rewind(out);
+			fprintf(out, "error unknown key \"%s\"\n", request + 7);
+		}
+	} else {
+		fprintf(out, "error unknown request \"%s\": want stats, flows or config [KEY]\n",
+			request);
+	}
+}
+
+static void send_all(int fd, const char *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			return;
+		buf += n;
+		len -= (size_t)n;
+	}
+}
+
+static void serve(struct gate *gate, int fd)
+{
+	struct timeval patience = {.tv_sec = CLIENT_MS / 1000};
+	char request[REQUEST_MAX];
+	char *text = NULL;
+	size_t len = 0, have = 0;
+	FILE *out;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	while (have < sizeof(request) - 1) {
+		ssize_t n = recv(fd, request + have, sizeof(request) - 1 - have, 0);
+
+		if (n <= 0)
+			return;
+		have += (size_t)n;
+		if (memchr(request, '\n', have))
+			break;
+	}
+	request[have] = '\0';
+	request[strcspn(request, "\r\n")] = '\0';
+	out = open_memstream(&text, &len);
+	if (!out)
+		return;
+	answer(gate, request, out);
+	if (!fclose(out))
+		send_all(fd, text, len);
+	free(text);
+}
+
+void control_run(struct gate *gate, int listen_fd, int stop_fd)
+{
+	struct pollfd fds[] = {
+		{.fd = stop_fd, .events = POLLIN},
+		{.fd = listen_fd, .events = POLLIN},
+	};
+
+	for (;;) {
+		scoped_fd fd = -1;
+
+		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
+			return;
+		if (fds[0].revents)
+			return;
+		if (!fds[1].revents)
+			continue;
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd >= 0)
+			serve(gate, fd);
+	}
+}

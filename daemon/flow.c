@@ -1,0 +1,1101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stage table, in flow order: accept, the two handshakes and their
+ * interlock, forging, hand-over, relay, close. The only file that knows all
+ * stages; what happens inside one is elsewhere.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+#include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <openssl/ec.h>
+#include "flow.h"
+#include "identity.h"
+#include "log.h"
+
+#define FORGE_TIMEOUT_MS  5000
+#define RECONNECTS_MAX    3
+#define PATIENCE_MS       500 /* a backend kept waiting longer may give up without being at fault */
+#define CLOSING_TICK_MAX  64 /* ms */
+#define LINGER_MS         2000 /* after our FIN: how long the peer may take to send its own */
+
+/* What only the handshake stage needs. */
+struct flow_handshake {
+	struct flow *flow;
+	bool client_verified; /* as far as OpenSSL and the policy go */
+	bool backend_suspended; /* at its CertificateRequest */
+	bool backend_resumed;
+	bool backend_asked; /* for a certificate */
+	bool backend_done;
+	bool reconnect; /* as soon as the poll has come back */
+	uint8_t reconnects;
+	uint64_t suspended_at; /* ms */
+	struct timer backend_timer; /* connecting, handshaking, forging: one after the other */
+	enum reason backend_timeout; /* what its expiry means */
+	struct identity *identity;
+	struct forge_key cache_key;
+	EVP_PKEY *new_key;
+	struct forged *forged;
+	struct issue issue;
+	char detail[160]; /* for the log line */
+};
+
+static void flow_close(struct flow *f, enum reason reason, int client_alert, int backend_alert,
+		       const char *detail);
+static void proceed(struct flow *f);
+static void closing_tick(struct timer *t);
+
+static struct flow *flow_of(const struct handshake *hs)
+{
+	return hs->side->flow;
+}
+
+static void flow_fail(struct flow *f, enum reason reason, const char *detail)
+{
+	flow_close(f, reason, reasons[reason].client_alert, reasons[reason].backend_alert, detail);
+}
+
+static const char *address_text(const void *address, char *buf, size_t len)
+{
+	const struct sockaddr *sa = address;
+	char ip[INET6_ADDRSTRLEN] = "?";
+
+	if (sa->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = address;
+
+		inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
+		snprintf(buf, len, "[%s]:%u", ip, ntohs(in6->sin6_port));
+	} else {
+		const struct sockaddr_in *in4 = address;
+
+		inet_ntop(AF_INET, &in4->sin_addr, ip, sizeof(ip));
+		snprintf(buf, len, "%s:%u", ip, ntohs(in4->sin_port));
+	}
+	return buf;
+}
+
+static const char *client_text(const struct flow *f, char *buf, size_t len)
+{
+	return address_text(&f->peer, buf, len);
+}
+
+static const char *backend_text(const struct flow *f, char *buf, size_t len)
+{
+	return address_text(&f->service->address.ss, buf, len);
+}
+
+/* ---- accept ---- */
+
+static void on_client(struct handshake *hs, enum handshake_event ev);
+
+static void client_expired(struct timer *t)
+{
+	flow_fail(container_of(t, struct flow, timer), REASON_client_timeout, NULL);
+}
+
+static void backend_expired(struct timer *t)
+{
+	struct flow_handshake *h = container_of(t, struct flow_handshake, backend_timer);
+
+	flow_fail(h->flow, h->backend_timeout, NULL);
+}
+
+static void backend_deadline(struct flow *f, uint64_t ms, enum reason reason)
+{
+	f->hs->backend_timeout = reason;
+	timer_set(&f->worker->timers, &f->hs->backend_timer, ms);
+}
+
+static void side_init(struct side *s, struct flow *f, enum side_role role, int fd)
+{
+	s->flow = f;
+	s->role = (uint8_t)role;
+	s->fd = fd;
+}
+
+static bool forges(const struct flow *f)
+{
+	return f->service->profile->dynamic_client_cert;
+}
+
+static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver, int fd)
+{
+	struct flow *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->hs = calloc(1, sizeof(*f->hs));
+	/* Two deadlines a flow, and the listeners' retries. */
+	if (!f->hs ||
+	    timers_reserve(&w->timers, 2 * (w->n_flows + 1) + w->gate->cfg->n_vservers + 1)) {
+		free(f->hs);
+		free(f);
+		return NULL;
+	}
+	f->hs->flow = f;
+	f->hs->backend_timer.expired = backend_expired;
+	f->worker = w;
+	f->vserver = vserver;
+	f->service = vserver->service;
+	f->id = (uint64_t)w->index << 48 | ++w->next_flow_id;
+	f->since = w->timers.now;
+	f->timer.expired = client_expired;
+	side_init(&f->client, f, SIDE_CLIENT, fd);
+	side_init(&f->backend, f, SIDE_BACKEND, -1);
+	LIST_INSERT_HEAD(&w->flows, f, link);
+	w->n_flows++;
+	stat_inc(&w->stats, flows_active);
+	return f;
+}
+
+void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
+{
+	struct front *front = &w->gate->fronts[vserver->index];
+	struct flow *f;
+	socklen_t len;
+	int one = 1;
+
+	stat_inc(&w->stats, flows_accepted);
+	f = flow_new(w, vserver, fd);
+	if (!f) {
+		log_warn("vserver %s: out of memory, connection refused", vserver->name);
+		stat_inc(&w->stats, reason[REASON_no_memory]);
+		close(fd);
+		return;
+	}
+	len = sizeof(f->peer);
+	getpeername(fd, (struct sockaddr *)&f->peer, &len);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
+	f->client.hs = handshake_new(&f->client, w->ring, front->ctx, true, on_client);
+	if (!f->client.hs) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->client.hs->hold_change_cipher_spec = true;
+	f->client.hs->transcript_on = forges(f);
+	handshake_start(f->client.hs);
+}
+
+/* ---- the backend's connection ---- */
+
+static void on_backend(struct handshake *hs, enum handshake_event ev);
+
+static void start_backend_handshake(struct flow *f)
+{
+	struct worker *w = f->worker;
+	struct back *back = &w->gate->backs[f->service->index];
+	struct side *s = &f->backend;
+
+	s->hs = handshake_new(s, w->ring, back->ctx, false, on_backend);
+	if (!s->hs || back_expect_name(back, s->hs->ssl)) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	backend_deadline(f, w->gate->cfg->backend_handshake_timeout * 1000ull,
+			 REASON_backend_timeout);
+	handshake_start(s->hs);
+}
+
+static void connected(struct ring_op *op, int res)
+{
+	struct side *s = container_of(op, struct side, rx);
+	struct flow *f = s->flow;
+
+	if (f->stage != FLOW_STAGE_HANDSHAKE)
+		return;
+	if (res == -ECONNREFUSED)
+		flow_fail(f, REASON_backend_connect_refused, NULL);
+	else if (res == -ETIMEDOUT)
+		flow_fail(f, REASON_backend_connect_timeout, NULL);
+	else if (res < 0)
+		flow_fail(f, REASON_backend_connect_failed, strerror(-res));
+	else
+		start_backend_handshake(f);
+}
+
+static void connect_backend(struct flow *f)
+{
+	struct worker *w = f->worker;
+	struct side *s = &f->backend;
+	int fd = back_socket(&w->gate->backs[f->service->index]);
+
+	if (fd < 0) {
+		flow_fail(f, REASON_backend_connect_failed, strerror(-fd));
+		return;
+	}
+	s->fd = fd;
+	s->rx.done = connected;
+	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
+			 REASON_backend_connect_timeout);
+	ring_connect(w->ring, &s->rx, fd, (const struct sockaddr *)&f->service->address.ss,
+		     f->service->address.len);
+}
+
+/* ---- a backend that gives up while the client takes its time ---- */
+
+/* Nothing of this connection is armed but, perhaps, its poll. */
+static void drop_backend(struct flow *f)
+{
+	struct side *s = &f->backend;
+
+	handshake_free(s->hs);
+	s->hs = NULL;
+	close(s->fd);
+	s->fd = -1;
+	f->hs->backend_suspended = f->hs->backend_resumed = false;
+	timer_clear(&f->worker->timers, &f->hs->backend_timer);
+}
+
+static void reconnect(struct flow *f)
+{
+	if (f->backend.poll.armed) {
+		f->hs->reconnect = true;
+		ring_cancel(f->worker->ring, &f->backend.poll);
+		return;
+	}
+	f->hs->reconnect = false;
+	f->hs->reconnects++;
+	stat_inc(&f->worker->stats, backend_reconnects);
+	if (f->backend.fd >= 0)
+		drop_backend(f);
+	connect_backend(f);
+}
+
+/* The backend hung up while it waited at its CertificateRequest. */
+static void backend_hung_up(struct ring_op *op, int res)
+{
+	struct side *s = container_of(op, struct side, poll);
+	struct flow *f = s->flow;
+
+	(void)res;
+	if (f->stage != FLOW_STAGE_HANDSHAKE)
+		return;
+	if (f->hs->reconnect) {
+		reconnect(f);
+		return;
+	}
+	/* It is connected anew once the client is through; until then it would only time out again. */
+	if (f->hs->backend_suspended && !f->hs->backend_resumed)
+		drop_backend(f);
+	if (f->hs->client_verified)
+		proceed(f);
+}
+
+static void watch_backend(struct flow *f)
+{
+	if (f->backend.poll.armed)
+		return;
+	f->backend.poll.done = backend_hung_up;
+	ring_poll(f->worker->ring, &f->backend.poll, f->backend.fd, POLLRDHUP);
+}
+
+/* It left right when we came back to it: its patience, not its verdict. */
+static bool lost_patience(const struct flow *f)
+{
+	const struct handshake *hs = f->backend.hs;
+
+	return (hs->failure == HANDSHAKE_EOF || hs->failure == HANDSHAKE_RESET) &&
+	       f->hs->backend_resumed && f->hs->reconnects < RECONNECTS_MAX &&
+	       f->worker->timers.now - f->hs->suspended_at > PATIENCE_MS;
+}
+
+/* ---- events of the two handshakes ---- */
+
+static const char *failure_detail(const struct handshake *hs, char *buf, size_t len)
+{
+	switch (hs->failure) {
+	case HANDSHAKE_PEER_ALERT:
+		if (alert_name(hs->alert))
+			snprintf(buf, len, "%s", alert_name(hs->alert));
+		else
+			snprintf(buf, len, "alert %d", hs->alert);
+		return buf;
+	case HANDSHAKE_VERIFY:
+		return X509_verify_cert_error_string(hs->error);
+	case HANDSHAKE_RESET:
+		return strerror(hs->error);
+	case HANDSHAKE_EOF:
+	case HANDSHAKE_NOT_TLS:
+	case HANDSHAKE_NO_CERTIFICATE:
+		return NULL;
+	default:
+		return hs->detail[0] ? hs->detail : NULL;
+	}
+}
+
+static void client_failed(struct flow *f)
+{
+	const struct handshake *hs = f->client.hs;
+	char buf[64];
+
+	flow_fail(f, client_failure(hs), failure_detail(hs, buf, sizeof(buf)));
+}
+
+static void backend_failed(struct flow *f)
+{
+	const struct handshake *hs = f->backend.hs;
+	enum reason reason = backend_failure(hs, f->forged);
+	char buf[64];
+
+	if (lost_patience(f)) {
+		reconnect(f);
+		return;
+	}
+	/* The client is told what the backend thinks of its identity. */
+	flow_close(f, reason,
+		   reason == REASON_backend_refused_certificate ? hs->alert :
+								  reasons[reason].client_alert,
+		   reasons[reason].backend_alert, failure_detail(hs, buf, sizeof(buf)));
+}
+
+static int make_identity(struct flow *f)
+{
+	STACK_OF(X509) *chain = SSL_get0_verified_chain(f->client.hs->ssl);
+	struct flow_handshake *h = f->hs;
+
+	if (h->identity)
+		return 0;
+	chain = X509_chain_up_ref(chain);
+	if (!chain)
+		return -ENOMEM;
+	h->identity = identity_new(chain);
+	if (!h->identity) {
+		sk_X509_pop_free(chain, X509_free);
+		return -ENOMEM;
+	}
+	memcpy(f->fingerprint, h->identity->fingerprint, sizeof(f->fingerprint));
+	return 0;
+}
+
+/* The client's certificate, chain and CertificateVerify are checked; or it had none to show. */
+static void client_verified(struct flow *f)
+{
+	bool has_cert = SSL_get0_peer_certificate(f->client.hs->ssl) != NULL;
+
+	if (!has_cert && forges(f)) {
+		/* On purpose: nothing can be forged, so the backend must not be reached. */
+		int alert = SSL_version(f->client.hs->ssl) == TLS1_3_VERSION ?
+				    ALERT_CERTIFICATE_REQUIRED :
+				    ALERT_HANDSHAKE_FAILURE;
+
+		flow_close(f, REASON_client_cert_absent, alert,
+			   reasons[REASON_client_cert_absent].backend_alert, NULL);
+		return;
+	}
+	if (has_cert && make_identity(f)) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->hs->client_verified = true;
+	proceed(f);
+}
+
+static void on_client(struct handshake *hs, enum handshake_event ev)
+{
+	struct flow *f = flow_of(hs);
+
+	switch (ev) {
+	case HANDSHAKE_HELLO:
+		if (f->service->connect == CONNECT_EARLY)
+			connect_backend(f);
+		break;
+	case HANDSHAKE_HELD:
+		client_verified(f);
+		break;
+	case HANDSHAKE_DONE:
+		/* In TLS 1.2 it was held, and verified, before. */
+		if (f->hs->client_verified)
+			proceed(f);
+		else
+			client_verified(f);
+		break;
+	case HANDSHAKE_FAILED:
+		client_failed(f);
+		break;
+	case HANDSHAKE_SUSPENDED:
+		break;
+	}
+}
+
+static void on_backend(struct handshake *hs, enum handshake_event ev)
+{
+	struct flow *f = flow_of(hs);
+
+	switch (ev) {
+	case HANDSHAKE_SUSPENDED:
+		f->hs->backend_suspended = f->hs->backend_asked = true;
+		f->hs->suspended_at = f->worker->timers.now;
+		timer_clear(&f->worker->timers, &f->hs->backend_timer);
+		watch_backend(f);
+		proceed(f);
+		break;
+	case HANDSHAKE_DONE:
+		f->hs->backend_done = true;
+		timer_clear(&f->worker->timers, &f->hs->backend_timer);
+		proceed(f);
+		break;
+	case HANDSHAKE_FAILED:
+		backend_failed(f);
+		break;
+	case HANDSHAKE_HELLO:
+	case HANDSHAKE_HELD:
+		break;
+	}
+}
+
+/* ---- forging ---- */
+
+/* Why the signer refused, as a reason of ours. */
+static enum reason signer_reason(const struct signer_response *r)
+{
+	switch (r->status) {
+	case SIGNER_NO_PROOF:
+		return REASON_forge_proof;
+	case SIGNER_CHAIN:
+		return REASON_forge_chain;
+	case SIGNER_RULE:
+		return REASON_forge_rule;
+	case SIGNER_REPLAY:
+		return REASON_forge_replay;
+	default:
+		return REASON_forge_failed;
+	}
+}
+
+static struct forged *take_issued(struct flow *f, const struct signer_response *r)
+{
+	struct flow_handshake *h = f->hs;
+	const uint8_t *der = r->data;
+	X509 *cert = d2i_X509(NULL, &der, (long)r->cert_len);
+	time_t not_after;
+
+	if (!cert || identity_time(X509_get0_notAfter(cert), &not_after)) {
+		X509_free(cert);
+		return NULL;
+	}
+	if (h->identity->not_after < not_after)
+		not_after = h->identity->not_after;
+	return forged_new(cert, TAKE_PTR(h->new_key), not_after);
+}
+
+static void issued(struct issue *issue, const struct signer_response *r)
+{
+	struct flow_handshake *h = container_of(issue, struct flow_handshake, issue);
+	struct flow *f = h->flow;
+	struct worker *w = f->worker;
+	char text[160];
+
+	timer_clear(&w->timers, &h->backend_timer);
+	if (!r) {
+		flow_fail(f, REASON_forge_failed, "out of reach");
+		return;
+	}
+	if (r->status != SIGNER_OK) {
+		signer_status_text(r, text, sizeof(text));
+		flow_fail(f, signer_reason(r), text);
+		return;
+	}
+	h->forged = take_issued(f, r);
+	if (!h->forged) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	stat_inc(&w->stats, forged);
+	if (forge_cache_put(w->gate->cache, &h->cache_key, h->forged))
+		stat_inc(&w->stats, forge_cache_evictions);
+	proceed(f);
+}
+
+static int make_cache_key(struct flow *f)
+{
+	const STACK_OF(X509) *chain = f->hs->identity->chain;
+	struct forge_key *key = &f->hs->cache_key;
+	scoped_mdctx *md = EVP_MD_CTX_new();
+
+	memcpy(key->fingerprint, f->hs->identity->fingerprint, FINGERPRINT_LEN);
+	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
+		return -ENOMEM;
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		uint8_t print[FINGERPRINT_LEN];
+
+		if (identity_fingerprint(sk_X509_value(chain, i), print) ||
+		    !EVP_DigestUpdate(md, print, sizeof(print)))
+			return -ENOMEM;
+	}
+	if (!EVP_DigestFinal_ex(md, key->chain, NULL))
+		return -ENOMEM;
+	return identity_fingerprint(f->service->profile->forging_certkey->cert, key->issuer);
+}
+
+/* True: h->forged is there; false: it is being made, or the flow has failed. */
+static bool find_or_forge(struct flow *f)
+{
+	struct flow_handshake *h = f->hs;
+	struct worker *w = f->worker;
+	const struct handshake *client = f->client.hs;
+
+	if (h->forged)
+		return true;
+	if (h->issue.active)
+		return false;
+	if (make_cache_key(f)) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return false;
+	}
+	h->forged = forge_cache_get(w->gate->cache, &h->cache_key, time(NULL));
+	if (h->forged) {
+		stat_inc(&w->stats, forge_cache_hits);
+		return true;
+	}
+	stat_inc(&w->stats, forge_cache_misses);
+	h->new_key = EVP_EC_gen("P-256");
+	h->issue.done = issued;
+	backend_deadline(f, FORGE_TIMEOUT_MS, REASON_forge_timeout);
+	if (!h->new_key || !client->transcript_done ||
+	    issue_start(&w->issuer, &h->issue, f->vserver->index, h->new_key, client->transcript,
+			client->transcript_len))
+		flow_fail(f, REASON_forge_failed, client->transcript_done ? NULL : "handshake too long");
+	return false;
+}
+
+/* The forged certificate, with the whole chain of its issuer (rule 18), goes to the backend. */
+static void present(struct flow *f)
+{
+	const struct cfg_certkey *ca = f->service->profile->forging_certkey;
+	struct handshake *hs = f->backend.hs;
+	STACK_OF(X509) *chain = sk_X509_new_null();
+	bool ok = chain && sk_X509_push(chain, ca->cert);
+
+	for (int i = 0; ok && i < sk_X509_num(ca->chain); i++)
+		ok = sk_X509_push(chain, sk_X509_value(ca->chain, i));
+	ok = ok && SSL_use_cert_and_key(hs->ssl, f->hs->forged->cert, f->hs->forged->key, chain, 1);
+	sk_X509_free(chain);
+	if (!ok) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->forged = true;
+}
+
+static void resume_backend(struct flow *f)
+{
+	f->hs->backend_resumed = true;
+	ring_cancel(f->worker->ring, &f->backend.poll);
+	backend_deadline(f, f->worker->gate->cfg->backend_handshake_timeout * 1000ull,
+			 REASON_backend_timeout);
+	handshake_resume(f->backend.hs);
+}
+
+/* ---- the interlock ---- */
+
+static void answer_certificate_request(struct flow *f)
+{
+	if (!forges(f)) {
+		resume_backend(f);
+		return;
+	}
+	if (!backend_accepts_p256(f->backend.hs->ssl)) {
+		flow_fail(f, REASON_backend_key_type, NULL);
+		return;
+	}
+	if (!find_or_forge(f))
+		return;
+	present(f);
+	if (f->stage == FLOW_STAGE_HANDSHAKE)
+		resume_backend(f);
+}
+
+static void hand_over(struct flow *f);
+
+/*
+ * The one place that decides what comes next while the handshakes run. Called
+ * whenever one of them, or the signer, got somewhere. Until the client is
+ * verified the backend waits at its CertificateRequest.
+ */
+static void proceed(struct flow *f)
+{
+	struct flow_handshake *h = f->hs;
+
+	if (f->stage != FLOW_STAGE_HANDSHAKE || !h->client_verified)
+		return;
+	if (f->backend.fd < 0) {
+		/* Never connected (service.<n>.connect = verified), or it hung up meanwhile. */
+		if (!h->backend_asked)
+			connect_backend(f);
+		else if (h->reconnects < RECONNECTS_MAX)
+			reconnect(f);
+		else
+			flow_fail(f, REASON_backend_gone, NULL);
+		return;
+	}
+	if (h->backend_suspended && !h->backend_resumed) {
+		answer_certificate_request(f);
+		return;
+	}
+	if (!h->backend_done)
+		return;
+	if (!h->backend_asked && f->service->profile->require_certificate_request) {
+		flow_fail(f, REASON_backend_no_certificate_request, NULL);
+		return;
+	}
+	if (f->client.hs->finished)
+		hand_over(f);
+	else if (f->client.hs->held && !f->client.hs->released)
+		handshake_release(f->client.hs);
+}
+
+static void free_handshake(struct flow *f)
+{
+	struct flow_handshake *h = f->hs;
+
+	if (!h)
+		return;
+	issue_cancel(&f->worker->issuer, &h->issue);
+	timer_clear(&f->worker->timers, &h->backend_timer);
+	identity_free(h->identity);
+	forged_unref(h->forged);
+	EVP_PKEY_free(h->new_key);
+	free(h);
+	f->hs = NULL;
+}
+
+/* ---- hand-over ---- */
+
+struct flow_keys {
+	struct tls_keys rx, tx;
+};
+
+/* Which engine can carry this flow; counts why it is not ktls. */
+static const struct engine *choose_engine(struct flow *f)
+{
+	const struct gate *gate = f->worker->gate;
+	struct stats *stats = &f->worker->stats;
+
+	if (gate->cfg->engine == ENGINE_USER) {
+		stat_inc(stats, user_because_configured);
+		return &engine_user;
+	}
+	if (gate->ktls.error) {
+		stat_inc(stats, user_because_no_ktls);
+		return &engine_user;
+	}
+	if (!ktls_can(&gate->ktls, f->client.version, f->client.cipher) ||
+	    !ktls_can(&gate->ktls, f->backend.version, f->backend.cipher)) {
+		stat_inc(stats, user_because_cipher);
+		return &engine_user;
+	}
+	/* A socket with the ULP but without keys is an ordinary TCP socket still. */
+	if (ktls_attach(&f->client) || ktls_attach(&f->backend)) {
+		stat_inc(stats, user_because_install);
+		return &engine_user;
+	}
+	return &engine_ktls;
+}
+
+static int install(const struct engine *engine, struct side *s, const struct flow_keys *k)
+{
+	return engine == &engine_ktls ? ktls_install(s, &k->rx, &k->tx) :
+					user_side_new(s, &k->rx, &k->tx);
+}
+
+static void ready(struct ring_op *op, int res);
+
+static void arm_poll(struct side *s)
+{
+	s->poll.done = ready;
+	ring_poll_multishot(s->flow->worker->ring, &s->poll, s->fd,
+			    POLLIN | POLLOUT | POLLRDHUP);
+}
+
+static void ready(struct ring_op *op, int res)
+{
+	struct side *s = container_of(op, struct side, poll);
+	struct flow *f = s->flow;
+
+	if (f->stage == FLOW_STAGE_CLOSING) {
+		/* It may be the last completion the flow has waited for. */
+		if (!op->armed)
+			timer_set(&f->worker->timers, &f->timer, 0);
+		return;
+	}
+	/* Armed for the backend's suspension and cancelled since: now for the relay. */
+	if (f->stage != FLOW_STAGE_RELAY)
+		return;
+	if (!op->armed)
+		arm_poll(s);
+	if (res < 0)
+		return;
+	if (res & (POLLIN | POLLRDHUP | POLLERR | POLLHUP))
+		s->readable = true;
+	if (res & (POLLOUT | POLLERR | POLLHUP))
+		s->writable = true;
+	relay_run(&f->relay);
+}
+
+/* The poll that watched the suspended backend may not have come back yet: ready() then re-arms it. */
+static void start_polls(struct flow *f)
+{
+	arm_poll(&f->client);
+	if (f->backend.poll.armed)
+		f->backend.poll.done = ready;
+	else
+		arm_poll(&f->backend);
+}
+
+static void tell_bpf(const struct flow *f)
+{
+	const struct gate *gate = f->worker->gate;
+	struct flow_info info = {.flow_id = f->id};
+
+	if (!gate->count)
+		return;
+	info.engine = f->relay.engine == &engine_ktls ? FLOW_ENGINE_KTLS : FLOW_ENGINE_USER;
+	snprintf(info.vserver, sizeof(info.vserver), "%s", f->vserver->name);
+	snprintf(info.service, sizeof(info.service), "%s", f->service->name);
+	identity_hex(f->fingerprint, sizeof(f->fingerprint), info.client_identity);
+	snprintf(info.tls_version, sizeof(info.tls_version), "%s",
+		 f->client.version == TLS_13 ? "TLSv1.3" : "TLSv1.2");
+	count_flow_info(gate->count, f->client.fd, &info);
+	snprintf(info.tls_version, sizeof(info.tls_version), "%s",
+		 f->backend.version == TLS_13 ? "TLSv1.3" : "TLSv1.2");
+	count_flow_info(gate->count, f->backend.fd, &info);
+}
+
+static void log_established(const struct flow *f, const struct engine *engine)
+{
+	char client[64], backend[64];
+
+	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s", f->id,
+		 f->vserver->name, client_text(f, client, sizeof(client)),
+		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
+		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
+		 backend_text(f, backend, sizeof(backend)),
+		 SSL_get_version(f->backend.hs->ssl),
+		 f->forged ? "forged certificate" : "no certificate", engine->name);
+}
+
+static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert);
+
+static void start_relay(struct flow *f, const struct engine *engine)
+{
+	struct worker *w = f->worker;
+
+	log_established(f, engine);
+	if (!f->hs->backend_asked)
+		stat_inc(&w->stats, backend_no_request);
+	timer_clear(&w->timers, &f->timer);
+	free_handshake(f);
+	handshake_free(TAKE_PTR(f->client.hs));
+	handshake_free(TAKE_PTR(f->backend.hs));
+	f->stage = FLOW_STAGE_RELAY;
+	stat_inc(&w->stats, flows_established);
+	stat_inc(&w->stats, flows_relaying_active);
+	if (engine == &engine_ktls)
+		stat_inc(&w->stats, engine_ktls_flows);
+	else
+		stat_inc(&w->stats, engine_user_flows);
+	f->relay.engine = engine;
+	tell_bpf(f);
+	start_polls(f);
+	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, relay_ended);
+}
+
+/* Both handshakes are complete and all their output is with TCP. */
+static void hand_over(struct flow *f)
+{
+	struct flow_keys client = {0}, backend = {0};
+	const struct engine *engine;
+	int ret = handshake_keys(f->client.hs, &client.rx, &client.tx);
+
+	if (!ret)
+		ret = handshake_keys(f->backend.hs, &backend.rx, &backend.tx);
+	if (ret) {
+		flow_fail(f, REASON_engine_failed, strerror(-ret));
+		return;
+	}
+	engine = choose_engine(f);
+	if (engine == &engine_user && f->worker->gate->cfg->engine == ENGINE_KTLS) {
+		flow_fail(f, REASON_engine_refused, NULL);
+	} else {
+		ret = install(engine, &f->client, &client);
+		if (!ret)
+			ret = install(engine, &f->backend, &backend);
+		if (ret)
+			flow_fail(f, REASON_engine_failed, strerror(-ret));
+		else
+			start_relay(f, engine);
+	}
+	OPENSSL_cleanse(&client, sizeof(client));
+	OPENSSL_cleanse(&backend, sizeof(backend));
+}
+
+/* ---- the relay's end ---- */
+
+static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert)
+{
+	struct flow *f = container_of(r, struct flow, relay);
+	char text[64] = "";
+	int alert = reason == REASON_client_alert ? backend_alert : client_alert;
+
+	if (reason == REASON_client_alert || reason == REASON_backend_alert) {
+		if (alert_name(alert))
+			snprintf(text, sizeof(text), "%s", alert_name(alert));
+		else
+			snprintf(text, sizeof(text), "alert %d", alert);
+	}
+	/* A TLS 1.3 server's verdict on our certificate comes behind our Finished. */
+	if (reason == REASON_backend_alert && f->forged && !r->from_backend.bytes &&
+	    backend_alert_is_refusal(alert))
+		reason = REASON_backend_refused_certificate;
+	flow_close(f, reason, client_alert, backend_alert, text[0] ? text : NULL);
+}
+
+/* ---- close ---- */
+
+static void log_close(const struct flow *f, const char *detail)
+{
+	const struct reason_desc *d = &reasons[f->reason];
+	char client[64];
+
+	if (f->reason == REASON_done && !log_enabled(LOG_LEVEL_DEBUG))
+		return;
+	log_info("flow %" PRIu64 ": %s client %s service %s: %s%s%s (%s)", f->id, f->vserver->name,
+		 client_text(f, client, sizeof(client)), f->service->name, d->text,
+		 detail ? ": " : "", detail ? detail : "", d->name);
+}
+
+/* What each side's stream ends with, once it has been told what it is to be told. */
+static enum side_end end_for(enum reason reason, enum side_role role)
+{
+	if (reason == REASON_done)
+		return END_CLOSE_NOTIFY;
+	if ((reason == REASON_client_reset && role == SIDE_BACKEND) ||
+	    (reason == REASON_backend_reset && role == SIDE_CLIENT))
+		return END_RST;
+	return END_FIN;
+}
+
+/* The only way to end a flow. Safe to call again, and from any event. */
+static void flow_close(struct flow *f, enum reason reason, int client_alert, int backend_alert,
+		       const char *detail)
+{
+	struct worker *w = f->worker;
+
+	if (f->stage == FLOW_STAGE_CLOSING)
+		return;
+	f->reason = (uint8_t)reason;
+	log_close(f, detail);
+	stat_inc(&w->stats, reason[reason]);
+	if (f->stage == FLOW_STAGE_RELAY) {
+		relay_stop(&f->relay);
+		stat_dec(&w->stats, flows_relaying_active);
+	}
+	free_handshake(f);
+	f->stage = FLOW_STAGE_CLOSING;
+	f->since = w->timers.now;
+	f->alert[SIDE_CLIENT] = (int16_t)client_alert;
+	f->alert[SIDE_BACKEND] = (int16_t)backend_alert;
+	f->end[SIDE_CLIENT] = (uint8_t)end_for(reason, SIDE_CLIENT);
+	f->end[SIDE_BACKEND] = (uint8_t)end_for(reason, SIDE_BACKEND);
+	if (f->client.hs)
+		handshake_stop(f->client.hs);
+	if (f->backend.hs)
+		handshake_stop(f->backend.hs);
+	ring_cancel(w->ring, &f->backend.rx);
+	ring_cancel(w->ring, &f->client.poll);
+	ring_cancel(w->ring, &f->backend.poll);
+	f->timer.expired = closing_tick;
+	f->tick = 1;
+	timer_set(&w->timers, &f->timer, 0);
+}
+
+static const struct engine *closing_engine(const struct flow *f)
+{
+	return f->relay.engine ? f->relay.engine : &engine_raw;
+}
+
+/* OpenSSL's last words (its own alert) and ours become bytes to be sent. */
+static void end_handshake(struct flow *f, struct side *s)
+{
+	struct handshake *hs = TAKE_PTR(s->hs);
+	uint8_t buf[64];
+	size_t n = handshake_alert(hs, f->alert[s->role], buf);
+	int ret = side_pending_add(s, hs->output + hs->output_off, hs->output_len - hs->output_off);
+
+	if (!ret)
+		ret = side_pending_add(s, buf, n);
+	if (ret)
+		s->broken = true;
+	s->tx_closed = true;
+	handshake_free(hs);
+}
+
+static void tell(struct flow *f, struct side *s, const struct engine *engine)
+{
+	int alert = f->alert[s->role];
+	uint8_t message[2] = {2, (uint8_t)alert};
+
+	s->tx_closed = true;
+	if (alert == ALERT_NONE) {
+		if (f->end[s->role] != END_CLOSE_NOTIFY)
+			return;
+		message[0] = 1;
+		message[1] = ALERT_CLOSE_NOTIFY;
+	}
+	if (engine->send_record && engine->send_record(s, RECORD_ALERT, message, sizeof(message)))
+		s->broken = true;
+}
+
+/* Reads what still comes, to be able to close without destroying what we sent. True: nothing comes any more. */
+static bool discard(struct flow *f, struct side *s)
+{
+	uint8_t *buf = f->worker->env.in;
+
+	for (int i = 0; i < 16; i++) {
+		uint8_t type;
+		ssize_t n = ktls_recv(s, buf, RELAY_SCRATCH_IN, &type);
+
+		if (n == -EAGAIN)
+			return false;
+		if (n < 0 || (n == 0 && type == RECORD_APPLICATION_DATA))
+			return true;
+	}
+	return false;
+}
+
+static bool acked(const struct side *s)
+{
+	int queued;
+
+	return ioctl(s->fd, SIOCOUTQ, &queued) || !queued;
+}
+
+static void close_side(struct flow *f, struct side *s)
+{
+	struct linger rst = {.l_onoff = 1, .l_linger = 0};
+
+	if (f->end[s->role] == END_RST)
+		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+	close(s->fd);
+	s->fd = -1;
+}
+
+/* One look at a closing side; true: it is closed. */
+static bool close_step(struct flow *f, struct side *s)
+{
+	const struct engine *engine = closing_engine(f);
+	uint64_t now = f->worker->timers.now;
+	int ret;
+
+	if (s->fd < 0)
+		return true;
+	if (s->rx.armed || s->tx.armed)
+		return false;
+	if (s->hs)
+		end_handshake(f, s);
+	if (!s->tx_closed && !s->broken)
+		tell(f, s, engine);
+	ret = s->broken ? 0 : engine->flush(s);
+	if (ret && ret != -EAGAIN)
+		s->broken = true;
+	if (!s->broken && now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
+		stat_inc(&f->worker->stats, drain_timeouts);
+		s->broken = true;
+	}
+	if (s->broken) {
+		close_side(f, s);
+		return true;
+	}
+	if (ret == -EAGAIN || !engine->drained(s))
+		return false;
+	if (f->end[s->role] == END_RST) {
+		if (!acked(s))
+			return false;
+		close_side(f, s);
+		return true;
+	}
+	if (!s->fin_sent) {
+		s->fin_sent = true;
+		s->fin_at = now;
+		shutdown(s->fd, SHUT_WR);
+	}
+	if (!discard(f, s) && (!acked(s) || now - s->fin_at < LINGER_MS))
+		return false;
+	close_side(f, s);
+	return true;
+}
+
+static void flow_free(struct flow *f)
+{
+	struct worker *w = f->worker;
+	const struct engine *engine = closing_engine(f);
+
+	timer_clear(&w->timers, &f->timer);
+	engine->release_side(&f->client);
+	engine->release_side(&f->backend);
+	OPENSSL_cleanse(&f->client.secrets, sizeof(f->client.secrets));
+	OPENSSL_cleanse(&f->backend.secrets, sizeof(f->backend.secrets));
+	handshake_free(f->client.hs);
+	handshake_free(f->backend.hs);
+	LIST_REMOVE(f, link);
+	w->n_flows--;
+	stat_dec(&w->stats, flows_active);
+	stat_inc(&w->stats, flows_closed);
+	free(f);
+}
+
+static bool has_armed(const struct side *s)
+{
+	return s->poll.armed || s->rx.armed || s->tx.armed;
+}
+
+static void closing_tick(struct timer *t)
+{
+	struct flow *f = container_of(t, struct flow, timer);
+	bool client_closed = close_step(f, &f->client);
+	bool backend_closed = close_step(f, &f->backend);
+
+	if (client_closed && backend_closed && !has_armed(&f->client) && !has_armed(&f->backend)) {
+		flow_free(f);
+		return;
+	}
+	timer_set(&f->worker->timers, &f->timer, f->tick);
+	f->tick = f->tick * 2 > CLOSING_TICK_MAX ? CLOSING_TICK_MAX : f->tick * 2;
+}
+
+void flows_shutdown(struct worker *w)
+{
+	struct flow *f, *next;
+
+	for (f = LIST_FIRST(&w->flows); f; f = next) {
+		next = LIST_NEXT(f, link);
+		flow_fail(f, REASON_shutdown, NULL);
+	}
+}
+
+/* ---- for the control socket ---- */
+
+void flow_print(const struct flow *f, FILE *out)
+{
+	static const char *const stages[FLOW_STAGES] = {"handshake", "relay", "closing"};
+	const struct engine *engine = closing_engine(f);
+	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1];
+
+	identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
+	fprintf(out,
+		"id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64 "\tvserver=%s\tclient=%s\tservice=%s"
+		"\tbackend=%s\tengine=%s\tforged=%s\tidentity=%s\tbytes_from_client=%" PRIu64
+		"\tbytes_from_backend=%" PRIu64 "\n",
+		f->id, stages[f->stage], f->worker->timers.now - f->since, f->vserver->name,
+		client_text(f, client, sizeof(client)), f->service->name,
+		backend_text(f, backend, sizeof(backend)), engine->name,
+		f->forged ? "yes" : "no", hex, f->relay.from_client.bytes,
+		f->relay.from_backend.bytes);
+}

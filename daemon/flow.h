@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A flow: one client connection and its backend connection, from accept to
+ * close. flow.c is the only writer of the stage and the only place that closes.
+ */
+#ifndef KTLSGATE_FLOW_CORE_H
+#define KTLSGATE_FLOW_CORE_H
+
+#include <netinet/in.h>
+#include "worker.h"
+
+/* In this order and never back. */
+enum flow_stage {
+	FLOW_STAGE_HANDSHAKE, /* both handshakes, interlocked; forging in between */
+	FLOW_STAGE_RELAY, /* keys installed, bytes move */
+	FLOW_STAGE_CLOSING, /* told why, drained, FIN sent */
+	FLOW_STAGES
+};
+
+struct flow_handshake;
+
+struct flow {
+	struct worker *worker;
+	const struct cfg_vserver *vserver;
+	const struct cfg_service *service;
+	uint64_t id;
+	LIST_ENTRY(flow) link;
+	uint8_t stage; /* enum flow_stage */
+	uint8_t reason; /* enum reason, from CLOSING on */
+	bool forged; /* the backend was shown a forged certificate */
+	uint32_t tick; /* ms between looks at a closing flow */
+	uint64_t since; /* ms: accepted; from CLOSING on: closed */
+	int16_t alert[2]; /* CLOSING: to be told, by side role */
+	uint8_t end[2]; /* CLOSING: enum side_end, by side role */
+	struct sockaddr_in6 peer; /* the client; AF_INET fits too */
+	uint8_t fingerprint[8]; /* of the client's certificate, its first bytes */
+	struct timer timer; /* handshake deadline, closing tick */
+	struct side client, backend;
+	struct flow_handshake *hs; /* HANDSHAKE only */
+	struct relay relay; /* RELAY only */
+};
+
+/* Takes fd, a connection just accepted for vserver. */
+void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd);
+/* Ends every flow of the worker with REASON_shutdown. */
+void flows_shutdown(struct worker *w);
+/* One line per flow, tab-separated key=value, for the control socket. */
+void flow_print(const struct flow *f, FILE *out);
+
+#endif

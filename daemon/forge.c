@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Issues the certificate that stands for a verified client towards a backend.
+ * Knows no configuration: what would need one (rules 7, 8, 13, 14) is denied.
+ */
+#include "forge.h"
+
+#include <stdbool.h>
+#include <string.h>
+#include <strings.h>
+#include <openssl/x509v3.h>
+#include "forge_explain.h"
+
+#define SERIAL_LEN 20 /* RFC 5280 section 4.1.2.2: at most */
+#define KEY_ID_LEN 20
+
+SCOPED_DEFINE(bcons, BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free)
+SCOPED_DEFINE(eku, EXTENDED_KEY_USAGE, EXTENDED_KEY_USAGE_free)
+SCOPED_DEFINE(akid, AUTHORITY_KEYID, AUTHORITY_KEYID_free)
+SCOPED_DEFINE(octets, ASN1_OCTET_STRING, ASN1_OCTET_STRING_free)
+SCOPED_DEFINE(bits, ASN1_BIT_STRING, ASN1_BIT_STRING_free)
+SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
+SCOPED_DEFINE(name_constraints, NAME_CONSTRAINTS, NAME_CONSTRAINTS_free)
+SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
+SCOPED_DEFINE(store_ctx, X509_STORE_CTX, X509_STORE_CTX_free)
+SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
+
+#define scoped_bcons	 __attribute__((cleanup(scoped_bcons_free_))) BASIC_CONSTRAINTS
+#define scoped_eku	 __attribute__((cleanup(scoped_eku_free_))) EXTENDED_KEY_USAGE
+#define scoped_akid	 __attribute__((cleanup(scoped_akid_free_))) AUTHORITY_KEYID
+#define scoped_octets	 __attribute__((cleanup(scoped_octets_free_))) ASN1_OCTET_STRING
+#define scoped_bits	 __attribute__((cleanup(scoped_bits_free_))) ASN1_BIT_STRING
+#define scoped_names	 __attribute__((cleanup(scoped_names_free_))) GENERAL_NAMES
+#define scoped_store	 __attribute__((cleanup(scoped_store_free_))) X509_STORE
+#define scoped_store_ctx __attribute__((cleanup(scoped_store_ctx_free_))) X509_STORE_CTX
+#define scoped_der	 __attribute__((cleanup(scoped_der_free_))) unsigned char
+#define scoped_name_constraints                                                                    \
+	__attribute__((cleanup(scoped_name_constraints_free_))) NAME_CONSTRAINTS
+
+static const char *const error_texts[FORGE_ERRORS] = {
+	[FORGE_OK] = "forged",
+	[FORGE_NO_CLIENT_AUTH] = "the extended key usage lacks clientAuth",
+	[FORGE_ORIGINAL_IS_CA] = "the original is a CA certificate",
+	[FORGE_UNKNOWN_CRITICAL] = "the original has an unknown critical or a broken extension",
+	[FORGE_NOT_YET_OR_EXPIRED] = "nothing is left of the validity",
+	[FORGE_CA_CONSTRAINT] = "the forging CA may not issue such a certificate",
+	[FORGE_NO_NAME] = "empty subject without a critical subject alternative name",
+	[FORGE_BAD_SAN] = "the subject alternative name is malformed or holds a privilege",
+	[FORGE_MEMORY] = "out of memory",
+	[FORGE_SIGN] = "the forging CA's key did not sign",
+};
+
+const char *forge_error_text(enum forge_error e)
+{
+	return (unsigned)e < FORGE_ERRORS ? error_texts[e] : "unknown error";
+}
+
+const char *forge_ca_unfit(X509 *ca)
+{
+	uint32_t flags = X509_get_extension_flags(ca);
+
+	if (flags & EXFLAG_INVALID)
+		return "has an extension that cannot be parsed, or twice the same";
+	if (flags & EXFLAG_CRITICAL)
+		return "has an unknown critical extension";
+	if (!(flags & EXFLAG_CA))
+		return "is no CA certificate (basicConstraints CA:TRUE)";
+	/* UINT32_MAX, hence all bits, without the extension */
+	if (!(X509_get_key_usage(ca) & KU_KEY_CERT_SIGN))
+		return "has a key usage without keyCertSign";
+	if (!(X509_get_extended_key_usage(ca) & XKU_SSL_CLIENT))
+		return "has an extended key usage without clientAuth";
+	if (!X509_NAME_entry_count(X509_get_subject_name(ca)))
+		return "has an empty subject";
+
+	/*
+	 * RFC 5280 section 4.2.1 wants these of every CA. Strict backends
+	 * refuse what such a CA issues, and so would check_issued().
+	 */
+	if (!(flags & EXFLAG_BCONS_CRITICAL))
+		return "has basicConstraints that are not critical";
+	if (!(flags & EXFLAG_KUSAGE))
+		return "has no key usage";
+	if (!X509_get0_subject_key_id(ca))
+		return "has no subject key identifier";
+	return NULL;
+}
+
+static bool has_oid(const ASN1_OBJECT *obj, const char *oid)
+{
+	char text[80];
+
+	return OBJ_obj2txt(text, sizeof(text), obj, 1) > 0 && !strcmp(text, oid);
+}
+
+/* ---- is the original fit to be forged? ---- */
+
+/*
+ * A critical extension restricts what its certificate is good for. Dropping
+ * one is only right where its meaning was enforced before (basicConstraints,
+ * usages), is passed on (SAN) or speaks of the original's issuer alone.
+ */
+static bool critical_extension_known(const X509_EXTENSION *ext)
+{
+	switch (OBJ_obj2nid(X509_EXTENSION_get_object((X509_EXTENSION *)ext))) {
+	case NID_basic_constraints:
+	case NID_key_usage:
+	case NID_ext_key_usage:
+	case NID_subject_alt_name:
+	case NID_certificate_policies:
+	case NID_crl_distribution_points:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool critical_extensions_known(const X509 *leaf)
+{
+	for (int i = 0; i < X509_get_ext_count(leaf); i++) {
+		X509_EXTENSION *ext = X509_get_ext(leaf, i);
+
+		if (X509_EXTENSION_get_critical(ext) && !critical_extension_known(ext))
+			return false;
+	}
+	return true;
+}
+
+static X509_EXTENSION *find_san(const X509 *cert)
+{
+	int at = X509_get_ext_by_NID(cert, NID_subject_alt_name, -1);
+
+	return at < 0 ? NULL : X509_get_ext(cert, at);
+}
+
+/* URIs that are more than a name: to copy one is to grant what it stands for. */
+static const char *const privileged_uris[] = {
+	"spiffe:",			     /* rule 7: needs a list of trust domains */
+	"tag:microsoft.com,2022-09-14:sid:", /* rule 8: the SID extension in another form */
+};
+
+static bool uri_privileged(const char *uri, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(privileged_uris); i++) {
+		size_t n = strlen(privileged_uris[i]);
+
+		if (len >= n && !strncasecmp(uri, privileged_uris[i], n))
+			return true;
+	}
+	return false;
+}
+
+/* No control bytes, least of all NUL: readers disagree on where such a name ends. */
+static bool text_clean(const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+			return false;
+	return len > 0;
+}
+
+static bool general_name_copyable(const GENERAL_NAME *name)
+{
+	const ASN1_IA5STRING *ia5 = name->d.ia5;
+	const char *text;
+	size_t len;
+
+	if (name->type == GEN_OTHERNAME)
+		return !has_oid(name->d.otherName->type_id, "1.3.6.1.4.1.311.25.2.1"); /* SID */
+	if (name->type != GEN_URI && name->type != GEN_DNS && name->type != GEN_EMAIL)
+		return true;
+	text = (const char *)ASN1_STRING_get0_data(ia5);
+	len = (size_t)ASN1_STRING_length(ia5);
+	if (!text_clean(text, len))
+		return false;
+	return name->type != GEN_URI || (!memchr(text, ' ', len) && !uri_privileged(text, len));
+}
+
+static bool san_copyable(const X509_EXTENSION *san)
+{
+	const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data((X509_EXTENSION *)san);
+	const unsigned char *p = ASN1_STRING_get0_data(value);
+	const unsigned char *end = p + ASN1_STRING_length(value);
+	scoped_names *names = d2i_GENERAL_NAMES(NULL, &p, end - p);
+
+	if (!names || p != end || !sk_GENERAL_NAME_num(names))
+		return false;
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++)
+		if (!general_name_copyable(sk_GENERAL_NAME_value(names, i)))
+			return false;
+	return true;
+}
+
+/* Rule 1 again, though the chain was verified: who forges trusts no caller. */
+static enum forge_error check_original(X509 *leaf)
+{
+	X509_EXTENSION *san;
+
+	if (X509_get_extension_flags(leaf) & EXFLAG_INVALID)
+		return FORGE_UNKNOWN_CRITICAL;
+	/* X509_check_ca() overlooks CA:TRUE with a key usage that lacks keyCertSign. */
+	if (X509_check_ca(leaf) || X509_get_extension_flags(leaf) & EXFLAG_CA)
+		return FORGE_ORIGINAL_IS_CA;
+	if (!critical_extensions_known(leaf))
+		return FORGE_UNKNOWN_CRITICAL;
+	/* UINT32_MAX without the extension */
+	if (!(X509_get_extended_key_usage(leaf) & XKU_SSL_CLIENT))
+		return FORGE_NO_CLIENT_AUTH;
+
+	san = find_san(leaf);
+	if (san && !san_copyable(san))
+		return FORGE_BAD_SAN;
+	if (!X509_NAME_entry_count(X509_get_subject_name(leaf)) &&
+	    (!san || !X509_EXTENSION_get_critical(san)))
+		return FORGE_NO_NAME;
+	return FORGE_OK;
+}
+
+static enum forge_error check_ca(X509 *ca, FILE *explain)
+{
+	const char *unfit = forge_ca_unfit(ca);
+
+	if (unfit && explain)
+		fprintf(explain, "The forging CA's certificate %s\n", unfit);
+	return unfit ? FORGE_CA_CONSTRAINT : FORGE_OK;
+}
+
+/* ---- the new certificate, field by field ---- */
+
+struct validity {
+	time_t not_before, not_after;
+};
+
+static time_t earlier(time_t a, time_t b)
+{
+	return a < b ? a : b;
+}
+
+static time_t later(time_t a, time_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Rule 5. False when nothing is left of it, or now lies outside. */
+static bool clamp_validity(const struct forge_ca *ca, const struct identity *id,
+			   const struct forge_policy *policy, time_t now, struct validity *out)
+{
+	struct validity issuer;
+	time_t oldest, end;
+
+	if (identity_time(X509_get0_notBefore(ca->cert), &issuer.not_before) ||
+	    identity_time(X509_get0_notAfter(ca->cert), &issuer.not_after))
+		return false;
+	if (__builtin_sub_overflow(now, policy->skew, &oldest) ||
+	    __builtin_add_overflow(now, policy->lifespan, &end))
+		return false;
+	out->not_before = later(later(id->not_before, issuer.not_before), oldest);
+	out->not_after = earlier(earlier(id->not_after, issuer.not_after), end);
+	return out->not_before <= now && now < out->not_after;
+}
+
+/* Subject, issuer, validity, key: everything but the serial number and the extensions. */
+static bool set_fields(X509 *cert, const struct forge_ca *ca, X509 *leaf, EVP_PKEY *new_key,
+		       const struct validity *v)
+{
+	/* OpenSSL keeps the DER a name was read from; the copies are byte-exact. */
+	return X509_set_version(cert, X509_VERSION_3) &&
+	       X509_set_subject_name(cert, X509_get_subject_name(leaf)) &&
+	       X509_set_issuer_name(cert, X509_get_subject_name(ca->cert)) &&
+	       ASN1_TIME_set(X509_getm_notBefore(cert), v->not_before) &&
+	       ASN1_TIME_set(X509_getm_notAfter(cert), v->not_after) &&
+	       X509_set_pubkey(cert, new_key);
+}
+
+static bool add_extension(X509 *cert, int nid, void *value, bool critical)
+{
+	return X509_add1_ext_i2d(cert, nid, value, critical, X509V3_ADD_APPEND) == 1;
+}
+
+/* Rule 11 */
+static bool add_basic_constraints(X509 *cert)
+{
+	scoped_bcons *bcons = BASIC_CONSTRAINTS_new(); /* CA:FALSE is the default */
+
+	return bcons && add_extension(cert, NID_basic_constraints, bcons, true);
+}
+
+/* Rule 10 */
+static bool add_key_usage(X509 *cert, EVP_PKEY *new_key, X509 *leaf)
+{
+	scoped_bits *usage = ASN1_BIT_STRING_new();
+	bool encipher = EVP_PKEY_is_a(new_key, "RSA") &&
+			X509_get_extension_flags(leaf) & EXFLAG_KUSAGE &&
+			X509_get_key_usage(leaf) & KU_KEY_ENCIPHERMENT;
+
+	/* RFC 5280 section 4.2.1.3: bit 0 is digitalSignature, bit 2 keyEncipherment. */
+	if (!usage || !ASN1_BIT_STRING_set_bit(usage, 0, 1) ||
+	    (encipher && !ASN1_BIT_STRING_set_bit(usage, 2, 1)))
+		return false;
+	return add_extension(cert, NID_key_usage, usage, true);
+}
+
+static bool eku_holds(EXTENDED_KEY_USAGE *eku, int nid)
+{
+	for (int i = 0; i < sk_ASN1_OBJECT_num(eku); i++)
+		if (OBJ_obj2nid(sk_ASN1_OBJECT_value(eku, i)) == nid)
+			return true;
+	return false;
+}
+
+/* Rule 9, in the order they are written. Rule 3: a CA's usages bound those it issues. */
+static const int kept_usages[] = {NID_client_auth, NID_ms_smartcard_login, NID_pkInitClientAuth};
+
+static bool add_extended_key_usage(X509 *cert, X509 *ca, X509 *leaf)
+{
+	scoped_eku *original = X509_get_ext_d2i(leaf, NID_ext_key_usage, NULL, NULL);
+	scoped_eku *bound = X509_get_ext_d2i(ca, NID_ext_key_usage, NULL, NULL);
+	scoped_eku *eku = EXTENDED_KEY_USAGE_new();
+	int at = X509_get_ext_by_NID(leaf, NID_ext_key_usage, -1);
+
+	if (!eku)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(kept_usages); i++) {
+		int nid = kept_usages[i];
+
+		if (nid != NID_client_auth && !eku_holds(original, nid))
+			continue;
+		if (bound && !eku_holds(bound, nid) && !eku_holds(bound, NID_anyExtendedKeyUsage))
+			continue;
+		if (!sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(nid)))
+			return false;
+	}
+	return add_extension(cert, NID_ext_key_usage, eku,
+			     at >= 0 && X509_EXTENSION_get_critical(X509_get_ext(leaf, at)));
+}
+
+/* Rule 12. RFC 7093 section 2, method 1: like RFC 5280's, without SHA-1. */
+static bool add_subject_key_id(X509 *cert)
+{
+	scoped_octets *id = ASN1_OCTET_STRING_new();
+	unsigned char hash[EVP_MAX_MD_SIZE];
+
+	return id && X509_pubkey_digest(cert, EVP_sha256(), hash, NULL) &&
+	       ASN1_OCTET_STRING_set(id, hash, KEY_ID_LEN) &&
+	       add_extension(cert, NID_subject_key_identifier, id, false);
+}
+
+static bool add_authority_key_id(X509 *cert, X509 *ca)
+{
+	const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(ca);
+	scoped_akid *akid = AUTHORITY_KEYID_new();
+
+	if (!id || !akid)
+		return false;
+	akid->keyid = ASN1_OCTET_STRING_dup(id);
+	return akid->keyid && add_extension(cert, NID_authority_key_identifier, akid, false);
+}
+
+/* Rule 6: the extension's octets and its criticality as they are. */
+static bool add_san(X509 *cert, const X509 *leaf)
+{
+	X509_EXTENSION *san = find_san(leaf);
+
+	return !san || X509_add_ext(cert, san, -1);
+}
+
+static bool add_extensions(X509 *cert, X509 *ca, X509 *leaf, EVP_PKEY *new_key)
+{
+	return add_basic_constraints(cert) && add_key_usage(cert, new_key, leaf) &&
+	       add_extended_key_usage(cert, ca, leaf) && add_subject_key_id(cert) &&
+	       add_authority_key_id(cert, ca) && add_san(cert, leaf);
+}
+
+static bool hash_der(EVP_MD_CTX *ctx, const unsigned char *der, int len)
+{
+	return len > 0 && EVP_DigestSignUpdate(ctx, der, (size_t)len) == 1;
+}
+
+/*
+ * Rule 4. HMAC over the original and all that may differ between two
+ * certificates made of it under this CA: notBefore alone would not do, since
+ * it may be the original's, while notAfter moves on. Last, since it covers the rest.
+ */
+static bool set_serial(X509 *cert, const struct identity *id, const struct forge_policy *policy,
+		       const struct validity *v)
+{
+	scoped_pkey *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_HMAC, NULL, policy->serial_key,
+							sizeof(policy->serial_key));
+	scoped_mdctx *ctx = EVP_MD_CTX_new();
+	scoped_der *spki = NULL;
+	scoped_der *extensions = NULL;
+	int spki_len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(cert), &spki);
+	int extensions_len = i2d_X509_EXTENSIONS(X509_get0_extensions(cert), &extensions);
+	int64_t times[2] = {v->not_before, v->not_after};
+	unsigned char mac[EVP_MAX_MD_SIZE];
+	size_t mac_len = sizeof(mac);
+
+	if (!key || !ctx || EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) != 1 ||
+	    !hash_der(ctx, id->fingerprint, sizeof(id->fingerprint)) ||
+	    !hash_der(ctx, spki, spki_len) ||
+	    EVP_DigestSignUpdate(ctx, times, sizeof(times)) != 1 ||
+	    !hash_der(ctx, extensions, extensions_len) ||
+	    EVP_DigestSignFinal(ctx, mac, &mac_len) != 1)
+		return false;
+
+	mac[0] = (mac[0] & 0x7f) | 0x40; /* positive, and always SERIAL_LEN octets */
+	return ASN1_STRING_set(X509_get_serialNumber(cert), mac, SERIAL_LEN);
+}
+
+/* As strong as the key; NULL where the key's algorithm brings its own (Ed25519). */
+static const EVP_MD *signature_digest(const EVP_PKEY *key)
+{
+	char name[32] = "";
+
+	/* 2: the key allows only this one */
+	if (EVP_PKEY_get_default_digest_name((EVP_PKEY *)key, name, sizeof(name)) == 2)
+		return strcmp(name, "UNDEF") ? EVP_get_digestbyname(name) : NULL;
+	if (!EVP_PKEY_is_a(key, "EC") || EVP_PKEY_get_bits(key) < 384)
+		return EVP_sha256();
+	return EVP_PKEY_get_bits(key) == 384 ? EVP_sha384() : EVP_sha512();
+}
+
+static enum forge_error issue(const struct forge_ca *ca, const struct identity *id,
+			      EVP_PKEY *new_key, const struct forge_policy *policy, time_t now,
+			      X509 **out)
+{
+	scoped_x509 *cert = X509_new();
+	struct validity v;
+
+	if (!clamp_validity(ca, id, policy, now, &v))
+		return FORGE_NOT_YET_OR_EXPIRED;
+	if (!cert || !set_fields(cert, ca, id->leaf, new_key, &v) ||
+	    !add_extensions(cert, ca->cert, id->leaf, new_key) || !set_serial(cert, id, policy, &v))
+		return FORGE_MEMORY;
+	if (!X509_sign(cert, ca->key, signature_digest(ca->key)))
+		return FORGE_SIGN;
+	*out = TAKE_PTR(cert);
+	return FORGE_OK;
+}
+
+/* ---- rule 3: does the result satisfy the forging CA? ---- */
+
+static int name_constraints_error(X509 *cert, X509 *ca)
+{
+	int critical; /* -1: no such extension */
+	scoped_name_constraints *nc = X509_get_ext_d2i(ca, NID_name_constraints, &critical, NULL);
+
+	if (!nc)
+		return critical == -1 ? X509_V_OK : X509_V_ERR_INVALID_EXTENSION;
+	return NAME_CONSTRAINTS_check(cert, nc);
+}
+
+static int path_error(X509 *cert, X509 *ca, time_t now)
+{
+	scoped_store *store = X509_STORE_new();
+	scoped_store_ctx *ctx = X509_STORE_CTX_new();
+	X509_VERIFY_PARAM *param;
+	int error;
+
+	if (!store || !ctx || !X509_STORE_add_cert(store, ca) ||
+	    !X509_STORE_CTX_init(ctx, store, cert, NULL) ||
+	    !X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT))
+		return X509_V_ERR_OUT_OF_MEM;
+	param = X509_STORE_CTX_get0_param(ctx);
+	X509_VERIFY_PARAM_set_time(param, now);
+	if (!X509_VERIFY_PARAM_set_flags(param,
+					 X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT))
+		return X509_V_ERR_OUT_OF_MEM;
+	if (X509_verify_cert(ctx) == 1)
+		return X509_V_OK;
+	error = X509_STORE_CTX_get_error(ctx);
+	return error == X509_V_OK ? X509_V_ERR_UNSPECIFIED : error;
+}
+
+/*
+ * Verifies what was issued as a backend would, with the forging CA as anchor.
+ * The name constraints of the CA and of those above it are asked directly too:
+ * RFC 5280 section 6.1 lets a verifier ignore an anchor's, and whoever
+ * configured them did not mean that.
+ */
+static int issued_error(const struct forge_ca *ca, X509 *cert, time_t now)
+{
+	int error;
+
+	/* Makes OpenSSL read the extensions: NAME_CONSTRAINTS_check() sees no SAN before. */
+	if (X509_check_purpose(cert, -1, 0) != 1)
+		return X509_V_ERR_INVALID_EXTENSION;
+	error = name_constraints_error(cert, ca->cert);
+	for (int i = 0; error == X509_V_OK && i < sk_X509_num(ca->chain); i++)
+		error = name_constraints_error(cert, sk_X509_value(ca->chain, i));
+	return error == X509_V_OK ? path_error(cert, ca->cert, now) : error;
+}
+
+static enum forge_error check_issued(const struct forge_ca *ca, X509 *cert, time_t now,
+				     FILE *explain)
+{
+	int error = issued_error(ca, cert, now);
+
+	if (error == X509_V_OK)
+		return FORGE_OK;
+	if (explain)
+		fprintf(explain, "The forging CA may not issue this: %s\n",
+			X509_verify_cert_error_string(error));
+	if (error == X509_V_ERR_OUT_OF_MEM)
+		return FORGE_MEMORY;
+	return error == X509_V_ERR_CERT_SIGNATURE_FAILURE ? FORGE_SIGN : FORGE_CA_CONSTRAINT;
+}
+
+enum forge_error forge_certificate(const struct forge_ca *ca, const struct identity *id,
+				   EVP_PKEY *new_key, const struct forge_policy *policy, time_t now,
+				   FILE *explain, X509 **out)
+{
+	scoped_x509 *cert = NULL;
+	enum forge_error e;
+
+	*out = NULL;
+	e = check_ca(ca->cert, explain);
+	if (e != FORGE_OK)
+		return e;
+	e = check_original(id->leaf);
+	if (e != FORGE_OK)
+		return e;
+	e = issue(ca, id, new_key, policy, now, &cert);
+	if (e != FORGE_OK)
+		return e;
+	if (explain)
+		forge_explain(explain, id->leaf, cert);
+	e = check_issued(ca, cert, now, explain);
+	if (e == FORGE_OK)
+		*out = TAKE_PTR(cert);
+	return e;
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Explains a forged certificate by comparing it with its original, for people.
+ * Decides nothing and is shown no secret.
+ */
+#include "forge_explain.h"
+
+#include <ctype.h>
+#include <stdbool.h>
+#include <string.h>
+#include <openssl/objects.h>
+#include <openssl/x509v3.h>
+
+/* The reasons, numbered as in docs/forging.md. */
+static const struct rule {
+	unsigned number;
+	const char *text;
+} rules[] = {
+	{2, "the original's DER, never re-encoded"},
+	{3, "the forging CA's subject and key"},
+	{4, "keyed hash: unpredictable, never twice for different certificates"},
+	{5, "within the original, its chain, the forging CA and the lifespan"},
+	{6, "copied as it is: UPN, FASC-N and UUID live here"},
+	{8, "a privilege: only from configured issuers"},
+	{9, "clientAuth always, smart card log-on and PKINIT kept, the rest dropped"},
+	{10, "from the new key"},
+	{11, "always written, never a CA"},
+	{12, "computed anew"},
+	{13, "policies are dropped unless configured"},
+	{14, "the original's belong to another issuer"},
+	{15, "bound to its issuer or unknown: only by an explicit list"},
+	{16, "the client's private key stays with the client"},
+};
+
+static void print_subject(BIO *out, X509 *cert)
+{
+	X509_NAME_print_ex(out, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
+}
+
+static void print_issuer(BIO *out, X509 *cert)
+{
+	X509_NAME_print_ex(out, X509_get_issuer_name(cert), 0, XN_FLAG_RFC2253);
+}
+
+static void print_serial(BIO *out, X509 *cert)
+{
+	i2a_ASN1_INTEGER(out, X509_get0_serialNumber(cert));
+}
+
+static void print_not_before(BIO *out, X509 *cert)
+{
+	ASN1_TIME_print(out, X509_get0_notBefore(cert));
+}
+
+static void print_not_after(BIO *out, X509 *cert)
+{
+	ASN1_TIME_print(out, X509_get0_notAfter(cert));
+}
+
+static void print_key(BIO *out, X509 *cert)
+{
+	EVP_PKEY *key = X509_get0_pubkey(cert);
+	const char *type = key ? EVP_PKEY_get0_type_name(key) : NULL;
+
+	BIO_printf(out, "%s, %d bits", type ? type : "unknown", key ? EVP_PKEY_get_bits(key) : 0);
+}
+
+static void print_signature(BIO *out, X509 *cert)
+{
+	BIO_puts(out, OBJ_nid2ln(X509_get_signature_nid(cert)));
+}
+
+static const struct field {
+	const char *name;
+	unsigned rule;
+	void (*print)(BIO *out, X509 *cert);
+} fields[] = {
+	{"Subject", 2, print_subject},	    {"Issuer", 3, print_issuer},
+	{"Serial number", 4, print_serial}, {"Not before", 5, print_not_before},
+	{"Not after", 5, print_not_after},  {"Public key", 16, print_key},
+	{"Signature", 3, print_signature},
+};
+
+/* By OID: the SID extension is one OpenSSL has no name for. */
+static const struct extension {
+	const char *oid;
+	unsigned rule;
+} extensions[] = {
+	{"2.5.29.17", 6},	     /* subjectAltName */
+	{"1.3.6.1.4.1.311.25.2", 8}, /* szOID_NTDS_CA_SECURITY_EXT */
+	{"2.5.29.37", 9},	     /* extKeyUsage */
+	{"2.5.29.15", 10},	     /* keyUsage */
+	{"2.5.29.19", 11},	     /* basicConstraints */
+	{"2.5.29.14", 12},	     /* subjectKeyIdentifier */
+	{"2.5.29.35", 12},	     /* authorityKeyIdentifier */
+	{"2.5.29.32", 13},	     /* certificatePolicies */
+	{"2.5.29.31", 14},	     /* cRLDistributionPoints */
+	{"2.5.29.46", 14},	     /* freshestCRL */
+	{"1.3.6.1.5.5.7.1.1", 14},   /* authorityInfoAccess */
+};
+
+static unsigned extension_rule(const X509_EXTENSION *ext)
+{
+	char oid[80];
+
+	OBJ_obj2txt(oid, sizeof(oid), X509_EXTENSION_get_object((X509_EXTENSION *)ext), 1);
+	for (size_t i = 0; i < ARRAY_SIZE(extensions); i++)
+		if (!strcmp(oid, extensions[i].oid))
+			return extensions[i].rule;
+	return 15;
+}
+
+static const char *rule_text(unsigned number)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (rules[i].number == number)
+			return rules[i].text;
+	return "";
+}
+
+/*
+ * One line of text from bio, which it empties: runs of white space become a
+ * blank, and what a terminal could obey is escaped: the client chose it.
+ */
+static void put_line(FILE *out, const char *label, BIO *bio)
+{
+	char *text;
+	long n = BIO_get_mem_data(bio, &text);
+	bool blank = false, begun = false;
+
+	fprintf(out, "    %-8s  ", label);
+	for (long i = 0; i < n; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (isspace(c)) {
+			blank = begun;
+			continue;
+		}
+		if (blank)
+			putc(' ', out);
+		blank = false;
+		begun = true;
+		fprintf(out, c > 0x20 && c < 0x7f ? "%c" : "\\x%02X", c);
+	}
+	putc('\n', out);
+	(void)BIO_reset(bio);
+}
+
+static void put_rule(FILE *out, unsigned number)
+{
+	fprintf(out, "    rule %-3u  %s\n", number, rule_text(number));
+}
+
+static void explain_field(FILE *out, const struct field *f, BIO *bio, X509 *original, X509 *forged)
+{
+	fprintf(out, "%s\n", f->name);
+	f->print(bio, original);
+	put_line(out, "original", bio);
+	f->print(bio, forged);
+	put_line(out, "forged", bio);
+	put_rule(out, f->rule);
+}
+
+static void print_extension(BIO *bio, X509_EXTENSION *ext, const char *absent)
+{
+	if (!ext) {
+		BIO_printf(bio, "(%s)", absent);
+		return;
+	}
+	if (X509_EXTENSION_get_critical(ext))
+		BIO_puts(bio, "critical, ");
+	if (!X509V3_EXT_print(bio, ext, 0, 0))
+		BIO_printf(bio, "%d octets", ASN1_STRING_length(X509_EXTENSION_get_data(ext)));
+}
+
+static X509_EXTENSION *find_extension(X509 *cert, X509_EXTENSION *like)
+{
+	int at = X509_get_ext_by_OBJ(cert, X509_EXTENSION_get_object(like), -1);
+
+	return at < 0 ? NULL : X509_get_ext(cert, at);
+}
+
+static void explain_extension(FILE *out, BIO *bio, X509_EXTENSION *original, X509_EXTENSION *forged)
+{
+	X509_EXTENSION *any = forged ? forged : original;
+	char name[80];
+
+	OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(any), 0);
+	fprintf(out, "%s\n", name);
+	print_extension(bio, original, "none");
+	put_line(out, "original", bio);
+	print_extension(bio, forged, "dropped");
+	put_line(out, "forged", bio);
+	put_rule(out, extension_rule(any));
+}
+
+void forge_explain(FILE *out, X509 *original, X509 *forged)
+{
+	scoped_bio *bio = BIO_new(BIO_s_mem());
+
+	if (!bio)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+		explain_field(out, &fields[i], bio, original, forged);
+
+	for (int i = 0; i < X509_get_ext_count(forged); i++) {
+		X509_EXTENSION *ext = X509_get_ext(forged, i);
+
+		explain_extension(out, bio, find_extension(original, ext), ext);
+	}
+	for (int i = 0; i < X509_get_ext_count(original); i++) {
+		X509_EXTENSION *ext = X509_get_ext(original, i);
+
+		if (!find_extension(forged, ext))
+			explain_extension(out, bio, ext, NULL);
+	}
+}

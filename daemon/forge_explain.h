@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Original and forged certificate side by side, with the rule behind each field.
+ */
+#ifndef KTLSGATE_FORGE_EXPLAIN_H
+#define KTLSGATE_FORGE_EXPLAIN_H
+
+#include <stdio.h>
+#include <openssl/x509.h>
+#include "scoped.h"
+
+/* One block per field: its name, both values, the rule's number and text. */
+void forge_explain(FILE *out, X509 *original, X509 *forged);
+
+#endif

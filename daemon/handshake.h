@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The TLS handshake of one side, driven through memory BIOs and the ring.
+ *
+ * Nothing behind the handshake is taken off the socket: records are read
+ * one by one, header first, so that the engine which follows starts on a
+ * record boundary; and the records of each direction are counted from the key
+ * change on, which gives the sequence numbers to install.
+ */
+#ifndef KTLSGATE_HANDSHAKE_H
+#define KTLSGATE_HANDSHAKE_H
+
+#include <openssl/ssl.h>
+#include "side.h"
+
+enum handshake_event {
+	HANDSHAKE_HELLO, /* server side: a ClientHello was accepted */
+	HANDSHAKE_HELD, /* TLS 1.2 server side: the client's ChangeCipherSpec is withheld, all before it is verified */
+	HANDSHAKE_SUSPENDED, /* client side: waits at the CertificateRequest */
+	HANDSHAKE_DONE, /* complete, all output accepted by TCP */
+	HANDSHAKE_FAILED, /* handshake.failure tells */
+};
+
+enum handshake_failure {
+	HANDSHAKE_OK,
+	HANDSHAKE_EOF, /* FIN */
+	HANDSHAKE_RESET, /* RST or another socket error; .error is the errno */
+	HANDSHAKE_NOT_TLS, /* a record header that is none */
+	HANDSHAKE_PEER_ALERT, /* .alert */
+	HANDSHAKE_VERIFY, /* the peer's certificate; .error is X509_V_ERR_* */
+	HANDSHAKE_NO_CERTIFICATE, /* mandatory and not sent */
+	HANDSHAKE_VERSION, /* no common version */
+	HANDSHAKE_CIPHER, /* no common cipher, group or signature algorithm */
+	HANDSHAKE_SIGNATURE, /* CertificateVerify is wrong */
+	HANDSHAKE_PROTOCOL, /* any other refusal by OpenSSL; .detail is its text */
+};
+
+/* Secrets of the key schedule, from the keylog callback (TLS 1.3). */
+struct handshake_secrets {
+	uint8_t client_handshake[48], server_handshake[48];
+	uint8_t client_traffic[48], server_traffic[48];
+	uint8_t have; /* bit per member, in that order */
+	uint8_t len;
+};
+
+struct handshake {
+	struct side *side;
+	struct ring *ring;
+	/* Only DONE and FAILED may free the handshake; others may stop it. */
+	void (*event)(struct handshake *hs, enum handshake_event ev);
+	SSL *ssl;
+	BIO *in, *out; /* owned by ssl */
+	struct handshake_secrets secrets;
+
+	bool hold_change_cipher_spec; /* set before the start: report HANDSHAKE_HELD */
+	bool held, suspended, finished;
+	bool resume; /* the certificate callback may go on */
+	bool hello_seen, hello_told;
+	bool released; /* the withheld record was fed */
+	bool stopped;
+
+	enum handshake_failure failure;
+	int error;
+	int alert; /* received */
+	char detail[128];
+
+	uint8_t header[RECORD_HEADER];
+	uint8_t *record; /* being read: header included */
+	uint32_t record_len, record_have; /* 0: the header is being read */
+
+	uint8_t *output; /* being sent */
+	uint32_t output_off, output_len;
+	uint64_t tx_step_records; /* records of the newest step's output */
+	bool tx_encrypted; /* a record went out under handshake or traffic keys */
+	uint8_t last_explicit_nonce[8]; /* TLS 1.2 GCM: of the newest record sent */
+
+	uint8_t *transcript; /* handshake messages up to the client's CertificateVerify */
+	uint32_t transcript_len;
+	bool transcript_on, transcript_done;
+};
+
+/*
+ * Prepares an SSL_CTX for handshakes run by this file: versions, AEAD suites
+ * with forward secrecy, callbacks, no resumption, no renegotiation.
+ */
+SSL_CTX *handshake_ctx_new(bool server) must_check;
+
+/* ctx from handshake_ctx_new(). Takes side->fd's I/O over until DONE or FAILED. NULL: out of memory. */
+struct handshake *handshake_new(struct side *side, struct ring *ring, SSL_CTX *ctx, bool server,
+				void (*event)(struct handshake *, enum handshake_event)) must_check;
+void handshake_start(struct handshake *hs);
+
+/* No event comes any more; cancels I/O. Free it when side->rx and side->tx are no longer armed. */
+void handshake_stop(struct handshake *hs);
+
+/* Server side after HANDSHAKE_HELD: feeds the withheld record. */
+void handshake_release(struct handshake *hs);
+/* Client side after HANDSHAKE_SUSPENDED: go on with the certificate set on hs->ssl. */
+void handshake_resume(struct handshake *hs);
+
+/*
+ * After HANDSHAKE_DONE: the keys of both directions with the sequence numbers
+ * of the next records, as seen by us (tx: what we send). The TLS 1.3 traffic
+ * secrets go to side->secrets. Returns 0 or -errno; the caller wipes the keys.
+ */
+int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *tx) must_check;
+
+/*
+ * The record that tells the peer about a failure of ours in the present state
+ * of the handshake: plaintext, or under the right key. Returns its length, 0 if
+ * nothing can be said. Uses up the handshake.
+ */
+size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64]) must_check;
+
+/* Only when neither side->rx nor side->tx is armed. NULL-safe; wipes secrets. */
+void handshake_free(struct handshake *hs);
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kernel TLS sockets: probe, install, control records, TX accounting. Knows no flow. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include "ktls.h"
+#include "log.h"
+
+#ifndef SOL_TCP
+#define SOL_TCP 6
+#endif
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+
+/* ---- installing ---- */
+
+static int set_keys(int fd, int direction, const struct tls_keys *keys)
+{
+	uint8_t info[KEYS_CRYPTO_INFO_MAX];
+	size_t len = keys_to_crypto_info(keys, info);
+	int ret = setsockopt(fd, SOL_TLS, direction, info, (socklen_t)len) ? -errno : 0;
+
+	OPENSSL_cleanse(info, sizeof(info));
+	return ret;
+}
+
+static int attach_ulp(int fd)
+{
+	return setsockopt(fd, SOL_TCP, TCP_ULP, "tls", sizeof("tls")) ? -errno : 0;
+}
+
+/* Everything TCP was ever given on this socket, less a constant; -errno if it cannot be told. */
+static int64_t given_to_tcp(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	int queued;
+
+	/* In this order: an ACK in between makes the sum too small, never too large. */
+	memset(&info, 0, sizeof(info));
+	if (getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len) || ioctl(fd, SIOCOUTQ, &queued))
+		return -errno;
+	return (int64_t)info.tcpi_bytes_acked + queued;
+}
+
+int ktls_attach(struct side *side)
+{
+	return attach_ulp(side->fd);
+}
+
+int ktls_install(struct side *side, const struct tls_keys *rx, const struct tls_keys *tx)
+{
+	int64_t base = given_to_tcp(side->fd);
+	int flags = fcntl(side->fd, F_GETFL);
+	int ret;
+
+	if (base < 0)
+		return (int)base;
+	/* splice(2) to a socket heeds O_NONBLOCK only, not SPLICE_F_NONBLOCK. */
+	if (flags < 0 || fcntl(side->fd, F_SETFL, flags | O_NONBLOCK))
+		return -errno;
+	ret = set_keys(side->fd, TLS_TX, tx);
+	if (!ret)
+		ret = set_keys(side->fd, TLS_RX, rx);
+	if (ret)
+		return ret;
+	side->tx_base = (uint64_t)base;
+	side->tx_plain = 0;
+	side->tx_records = 0;
+	side->tx_seq0 = tx->seq;
+	return 0;
+}
+
+/* ---- TX accounting ---- */
+
+/* The sequence number of the next record to be sent. */
+static int tx_sequence(const struct side *side, uint64_t *out)
+{
+	union {
+		struct tls12_crypto_info_aes_gcm_128 gcm128;
+		struct tls12_crypto_info_aes_gcm_256 gcm256;
+		struct tls12_crypto_info_chacha20_poly1305 chacha;
+	} info;
+	const uint8_t *seq;
+	socklen_t len;
+	uint64_t value = 0;
+
+	switch (side->cipher) {
+	case TLS_AES_128_GCM:
+		len = sizeof(info.gcm128);
+		seq = info.gcm128.rec_seq;
+		break;
+	case TLS_AES_256_GCM:
+		len = sizeof(info.gcm256);
+		seq = info.gcm256.rec_seq;
+		break;
+	default:
+		len = sizeof(info.chacha);
+		seq = info.chacha.rec_seq;
+		break;
+	}
+	if (getsockopt(side->fd, SOL_TLS, TLS_TX, &info, &len)) {
+		OPENSSL_cleanse(&info, sizeof(info));
+		return -errno;
+	}
+	for (int i = 0; i < 8; i++)
+		value = value << 8 | seq[i];
+	OPENSSL_cleanse(&info, sizeof(info));
+	*out = value;
+	return 0;
+}
+
+static uint64_t overhead(const struct side *side)
+{
+	if (side->version == TLS_13)
+		return RECORD_HEADER + 1 + 16;
+	return side->cipher == TLS_CHACHA20_POLY1305 ? RECORD_HEADER + 16 : RECORD_HEADER + 8 + 16;
+}
+
+bool ktls_tx_drained(struct side *side)
+{
+	uint64_t seq, records, expected;
+	int64_t given;
+
+	if (tx_sequence(side, &seq))
+		return false;
+	given = given_to_tcp(side->fd);
+	if (given < 0)
+		return false;
+	records = side->tx_records + (seq - side->tx_seq0);
+	expected = side->tx_base + side->tx_plain + records * overhead(side);
+	return (uint64_t)given >= expected;
+}
+
+/* ---- re-keying ---- */
+
+int ktls_rekey_rx(struct side *side, const struct tls_keys *rx)
+{
+	return set_keys(side->fd, TLS_RX, rx);
+}
+
+int ktls_rekey_tx(struct side *side, const struct tls_keys *tx)
+{
+	uint64_t seq;
+	int ret = tx_sequence(side, &seq);
+
+	if (!ret)
+		ret = set_keys(side->fd, TLS_TX, tx);
+	if (ret)
+		return ret;
+	side->tx_records += seq - side->tx_seq0;
+	side->tx_seq0 = 0;
+	return 0;
+}
+
+/* ---- records ---- */
+
+ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(unsigned char))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = buf, .iov_len = len};
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *cmsg;
+	ssize_t n = recvmsg(side->fd, &msg, MSG_DONTWAIT);
+
+	if (n < 0)
+		return -errno;
+	*type = RECORD_APPLICATION_DATA;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (cmsg && cmsg->cmsg_level == SOL_TLS && cmsg->cmsg_type == TLS_GET_RECORD_TYPE)
+		*type = *CMSG_DATA(cmsg);
+	return n;
+}
+
+int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(unsigned char))];
+		struct cmsghdr align;
+	} control = {{0}};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.buf,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	ssize_t n;
+
+	cmsg->cmsg_level = SOL_TLS;
+	cmsg->cmsg_type = TLS_SET_RECORD_TYPE;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(unsigned char));
+	*CMSG_DATA(cmsg) = type;
+	n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0)
+		return -errno;
+	side->tx_plain += (uint64_t)n;
+	return (size_t)n == len ? 0 : -EIO;
+}
+
+/* ---- probe ---- */
+
+static int loopback_pair(int *a, int *b)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(sa);
+	scoped_fd listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	scoped_fd one = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (listener < 0 || one < 0 || bind(listener, (struct sockaddr *)&sa, sizeof(sa)) ||
+	    listen(listener, 1) || getsockname(listener, (struct sockaddr *)&sa, &len) ||
+	    connect(one, (struct sockaddr *)&sa, sizeof(sa)))
+		return -errno;
+	*b = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (*b < 0)
+		return -errno;
+	*a = TAKE_FD(one);
+	return 0;
+}
+
+/* Sends a few bytes through a pair keyed with keys: what was installed must also work. */
+static int try_cipher(const struct tls_keys *keys, bool rekey)
+{
+	scoped_fd a = -1, b = -1;
+	char out[] = "ktlsgate", in[sizeof(out)] = "";
+	int ret = loopback_pair(&a, &b);
+
+	if (!ret)
+		ret = attach_ulp(a);
+	if (!ret)
+		ret = attach_ulp(b);
+	if (!ret)
+		ret = set_keys(a, TLS_TX, keys);
+	if (!ret)
+		ret = set_keys(b, TLS_RX, keys);
+	if (!ret)
+		ret = set_keys(a, TLS_RX, keys);
+	if (!ret && rekey)
+		ret = set_keys(a, TLS_TX, keys);
+	if (ret || rekey)
+		return ret;
+	if (send(a, out, sizeof(out), MSG_NOSIGNAL) != sizeof(out) ||
+	    recv(b, in, sizeof(in), MSG_WAITALL) != sizeof(in) || memcmp(out, in, sizeof(in)))
+		return -EIO;
+	return 0;
+}
+
+void ktls_probe(struct ktls_caps *caps)
+{
+	static const uint16_t versions[] = {TLS_12, TLS_13};
+	struct tls_keys keys = {.seq = 1};
+
+	memset(caps, 0, sizeof(*caps));
+	for (int v = 0; v < 2; v++) {
+		keys.version = versions[v];
+		for (int c = 0; c < TLS_CIPHERS; c++) {
+			int ret;
+
+			keys.cipher = (enum tls_cipher)c;
+			ret = try_cipher(&keys, false);
+			if (!ret)
+				caps->ciphers[v] |= (uint8_t)(1u << c);
+			else if (!caps->error)
+				caps->error = -ret;
+		}
+	}
+	if (caps->ciphers[0] | caps->ciphers[1])
+		caps->error = 0;
+	keys.cipher = TLS_AES_128_GCM;
+	caps->rekey = !caps->error && try_cipher(&keys, true) == 0;
+}

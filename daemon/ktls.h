@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kernel TLS sockets: what this kernel can do (found by trying), installing
+ * keys, records that are not data, and the proof that all has left.
+ */
+#ifndef KTLSGATE_KTLS_H
+#define KTLSGATE_KTLS_H
+
+#include "side.h"
+
+/* Found on loopback sockets, never by version number. */
+struct ktls_caps {
+	int error; /* 0: kernel TLS works; else the errno of the first refusal */
+	uint8_t ciphers[2]; /* bit per enum tls_cipher that works in both directions; [0] TLS 1.2, [1] TLS 1.3 */
+	bool rekey; /* KeyUpdate: TLS_TX and TLS_RX can be set again */
+};
+
+void ktls_probe(struct ktls_caps *caps);
+
+static inline bool ktls_can(const struct ktls_caps *caps, uint16_t version, uint8_t cipher)
+{
+	return !caps->error && caps->ciphers[version == TLS_13] & (1u << cipher);
+}
+
+/*
+ * Attaches the ULP to side->fd. -errno, with the socket unchanged, when the
+ * kernel refuses: the flow can still be relayed in user space.
+ */
+int ktls_attach(struct side *side) must_check;
+/* Installs both directions and begins the TX accounting. On -errno the socket is of no more use. */
+int ktls_install(struct side *side, const struct tls_keys *rx, const struct tls_keys *tx) must_check;
+
+/* New keys for one direction after a KeyUpdate. Returns 0 or -errno (-EBUSY: this kernel cannot). */
+int ktls_rekey_rx(struct side *side, const struct tls_keys *rx) must_check;
+int ktls_rekey_tx(struct side *side, const struct tls_keys *tx) must_check;
+
+/*
+ * Takes one record of any type, or data; never waits. Returns its length with
+ * *type set (0 and *type == 23: end of stream), or -errno.
+ */
+ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type) must_check;
+/* Sends one record of the given type; never waits. Returns 0 or -errno. */
+int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len) must_check;
+
+/*
+ * Has everything the TLS layer accepted been given to TCP? Encrypted records
+ * can wait in the socket's tx list, which shutdown() and close() drop in
+ * silence (net/tls/tls_sw.c, tls_sw_release_resources_tx) and SIOCOUTQ does
+ * not see. So the bytes given to TCP (acked + queued) are compared with what
+ * the accepted plaintext must have become: its length plus the overhead of as
+ * many records as the kernel's own record sequence number tells.
+ */
+bool ktls_tx_drained(struct side *side);
+
+#endif

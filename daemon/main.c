@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ktlsgated's command line. */
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+#include <openssl/crypto.h>
+#include "config.h"
+#include "ktls.h"
+#include "log.h"
+#include "supervisor.h"
+
+#define DEFAULT_CONFIG "/etc/ktlsgate/ktlsgate.conf"
+
+static const char usage[] =
+	"usage: ktlsgated [-c FILE] [-t | -V | -h]\n"
+	"TLS forwarding appliance: mTLS in front, forged client certificates behind.\n"
+	"\n"
+	"  -c, --config FILE   configuration (default " DEFAULT_CONFIG ")\n"
+	"  -t, --test          check the configuration, certificates and keys, then exit\n"
+	"  -V, --version       version, and what this kernel offers\n"
+	"  -h, --help          this text\n"
+	"      --keys          every configuration key with type, default and meaning\n"
+	"      --example       an example configuration\n"
+	"\n"
+	"Runs in the foreground and logs to standard error. SIGTERM stops it.\n"
+	"Exit status: 0 success, 1 failure, 2 wrong usage.\n";
+
+static void print_ciphers(const char *name, uint8_t mask)
+{
+	printf("  %-8s", name);
+	for (int c = 0; c < TLS_CIPHERS; c++) {
+		if (mask & (1u << c))
+			printf(" %s", tls_cipher_desc((enum tls_cipher)c)->name);
+	}
+	printf("%s\n", mask ? "" : " none");
+}
+
+static int print_version(void)
+{
+	struct ktls_caps caps;
+
+	ktls_probe(&caps);
+	printf("ktlsgated %s, %s\n", KTLSGATE_VERSION, OpenSSL_version(OPENSSL_VERSION));
+	if (caps.error) {
+		printf("kernel TLS: no (%s); the user engine carries all flows\n",
+		       strerror(caps.error));
+		return EXIT_SUCCESS;
+	}
+	printf("kernel TLS: yes\n");
+	print_ciphers("TLS 1.2", caps.ciphers[0]);
+	print_ciphers("TLS 1.3", caps.ciphers[1]);
+	printf("  re-key (KeyUpdate): %s\n", caps.rekey ? "yes" : "no");
+	return EXIT_SUCCESS;
+}
+
+static int test_config(struct config *cfg)
+{
+	if (config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stderr))
+		return EXIT_FAILURE;
+	printf("%s: configuration is valid\n", cfg->path);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	enum { OPT_KEYS = 256, OPT_EXAMPLE };
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"test", no_argument, NULL, 't'},
+		{"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},
+		{"keys", no_argument, NULL, OPT_KEYS},
+		{"example", no_argument, NULL, OPT_EXAMPLE},
+		{NULL, 0, NULL, 0},
+	};
+	const char *path = DEFAULT_CONFIG;
+	struct config *cfg = NULL;
+	bool test = false;
+	int opt, status;
+
+	while ((opt = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1) {
+		switch (opt) {
+		case 'c':
+			path = optarg;
+			break;
+		case 't':
+			test = true;
+			break;
+		case 'V':
+			return print_version();
+		case 'h':
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		case OPT_KEYS:
+			config_print_table(stdout);
+			return EXIT_SUCCESS;
+		case OPT_EXAMPLE:
+			return config_print_example(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
+		default:
+			fputs(usage, stderr);
+			return 2;
+		}
+	}
+	if (optind != argc) {
+		fprintf(stderr, "ktlsgated: unexpected argument \"%s\"\n%s", argv[optind], usage);
+		return 2;
+	}
+	log_open("ktlsgated", LOG_LEVEL_INFO);
+	if (config_load(path, stderr, &cfg))
+		return EXIT_FAILURE;
+	log_open("ktlsgated", cfg->log_level);
+	status = test ? test_config(cfg) : supervisor_run(cfg);
+	config_free(cfg);
+	return status;
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+/* PEM files in, certificates and private keys out. Does not know what they are for. */
+#include "pem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include "log.h"
+
+#define PEM_FILE_MAX (8 << 20) /* the largest public CA bundles have a tenth of it */
+
+/* A file's content, wiped when it goes: it may be a key. */
+struct content {
+	char *text;
+	size_t len;
+	mode_t mode;
+};
+
+static void content_wipe(struct content *c)
+{
+	OPENSSL_clear_free(c->text, c->len);
+}
+#define scoped_content __attribute__((cleanup(content_wipe))) struct content
+
+static int read_fully(int fd, struct content *c)
+{
+	size_t have = 0;
+
+	while (have < c->len) {
+		ssize_t n = read(fd, c->text + have, c->len - have);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (!n)
+			return -EIO; /* it shrank while we read */
+		have += n;
+	}
+	return 0;
+}
+
+/* O_NONBLOCK: a FIFO by mistake must not hang the start. */
+static int content_read(const char *path, struct content *c, char *why, size_t why_len)
+{
+	scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	int err;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		err = errno;
+		snprintf(why, why_len, "cannot be opened: %s; give a PEM file we may read",
+			 strerror(err));
+		return -err;
+	}
+	c->mode = st.st_mode & 07777;
+	if (!S_ISREG(st.st_mode)) {
+		snprintf(why, why_len, "is %s; give a PEM file",
+			 S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
+		return -EINVAL;
+	}
+	if (st.st_size > PEM_FILE_MAX) {
+		snprintf(why, why_len, "is larger than %d MiB; give a PEM file",
+			 PEM_FILE_MAX >> 20);
+		return -EFBIG;
+	}
+	if (!st.st_size) {
+		snprintf(why, why_len, "is empty; give a PEM file");
+		return -EINVAL;
+	}
+	c->text = OPENSSL_malloc(st.st_size);
+	c->len = c->text ? st.st_size : 0;
+	err = c->text ? read_fully(fd, c) : -ENOMEM;
+	if (err < 0)
+		snprintf(why, why_len, "cannot be read: %s; give a PEM file we may read",
+			 strerror(-err));
+	return err;
+}
+
+static bool contains(const struct content *c, const char *text)
+{
+	return memmem(c->text, c->len, text, strlen(text)) != NULL;
+}
+
+static int parse_certs(BIO *bio, STACK_OF(X509) * certs, char *why, size_t why_len)
+{
+	char text[200];
+
+	ERR_clear_error();
+	for (;;) {
+		scoped_x509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+
+		if (!cert)
+			break;
+		if (!sk_X509_push(certs, cert)) {
+			snprintf(why, why_len, "out of memory");
+			return -ENOMEM;
+		}
+		cert = NULL; /* the stack's */
+	}
+	if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
+		snprintf(why, why_len,
+			 "certificate %d of the file is malformed: %s; try openssl x509",
+			 sk_X509_num(certs) + 1, log_openssl(text, sizeof(text)));
+		return -EINVAL;
+	}
+	ERR_clear_error();
+	if (sk_X509_num(certs))
+		return 0;
+	snprintf(why, why_len, "holds no certificate; a block BEGIN CERTIFICATE is needed");
+	return -EINVAL;
+}
+
+int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	scoped_certs *certs = NULL;
+	scoped_bio *bio = NULL;
+	int err = content_read(path, &c, why, why_len);
+
+	if (err < 0)
+		return err;
+	if (contains(&c, "PRIVATE KEY-----")) {
+		snprintf(why, why_len,
+			 "holds a private key; keep certificates and keys in files of their own");
+		return -EINVAL;
+	}
+	if (!contains(&c, "-----BEGIN ")) {
+		snprintf(why, why_len, "is not PEM; convert it, e.g. openssl x509 -inform DER");
+		return -EINVAL;
+	}
+	bio = BIO_new_mem_buf(c.text, c.len);
+	certs = sk_X509_new_null();
+	if (!bio || !certs) {
+		snprintf(why, why_len, "out of memory");
+		return -ENOMEM;
+	}
+	err = parse_certs(bio, certs, why, why_len);
+	if (err < 0)
+		return err;
+	*out = TAKE_PTR(certs);
+	return 0;
+}
+
+/* One PEM block, in memory that is wiped. */
+struct block {
+	char *name, *header;
+	unsigned char *der;
+	long len;
+};
+
+static void block_wipe(struct block *b)
+{
+	OPENSSL_secure_free(b->name);
+	OPENSSL_secure_free(b->header);
+	OPENSSL_secure_clear_free(b->der, b->len);
+}
+#define scoped_block __attribute__((cleanup(block_wipe))) struct block
+
+/* 1: the block is the key, in *out; 0: it is something else, e.g. EC PARAMETERS. */
+static int parse_block(const struct block *b, EVP_PKEY **out, char *why, size_t why_len)
+{
+	const unsigned char *p = b->der;
+	char text[200];
+
+	if (!strstr(b->name, "PRIVATE KEY"))
+		return 0;
+	if (!strncmp(b->name, "ENCRYPTED", 9) || strstr(b->header, "ENCRYPTED")) {
+		snprintf(why, why_len,
+			 "is encrypted; passphrases are not supported yet, store the key without "
+			 "one: openssl pkey");
+		return -EINVAL;
+	}
+	*out = d2i_AutoPrivateKey(NULL, &p, b->len);
+	if (*out) {
+		ERR_clear_error(); /* of the key types it tried in vain */
+		return 1;
+	}
+	snprintf(why, why_len, "holds a malformed key: %s; try openssl pkey",
+		 log_openssl(text, sizeof(text)));
+	return -EINVAL;
+}
+
+int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	scoped_bio *bio = NULL;
+	int err = content_read(path, &c, why, why_len);
+
+	*mode = c.mode;
+	if (err < 0)
+		return err;
+	bio = BIO_new_mem_buf(c.text, c.len);
+	if (!bio) {
+		snprintf(why, why_len, "out of memory");
+		return -ENOMEM;
+	}
+	for (;;) {
+		scoped_block b = {0};
+
+		/* Not PEM_read_bio_PrivateKey(): it leaves the last line of the text on the heap.
+		 */
+		if (!PEM_read_bio_ex(bio, &b.name, &b.header, &b.der, &b.len,
+				     PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE))
+			break;
+		err = parse_block(&b, out, why, why_len);
+		if (err)
+			return err < 0 ? err : 0;
+	}
+	ERR_clear_error();
+	snprintf(why, why_len, "holds no private key in PEM; a block BEGIN PRIVATE KEY is needed");
+	return -EINVAL;
+}

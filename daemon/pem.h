@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * PEM files in, certificates and private keys out. On failure why holds "what
+ * is wrong; what would be right", fit for the end of an error line.
+ */
+#ifndef KTLSGATE_PEM_H
+#define KTLSGATE_PEM_H
+
+#include <sys/types.h>
+#include "scoped.h"
+
+/*
+ * All certificates of the file in its order, at least one. A file that holds a
+ * private key as well is refused: processes that must never see the key read
+ * it. Returns 0 or -errno; *out is the caller's.
+ */
+int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len) must_check;
+
+/*
+ * The first private key of the file. *mode is set to the file's permissions
+ * once it was opened. Every copy of the file's text is wiped; OpenSSL 3.0's
+ * decoder leaves one copy of the decoded secret on the heap, so only a process
+ * that may hold the key may call this.
+ */
+int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why,
+		 size_t why_len) must_check;
+
+#endif

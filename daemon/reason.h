@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Why a flow ended: one row per reason with what the client and the backend
+ * are told (RFC 8446 section 6) and the text of the log line. Each reason is
+ * a counter `reason_<name>` of `ktlsgatectl stats`.
+ */
+#ifndef KTLSGATE_REASON_H
+#define KTLSGATE_REASON_H
+
+#include "record.h"
+
+/*
+ * X(name, alert to the client, alert to the backend, text)
+ * ALERT_NONE: that side is not told by us (it is gone, it already has an
+ * alert from OpenSSL, or it ended the connection itself).
+ */
+#define REASONS(X)                                                                                 \
+	X(done, ALERT_NONE, ALERT_NONE, "closed by both sides")                                    \
+	X(client_truncated, ALERT_NONE, ALERT_NONE, "client ended without close_notify")           \
+	X(backend_truncated, ALERT_NONE, ALERT_NONE, "backend ended without close_notify")         \
+	X(client_reset, ALERT_NONE, ALERT_NONE, "client reset the connection")                     \
+	X(backend_reset, ALERT_NONE, ALERT_NONE, "backend reset the connection")                   \
+	X(client_alert, ALERT_NONE, ALERT_NONE, "client sent a fatal alert")                       \
+	X(backend_alert, ALERT_NONE, ALERT_NONE, "backend sent a fatal alert")                     \
+	/* the client's handshake */                                                               \
+	X(client_not_tls, ALERT_UNEXPECTED_MESSAGE, ALERT_NONE, "client does not speak TLS")       \
+	X(client_gone, ALERT_NONE, ALERT_USER_CANCELED, "client left during the handshake")        \
+	X(client_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                \
+	  "client did not finish the handshake in time")                                           \
+	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
+	X(client_cipher, ALERT_NONE, ALERT_USER_CANCELED,                                          \
+	  "client has no cipher or signature algorithm of ours")                                   \
+	X(client_protocol, ALERT_NONE, ALERT_USER_CANCELED, "client broke the handshake protocol") \
+	X(client_refused, ALERT_NONE, ALERT_USER_CANCELED,                                         \
+	  "client refused the handshake with an alert")                                            \
+	/* the client's certificate; told by OpenSSL unless noted */                               \
+	X(client_cert_required, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                               \
+	  "client presented no certificate")                                                       \
+	X(client_cert_absent, ALERT_CERTIFICATE_REQUIRED, ALERT_HANDSHAKE_FAILURE,                 \
+	  "client presented no certificate and none can be forged")                                \
+	X(client_cert_untrusted, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                              \
+	  "client certificate is not from a trusted CA")                                           \
+	X(client_cert_expired, ALERT_NONE, ALERT_HANDSHAKE_FAILURE, "client certificate expired")  \
+	X(client_cert_not_yet_valid, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                          \
+	  "client certificate is not yet valid")                                                   \
+	X(client_cert_purpose, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
+	  "client certificate is not for client authentication")                                   \
+	X(client_cert_invalid, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
+	  "client certificate was refused")                                                        \
+	X(client_cert_proof, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                  \
+	  "client did not prove that it holds its key")                                            \
+	/* forging */                                                                              \
+	X(forge_chain, ALERT_CERTIFICATE_UNKNOWN, ALERT_HANDSHAKE_FAILURE,                         \
+	  "signer refused the client's chain")                                                     \
+	X(forge_proof, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                               \
+	  "signer saw no proof of possession")                                                     \
+	X(forge_rule, ALERT_UNSUPPORTED_CERTIFICATE, ALERT_HANDSHAKE_FAILURE,                      \
+	  "certificate cannot be forged")                                                          \
+	X(forge_replay, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                              \
+	  "signer saw this handshake before")                                                      \
+	X(forge_failed, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE, "signer failed")            \
+	X(forge_timeout, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                            \
+	  "signer did not answer in time")                                                         \
+	/* the backend's handshake */                                                              \
+	X(backend_connect_refused, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
+	  "backend refused the connection")                                                        \
+	X(backend_connect_failed, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend is unreachable")      \
+	X(backend_connect_timeout, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
+	  "backend did not answer the connection in time")                                         \
+	X(backend_not_tls, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend does not speak TLS")         \
+	X(backend_gone, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend left during the handshake")     \
+	X(backend_timeout, ALERT_INTERNAL_ERROR, ALERT_USER_CANCELED,                              \
+	  "backend did not finish the handshake in time")                                          \
+	X(backend_version, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend has no TLS version of ours") \
+	X(backend_cipher, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend has no cipher of ours")       \
+	X(backend_protocol, ALERT_INTERNAL_ERROR, ALERT_NONE,                                      \
+	  "backend broke the handshake protocol")                                                  \
+	X(backend_refused, ALERT_HANDSHAKE_FAILURE, ALERT_NONE,                                    \
+	  "backend refused the handshake with an alert")                                           \
+	X(backend_refused_certificate, ALERT_ACCESS_DENIED, ALERT_NONE,                            \
+	  "backend refused the forged certificate")                                                \
+	X(backend_cert_untrusted, ALERT_INTERNAL_ERROR, ALERT_NONE,                                \
+	  "backend certificate is not from a trusted CA")                                          \
+	X(backend_cert_expired, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
+	  "backend certificate expired or is not yet valid")                                       \
+	X(backend_cert_name, ALERT_INTERNAL_ERROR, ALERT_NONE,                                     \
+	  "backend certificate is for another name")                                               \
+	X(backend_cert_invalid, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
+	  "backend certificate was refused")                                                       \
+	X(backend_no_certificate_request, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,        \
+	  "backend did not ask for a client certificate")                                          \
+	X(backend_key_type, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,                      \
+	  "backend accepts no key type we can forge with")                                         \
+	/* hand-over and relay */                                                                  \
+	X(engine_refused, ALERT_INTERNAL_ERROR, ALERT_USER_CANCELED,                               \
+	  "dataplane.engine = ktls, but the kernel cannot do it")                                  \
+	X(engine_failed, ALERT_NONE, ALERT_NONE, "keys could not be installed in the kernel")      \
+	X(client_bad_record, ALERT_NONE, ALERT_INTERNAL_ERROR, "client sent a bad record")         \
+	X(backend_bad_record, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend sent a bad record")       \
+	X(client_illegal, ALERT_NONE, ALERT_INTERNAL_ERROR, "client broke the protocol")           \
+	X(backend_illegal, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend broke the protocol")         \
+	X(client_flood, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                                \
+	  "client sent too many records that carry no data")                                       \
+	X(backend_flood, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                               \
+	  "backend sent too many records that carry no data")                                      \
+	X(rekey_unsupported, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                           \
+	  "KeyUpdate, and this kernel cannot re-key")                                              \
+	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \
+	X(shutdown, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "daemon is stopping")                \
+	X(no_memory, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "out of memory")                  \
+	X(io_error, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "socket failed")
+
+enum reason {
+#define X(name, client, backend, text) REASON_##name,
+	REASONS(X)
+#undef X
+	REASON_COUNT
+};
+
+struct reason_desc {
+	const char *name;
+	int client_alert, backend_alert; /* enum tls_alert */
+	const char *text;
+};
+
+extern const struct reason_desc reasons[REASON_COUNT];
+
+#endif

@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The relay's common half: what records and ends mean, in which order they are
+ * passed on, and when a flow is over. Knows no cipher and no pipe.
+ *
+ * close_notify, a fatal alert, FIN without close_notify (a truncation) and RST
+ * are four different things and stay different on the other side. An end is
+ * passed on behind the last byte that was read in front of it.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "log.h"
+#include "relay.h"
+
+/* Records without data: a burst is normal (tickets), a stream of them is an attack on our CPU. */
+#define IDLE_RECORD_BURST 64
+#define IDLE_RECORD_MS    100 /* one more is allowed per so many ms */
+
+#define TICK_MIN 1 /* ms */
+#define TICK_MAX 64
+/* RFC 5246 7.2.1: close_notify is to be answered with close_notify at once; this long at most. */
+#define TLS12_CLOSE_MS 2000
+
+/* ---- ends ---- */
+
+static bool from_client(const struct half *h)
+{
+	return h->from->role == SIDE_CLIENT;
+}
+
+static struct half *other_half(struct half *h)
+{
+	return h == &h->relay->from_client ? &h->relay->from_backend : &h->relay->from_client;
+}
+
+static void half_end(struct half *h, enum side_end end, enum reason client, enum reason backend)
+{
+	if (h->end)
+		return;
+	/*
+	 * Many servers answer a close_notify with a mere FIN. It is passed on as the
+	 * FIN it is, but with the other end gone nothing was cut off.
+	 */
+	if (end == END_FIN && other_half(h)->end == END_CLOSE_NOTIFY)
+		client = backend = REASON_done;
+	h->end = (uint8_t)end;
+	h->end_reason = (uint8_t)(from_client(h) ? client : backend);
+}
+
+void relay_fail(struct half *h, enum reason client, enum reason backend, int own_alert)
+{
+	half_end(h, END_ALERT, client, backend);
+	h->own_alert = (int16_t)own_alert;
+	h->end_alert = ALERT_INTERNAL_ERROR;
+}
+
+void relay_read_end(struct half *h, int error)
+{
+	switch (-error) {
+	case 0:
+		/* A reset that a send has already been told reads as end of stream. */
+		if (!h->from->broken) {
+			half_end(h, END_FIN, REASON_client_truncated, REASON_backend_truncated);
+			break;
+		}
+		/* fall through */
+	case ECONNRESET:
+	case EPIPE:
+	case ETIMEDOUT:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case ECONNABORTED:
+		h->from->broken = true;
+		half_end(h, END_RST, REASON_client_reset, REASON_backend_reset);
+		break;
+	case EBADMSG:
+		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
+			   ALERT_BAD_RECORD_MAC);
+		break;
+	case EMSGSIZE:
+		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
+			   ALERT_RECORD_OVERFLOW);
+		break;
+	case ENOMEM:
+	case ENOBUFS:
+		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
+		break;
+	default:
+		log_warn("%s: reading failed: %s", side_name(h->from), strerror(-error));
+		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+	}
+}
+
+void relay_moved(struct half *h, size_t n)
+{
+	h->bytes += n;
+	if (from_client(h))
+		stat_add(h->relay->env->stats, bytes_from_client, n);
+	else
+		stat_add(h->relay->env->stats, bytes_from_backend, n);
+	h->relay->last_move = h->relay->env->timers->now;
+}
+
+/* ---- records that are not data ---- */
+
+/* A token bucket per half. */
+static bool idle_record_allowed(struct half *h)
+{
+	uint64_t now = h->relay->env->timers->now;
+	uint64_t earned = (now - h->idle_refill) / IDLE_RECORD_MS;
+
+	if (earned) {
+		h->idle_records = earned >= h->idle_records ? 0 :
+							      (uint8_t)(h->idle_records - earned);
+		h->idle_refill = now;
+	}
+	h->relay->last_move = now;
+	if (h->idle_records < IDLE_RECORD_BURST) {
+		h->idle_records++;
+		return true;
+	}
+	relay_fail(h, REASON_client_flood, REASON_backend_flood, ALERT_INTERNAL_ERROR);
+	return false;
+}
+
+bool relay_empty_record(struct half *h)
+{
+	return idle_record_allowed(h);
+}
+
+static const char *digest_of(const struct side *s)
+{
+	return s->cipher == TLS_AES_256_GCM ? "SHA2-384" : "SHA2-256";
+}
+
+/* Moves a traffic secret one generation on and derives its keys. */
+static int next_keys(struct side *s, uint8_t *secret, struct tls_keys *keys)
+{
+	int ret = keys_tls13_next_secret(digest_of(s), secret, s->secrets.len, secret);
+
+	if (!ret)
+		ret = keys_tls13((enum tls_cipher)s->cipher, digest_of(s), secret, s->secrets.len,
+				 keys);
+	keys->seq = 0;
+	return ret;
+}
+
+static int rekey(struct side *s, uint8_t *secret,
+		 int (*install)(struct side *, const struct tls_keys *))
+{
+	struct tls_keys keys = {0};
+	int ret = next_keys(s, secret, &keys);
+
+	if (!ret)
+		ret = install(s, &keys);
+	keys_wipe(&keys);
+	return ret;
+}
+
+/* RFC 8446 4.6.3. Our answer goes to the sender, so into the other half's stream. */
+static bool key_update(struct half *h, bool requested)
+{
+	const struct engine *engine = h->relay->engine;
+	uint8_t message[5];
+	int ret;
+
+	stat_inc(h->relay->env->stats, key_updates);
+	ret = rekey(h->from, h->from->secrets.rx, engine->rekey_rx);
+	if (!ret && requested && !h->from->tx_closed) {
+		ret = engine->send_record(h->from, RECORD_HANDSHAKE, message,
+					  record_key_update(false, message));
+		if (!ret)
+			ret = rekey(h->from, h->from->secrets.tx, engine->rekey_tx);
+	}
+	if (!ret)
+		return true;
+	if (ret == -EBUSY || ret == -EOPNOTSUPP)
+		relay_fail(h, REASON_rekey_unsupported, REASON_rekey_unsupported,
+			   ALERT_INTERNAL_ERROR);
+	else
+		relay_read_end(h, ret);
+	return false;
+}
+
+static void refuse_renegotiation(struct half *h)
+{
+	static const uint8_t no_renegotiation[2] = {1, ALERT_NO_RENEGOTIATION};
+
+	stat_inc(h->relay->env->stats, renegotiations_refused);
+	if (!h->from->tx_closed &&
+	    h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
+					  sizeof(no_renegotiation)))
+		h->from->broken = true;
+}
+
+static bool control_event(struct half *h, const struct record_event *ev)
+{
+	switch (ev->kind) {
+	case EVENT_WARNING:
+		return true;
+	case EVENT_TICKET:
+		stat_inc(h->relay->env->stats, tickets_dropped);
+		return true;
+	case EVENT_RENEGOTIATION:
+		refuse_renegotiation(h);
+		return true;
+	case EVENT_KEY_UPDATE:
+		return key_update(h, ev->requested);
+	case EVENT_CLOSE_NOTIFY:
+		half_end(h, END_CLOSE_NOTIFY, REASON_done, REASON_done);
+		return false;
+	case EVENT_FATAL:
+		half_end(h, END_ALERT, REASON_client_alert, REASON_backend_alert);
+		h->end_alert = (int16_t)ev->alert;
+		h->own_alert = ALERT_NONE;
+		return false;
+	case EVENT_ILLEGAL:
+		relay_fail(h, REASON_client_illegal, REASON_backend_illegal, ev->alert);
+		return false;
+	}
+	return false;
+}
+
+bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n)
+{
+	struct side *from = h->from;
+	struct record_event ev;
+
+	if (!idle_record_allowed(h))
+		return false;
+	while (record_control_next(&from->control, from->version, side_peer_is_server(from), type,
+				   &p, &n, &ev)) {
+		if (!control_event(h, &ev))
+			return false;
+	}
+	return true;
+}
+
+/* ---- passing an end on ---- */
+
+static void relay_end(struct relay *r, enum reason reason, int client_alert, int backend_alert)
+{
+	if (r->ended)
+		return;
+	r->ended = true;
+	r->end(r, reason, client_alert, backend_alert);
+}
+
+/* shutdown() only once nothing is left that it could throw away; until then the tick comes back. */
+static bool send_fin(struct half *h)
+{
+	struct side *to = h->to;
+
+	if (to->fin_sent || to->broken)
+		return true;
+	if (!h->relay->engine->drained(to)) {
+		h->relay->tick_wanted = true;
+		return false;
+	}
+	h->relay->tick = TICK_MIN;
+	to->fin_sent = to->tx_closed = true;
+	shutdown(to->fd, SHUT_WR);
+	return true;
+}
+
+static bool has_fin(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
+static void pass_close_notify(struct half *h)
+{
+	static const uint8_t close_notify[2] = {1, ALERT_CLOSE_NOTIFY};
+	struct relay *r = h->relay;
+
+	if (!h->end_sent) {
+		h->end_sent = true;
+		if (!h->to->tx_closed && !h->to->broken) {
+			h->to->tx_closed = true;
+			if (r->engine->send_record(h->to, RECORD_ALERT, close_notify,
+						   sizeof(close_notify)))
+				h->to->broken = true;
+			(void)!r->engine->flush(h->to);
+		}
+		if (!other_half(h)->end)
+			stat_inc(r->env->stats, half_closes);
+		/* Half-close is a thing of TLS 1.3; in 1.2 the answer follows soon. */
+		if (h->from->version == TLS_12 && !r->close_by)
+			r->close_by = r->env->timers->now + TLS12_CLOSE_MS;
+	}
+	if (!h->to->fin_sent && has_fin(h->from->fd))
+		(void)send_fin(h);
+}
+
+static void pass_alert(struct half *h)
+{
+	if (from_client(h))
+		relay_end(h->relay, h->end_reason, h->own_alert, h->end_alert);
+	else
+		relay_end(h->relay, h->end_reason, h->end_alert, h->own_alert);
+}
+
+/* Everything read in front of the end has been accepted by the other side's kernel. */
+static void pass_end(struct half *h)
+{
+	switch (h->end) {
+	case END_CLOSE_NOTIFY:
+		pass_close_notify(h);
+		break;
+	case END_FIN:
+		if (!h->end_sent)
+			h->end_sent = send_fin(h);
+		break;
+	case END_ALERT:
+		pass_alert(h);
+		break;
+	case END_RST:
+		relay_end(h->relay, h->end_reason, ALERT_NONE, ALERT_NONE);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- running ---- */
+
+/* False: the other side's kernel takes no more for now. */
+static bool flush_to(struct half *h)
+{
+	struct side *to = h->to;
+	int ret;
+
+	if (to->broken)
+		return true;
+	ret = h->relay->engine->flush(to);
+	if (ret == -EAGAIN) {
+		to->writable = false;
+		return false;
+	}
+	if (ret)
+		to->broken = true;
+	return true;
+}
+
+/* Returns true if there is more to do at once. */
+static bool half_run(struct half *h)
+{
+	bool more = false;
+
+	if (!flush_to(h))
+		return false;
+	/*
+	 * With the receiver gone its data has nowhere to go. The sender is told
+	 * when the other half reads the reset; all that half has read still arrives.
+	 */
+	if (h->to->broken) {
+		other_half(h)->from->readable = true;
+		return false;
+	}
+	if (!h->end)
+		more = h->relay->engine->move(h);
+	if (h->end && !h->pipe_len && flush_to(h))
+		pass_end(h);
+	return more && !h->end;
+}
+
+static void set_timer(struct relay *r)
+{
+	uint64_t now = r->env->timers->now, at = UINT64_MAX;
+
+	if (r->tick_wanted)
+		at = now + r->tick;
+	if (r->close_by && r->close_by < at)
+		at = r->close_by;
+	if (r->env->idle_timeout && r->last_move + r->env->idle_timeout < at)
+		at = r->last_move + r->env->idle_timeout;
+	/* Data moving on does not touch the heap: the timer finds out when it fires. */
+	if (at == UINT64_MAX)
+		timer_clear(r->env->timers, &r->timer);
+	else if (!r->timer.slot || at < r->timer.deadline)
+		timer_set(r->env->timers, &r->timer, at > now ? at - now : 0);
+}
+
+void relay_run(struct relay *r)
+{
+	bool more;
+
+	if (r->ended)
+		return;
+	more = half_run(&r->from_client);
+	if (!r->ended)
+		more |= half_run(&r->from_backend);
+	/* The second half may have queued an answer for the first one's receiver. */
+	if (!r->ended && r->from_client.to->pending_len)
+		(void)flush_to(&r->from_client);
+	if (!r->ended && r->from_client.end_sent && r->from_backend.end_sent) {
+		enum reason reason = r->from_client.end == END_FIN ? r->from_client.end_reason :
+								     r->from_backend.end_reason;
+
+		relay_end(r, reason, ALERT_NONE, ALERT_NONE);
+	}
+	if (r->ended)
+		return;
+	if (more && !r->ready) {
+		r->ready = true;
+		LIST_INSERT_HEAD(&r->env->ready, r, ready_link);
+	}
+	set_timer(r);
+}
+
+static void expired(struct timer *t)
+{
+	struct relay *r = container_of(t, struct relay, timer);
+	uint64_t now = r->env->timers->now;
+
+	if (r->close_by && now >= r->close_by) {
+		relay_end(r, REASON_done, ALERT_NONE, ALERT_NONE);
+		return;
+	}
+	if (r->env->idle_timeout && now >= r->last_move + r->env->idle_timeout) {
+		relay_end(r, REASON_idle_timeout, reasons[REASON_idle_timeout].client_alert,
+			  reasons[REASON_idle_timeout].backend_alert);
+		return;
+	}
+	if (!r->tick_wanted) {
+		set_timer(r);
+		return;
+	}
+	r->tick_wanted = false;
+	r->tick = r->tick * 2 > TICK_MAX ? TICK_MAX : r->tick * 2;
+	relay_run(r);
+}
+
+static void half_init(struct half *h, struct relay *r, struct side *from, struct side *to)
+{
+	memset(h, 0, sizeof(*h));
+	h->relay = r;
+	h->from = from;
+	h->to = to;
+	h->end_alert = h->own_alert = ALERT_NONE;
+	h->idle_refill = r->env->timers->now;
+}
+
+void relay_start(struct relay *r, struct relay_env *env, const struct engine *engine,
+		 struct side *client, struct side *backend,
+		 void (*end)(struct relay *, enum reason, int, int))
+{
+	memset(r, 0, sizeof(*r));
+	r->env = env;
+	r->engine = engine;
+	r->end = end;
+	r->timer.expired = expired;
+	r->tick = TICK_MIN;
+	r->last_move = env->timers->now;
+	half_init(&r->from_client, r, client, backend);
+	half_init(&r->from_backend, r, backend, client);
+	/* Bytes may be waiting since before the polls were armed. */
+	client->readable = client->writable = true;
+	backend->readable = backend->writable = true;
+	relay_run(r);
+}
+
+bool relay_run_ready(struct relay_env *env)
+{
+	LIST_HEAD(, relay) turn = {LIST_FIRST(&env->ready)};
+	struct relay *r;
+
+	/* The list moves to a head of its own: who becomes ready again waits for the next turn. */
+	if (turn.lh_first)
+		turn.lh_first->ready_link.le_prev = &turn.lh_first;
+	LIST_INIT(&env->ready);
+	while ((r = LIST_FIRST(&turn))) {
+		LIST_REMOVE(r, ready_link);
+		r->ready = false;
+		relay_run(r);
+	}
+	return !LIST_EMPTY(&env->ready);
+}
+
+void relay_stop(struct relay *r)
+{
+	r->ended = true;
+	if (r->ready) {
+		r->ready = false;
+		LIST_REMOVE(r, ready_link);
+	}
+	timer_clear(r->env->timers, &r->timer);
+	r->engine->release_half(&r->from_client);
+	r->engine->release_half(&r->from_backend);
+}
+
+/* ---- bytes waiting for a side's kernel ---- */
+
+int side_pending_add(struct side *s, const void *buf, size_t len)
+{
+	uint32_t left = s->pending_len - s->pending_off;
+	uint8_t *grown;
+
+	if (!len)
+		return 0;
+	grown = malloc(left + len);
+	if (!grown)
+		return -ENOMEM;
+	if (left)
+		memcpy(grown, s->pending + s->pending_off, left);
+	memcpy(grown + left, buf, len);
+	side_pending_free(s);
+	s->pending = grown;
+	s->pending_off = 0;
+	s->pending_len = (uint32_t)(left + len);
+	return 0;
+}
+
+int side_pending_send(struct side *s)
+{
+	while (s->pending_len) {
+		ssize_t n = send(s->fd, s->pending + s->pending_off,
+				 s->pending_len - s->pending_off, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0)
+			return -errno;
+		s->pending_off += (uint32_t)n;
+		if (s->pending_off == s->pending_len)
+			side_pending_free(s);
+	}
+	return 0;
+}
+
+void side_pending_free(struct side *s)
+{
+	if (s->pending)
+		OPENSSL_cleanse(s->pending, s->pending_len); /* may hold keys, see relay_splice.c */
+	free(s->pending);
+	s->pending = NULL;
+	s->pending_off = s->pending_len = 0;
+}
+
+/* ---- before there is an engine: bytes are sent as they are ---- */
+
+static bool raw_drained(struct side *s)
+{
+	return !s->pending_len;
+}
+
+static void raw_release_half(struct half *h)
+{
+	(void)h;
+}
+
+static void raw_release_side(struct side *s)
+{
+	side_pending_free(s);
+}
+
+const struct engine engine_raw = {
+	.name = "none",
+	.flush = side_pending_send,
+	.drained = raw_drained,
+	.release_half = raw_release_half,
+	.release_side = raw_release_side,
+};

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The relay: two halves, each moving plaintext from one side to the other and
+ * passing on how the sender ended. What moves the bytes is an engine: kernel
+ * TLS and splice (relay_splice.c) or our own record layer (relay_user.c). What
+ * records mean and how ends are kept apart is here, for both.
+ *
+ * Readiness comes from edge-triggered polls in the ring; the engine then moves
+ * with non-blocking calls until one says EAGAIN. (IORING_OP_SPLICE always runs
+ * in an io-wq thread, see docs/design.md.)
+ */
+#ifndef KTLSGATE_RELAY_H
+#define KTLSGATE_RELAY_H
+
+#include <sys/queue.h>
+#include "ktls.h"
+#include "reason.h"
+#include "stats.h"
+#include "timer.h"
+
+struct relay;
+
+/* One direction. */
+struct half {
+	struct side *from, *to;
+	struct relay *relay;
+	uint8_t end; /* enum side_end: how the sender ended; END_NONE: not yet */
+	uint8_t end_reason; /* enum reason: what that means for the flow */
+	int16_t end_alert; /* to pass on, END_ALERT */
+	int16_t own_alert; /* to tell the sender, ALERT_NONE: nothing */
+	bool end_sent; /* passed on to the receiver */
+	bool waiting; /* for a pipe, in env->pipes.waiting */
+	uint8_t idle_records; /* records without data since the bucket was full */
+	uint64_t idle_refill; /* ms, when it was last refilled */
+	uint64_t bytes; /* plaintext moved */
+	struct pipe *pipe; /* borrowed while bytes are in flight */
+	uint32_t pipe_len; /* bytes in it */
+	TAILQ_ENTRY(half) wait_link;
+};
+
+struct engine {
+	const char *name;
+	/*
+	 * Moves data until it would block, the half ends, or a fair share is used up.
+	 * Returns true if there may be more to do at once.
+	 */
+	bool (*move)(struct half *h);
+	/* Queues one record for the peer of s. Returns 0 or -errno. */
+	int (*send_record)(struct side *s, uint8_t type, const void *buf, size_t len);
+	/* Hands queued bytes to the kernel. 0: all accepted, -EAGAIN: wait; else the side is broken. */
+	int (*flush)(struct side *s);
+	/* Has everything accepted reached TCP? Then shutdown() loses nothing. */
+	bool (*drained)(struct side *s);
+	/* KeyUpdate: next keys for receiving; and for sending, right behind a KeyUpdate record. */
+	int (*rekey_rx)(struct side *s, const struct tls_keys *keys);
+	int (*rekey_tx)(struct side *s, const struct tls_keys *keys);
+	/* Gives back what the half and the side hold. */
+	void (*release_half)(struct half *h);
+	void (*release_side)(struct side *s);
+};
+
+extern const struct engine engine_ktls, engine_user, engine_raw;
+
+/* Pipes of a worker, borrowed while bytes are in flight. See relay_splice.c. */
+struct pipe_pool {
+	struct pipe *free;
+	unsigned n_free, borrowed;
+	unsigned exhausted_at; /* pipes we had when the kernel gave no more of full size; 0: never */
+	TAILQ_HEAD(, half) waiting;
+};
+
+/* What a worker lends to its relays. */
+struct relay_env {
+	struct ring *ring;
+	struct timers *timers;
+	struct stats *stats;
+	const struct ktls_caps *caps;
+	uint8_t *in, *out; /* RELAY_SCRATCH_IN, RELAY_SCRATCH_OUT bytes */
+	struct pipe_pool pipes;
+	LIST_HEAD(, relay) ready; /* relays with more to do at once */
+	uint64_t idle_timeout; /* ms, 0: never */
+};
+
+#define RELAY_SCRATCH_IN  (65536 + RECORD_MAX)
+#define RELAY_SCRATCH_OUT (2 * RELAY_SCRATCH_IN)
+
+struct relay {
+	struct relay_env *env;
+	const struct engine *engine;
+	struct half from_client, from_backend;
+	struct timer timer;
+	LIST_ENTRY(relay) ready_link;
+	bool ready;
+	bool ended;
+	uint64_t last_move; /* ms: newest data or control record */
+	uint64_t close_by; /* ms: TLS 1.2 close; 0: none */
+	bool tick_wanted; /* a FIN waits for the TLS layer to drain */
+	uint32_t tick; /* ms until that is looked at again */
+	/* Called once: the flow is to be closed; alerts are enum tls_alert. */
+	void (*end)(struct relay *r, enum reason reason, int client_alert, int backend_alert);
+};
+
+int relay_env_init(struct relay_env *env) must_check;
+void relay_env_free(struct relay_env *env);
+
+/* Both sides are keyed in engine. May call r->end. */
+void relay_start(struct relay *r, struct relay_env *env, const struct engine *engine,
+		 struct side *client, struct side *backend,
+		 void (*end)(struct relay *, enum reason, int, int));
+/* Goes on after readiness of a side, a returned pipe, or a turn in the ready list. */
+void relay_run(struct relay *r);
+/* Runs what stands in env->ready; true if there is still more. */
+bool relay_run_ready(struct relay_env *env);
+/* No call of end any more; pipes and timer are given back. The sides stay. */
+void relay_stop(struct relay *r);
+
+/* ---- for the engines ---- */
+
+/* A record that is not data. False: the half ended, read no more. */
+bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n) must_check;
+/* A data record without data: costs a token like a control record. False: too many. */
+bool relay_empty_record(struct half *h) must_check;
+/* Reading stopped with -errno, or 0 for FIN. */
+void relay_read_end(struct half *h, int error);
+/* The sender broke a rule: it is told own_alert. */
+void relay_fail(struct half *h, enum reason client, enum reason backend, int own_alert);
+/* n bytes were accepted by the receiving side. */
+void relay_moved(struct half *h, size_t n);
+
+/* Appends to s->pending. Returns 0 or -ENOMEM. */
+int side_pending_add(struct side *s, const void *buf, size_t len) must_check;
+/* send(2) of s->pending; as engine.flush. */
+int side_pending_send(struct side *s) must_check;
+void side_pending_free(struct side *s);
+
+/* Takes over the keys; on failure nothing is held. */
+int user_side_new(struct side *s, const struct tls_keys *rx, const struct tls_keys *tx) must_check;
+
+#endif

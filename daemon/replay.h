@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The last digests seen: a bounded set that forgets the oldest first.
+ */
+#ifndef KTLSGATE_REPLAY_H
+#define KTLSGATE_REPLAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "scoped.h"
+
+#define REPLAY_DIGEST_LEN 32
+#define REPLAY_ENTRIES	  65536
+
+struct replay;
+
+struct replay *replay_new(void) must_check;
+void replay_free(struct replay *r); /* NULL-safe */
+
+bool replay_seen(const struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]) must_check;
+/* The digest must not be in the set. */
+void replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]);
+
+#endif

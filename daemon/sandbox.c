@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Giving up privileges: user, capabilities, descriptors, system calls. Knows
+ * what each kind of process needs to live, not what it does.
+ */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/capability.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include "log.h"
+#include "sandbox.h"
+
+/* Sanitizers open files, start processes and trace themselves when they report. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+	__has_feature(memory_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+static int look_up_user(const char *user, uid_t *uid, gid_t *gid);
+static int become_user(uid_t uid, gid_t gid);
+static void drop_bounding_set(void);
+static int drop_capabilities(void);
+static int compare_ints(const void *a, const void *b);
+static int allow_memory(scmp_filter_ctx filter);
+static void release_filter(scmp_filter_ctx *filter);
+
+int sandbox_drop_privileges(const char *user)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	bool root = uid == 0;
+	int r = 0;
+
+	if (user)
+		r = look_up_user(user, &uid, &gid);
+	if (r < 0)
+		return r;
+	drop_bounding_set();
+	if (root && user)
+		r = become_user(uid, gid);
+	if (r == 0)
+		r = drop_capabilities();
+	if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		r = -errno;
+	/* After the change of user, which sets the dumpable flag to fs.suid_dumpable. */
+	if (r == 0)
+		r = sandbox_forbid_dumps();
+	if (r < 0)
+		log_error("cannot drop privileges: %s", strerror(-r));
+	return r;
+}
+
+int sandbox_forbid_dumps(void)
+{
+	struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0)
+		return -errno;
+	if (!SANITIZED && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
+}
+
+int sandbox_keep_only(int *keep, unsigned n)
+{
+	unsigned from = 3;
+
+	qsort(keep, n, sizeof(*keep), compare_ints);
+	for (unsigned i = 0; i < n; i++) {
+		if (keep[i] < (int)from)
+			continue;
+		if (keep[i] > (int)from && close_range(from, (unsigned)keep[i] - 1, 0) < 0)
+			return -errno;
+		from = (unsigned)keep[i] + 1;
+	}
+	return close_range(from, ~0U, 0) < 0 ? -errno : 0;
+}
+
+int sandbox_signer(void)
+{
+	static const int calls[] = {
+		/* messages and log lines; the descriptors are those it has, their number cannot
+		   grow */
+		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg),
+		SCMP_SYS(sendto), SCMP_SYS(sendmsg), SCMP_SYS(close), SCMP_SYS(poll),
+		SCMP_SYS(ppoll), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl),
+		/* randomness and time */
+		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
+		SCMP_SYS(time),
+		/* memory; mmap and mprotect: see allow_memory() */
+		SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+		/* the C library's own */
+		SCMP_SYS(futex), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction),
+		SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
+		SCMP_SYS(exit), SCMP_SYS(exit_group)};
+	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
+	struct rlimit none = {0, 0};
+	int r;
+
+	if (SANITIZED) {
+		log_warn("no system call filter: built with a sanitizer");
+		return 0;
+	}
+	if (setrlimit(RLIMIT_NOFILE, &none) < 0)
+		return -errno;
+	filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	if (!filter)
+		return -ENOMEM;
+	r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+	if (r == 0)
+		r = allow_memory(filter);
+	if (r == 0)
+		r = seccomp_load(filter);
+	if (r < 0)
+		log_error("cannot install the system call filter: %s", strerror(-r));
+	return r;
+}
+
+static int look_up_user(const char *user, uid_t *uid, gid_t *gid)
+{
+	struct passwd entry, *found = NULL;
+	char buf[4096];
+	int r = getpwnam_r(user, &entry, buf, sizeof(buf), &found);
+
+	if (!found) {
+		log_error("cannot become user %s: %s", user, r ? strerror(r) : "no such user");
+		return r ? -r : -ENOENT;
+	}
+	*uid = found->pw_uid;
+	*gid = found->pw_gid;
+	return 0;
+}
+
+static int become_user(uid_t uid, gid_t gid)
+{
+	if (setgroups(1, &gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+		return -errno;
+	/* What cannot be undone is done. */
+	if (uid != 0 && setresuid(0, 0, 0) == 0)
+		return -EPERM;
+	return 0;
+}
+
+/* Needs CAP_SETPCAP, so comes first. Who lacks it loses nothing: no_new_privs. */
+static void drop_bounding_set(void)
+{
+	for (cap_value_t c = 0; c < cap_max_bits(); c++)
+		cap_drop_bound(c);
+	cap_reset_ambient();
+}
+
+static int drop_capabilities(void)
+{
+	cap_t none = cap_init();
+	int r = 0;
+
+	if (!none)
+		return -ENOMEM;
+	if (cap_set_proc(none) < 0)
+		r = -errno;
+	cap_free(none);
+	return r;
+}
+
+static int compare_ints(const void *a, const void *b)
+{
+	int x = *(const int *)a, y = *(const int *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Anonymous memory only, and never executable. */
+static int allow_memory(scmp_filter_ctx filter)
+{
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
+				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				 SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+
+	if (r < 0)
+		return r;
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+}
+
+static void release_filter(scmp_filter_ctx *filter)
+{
+	if (*filter)
+		seccomp_release(*filter);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a process gives up for good. Every function is called once, at start,
+ * by a process that still has one thread.
+ */
+#ifndef KTLSGATE_SANDBOX_H
+#define KTLSGATE_SANDBOX_H
+
+#include "scoped.h"
+
+/*
+ * Becomes user (NULL, or not started as root: stays who it is) without
+ * supplementary groups, without any capability and without a way to gain
+ * one, and does sandbox_forbid_dumps() again: a change of user undoes it.
+ * Returns 0, or -errno after a log line.
+ */
+int sandbox_drop_privileges(const char *user) must_check;
+
+/*
+ * No core dumps, and no ptrace or /proc/<pid>/mem for other processes of the
+ * same user. Returns 0 or -errno.
+ */
+int sandbox_forbid_dumps(void) must_check;
+
+/*
+ * Closes every descriptor but 0, 1, 2 and keep[0..n), which is sorted in the
+ * course. Returns 0 or -errno.
+ */
+int sandbox_keep_only(int *keep, unsigned n) must_check;
+
+/*
+ * No descriptor beyond those it has, and the signer's system calls and no
+ * others: computing, memory that cannot be executed, messages. Anything else
+ * kills the process. Returns 0, or -errno after a log line. Does nothing but
+ * say so in a build with sanitizers.
+ */
+int sandbox_signer(void) must_check;
+
+#endif

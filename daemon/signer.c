@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The signer process: a loop over the workers' sockets, and what a request must
+ * prove before a certificate is issued. Knows no client and no backend, and
+ * believes a worker nothing.
+ */
+#include <errno.h>
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/rand.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include "log.h"
+#include "replay.h"
+#include "sandbox.h"
+#include "signer.h"
+#include "verify.h"
+
+#define SKEW	      300 /* seconds a backend's clock may be behind ours */
+#define RSA_MIN_BITS  2048
+#define RSA_MAX_BITS  4096 /* a larger key only costs time */
+#define REQUEST_HEAD  offsetof(struct signer_request, data)
+#define RESPONSE_HEAD offsetof(struct signer_response, data)
+
+_Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
+
+/* What one vserver's clients are checked against. store NULL: it does not forge. */
+struct issuer {
+	const char *name;
+	X509_STORE *store; /* the anchors of the profile's client_ca */
+	X509 *server;	   /* borrowed */
+	struct forge_ca ca;
+};
+
+struct signer {
+	struct issuer *issuers; /* by vserver index */
+	unsigned n_issuers;
+	struct forge_policy policy;
+	struct replay *seen;
+	int epoll;
+	const int *fds;
+	unsigned n;
+};
+
+struct verdict {
+	enum signer_status status;
+	int detail;
+};
+
+/* A request's parts, inside the message. */
+struct request {
+	uint64_t id;
+	uint32_t vserver;
+	const uint8_t *key, *transcript;
+	size_t key_len, transcript_len;
+};
+
+static void signer_free(struct signer *s)
+{
+	if (s->epoll >= 0)
+		close(s->epoll);
+	for (unsigned i = 0; i < s->n_issuers; i++)
+		X509_STORE_free(s->issuers[i].store);
+	free(s->issuers);
+	replay_free(s->seen);
+	OPENSSL_cleanse(&s->policy, sizeof(s->policy));
+}
+#define scoped_signer __attribute__((cleanup(signer_free))) struct signer
+
+SCOPED_DEFINE(pkey_ctx, EVP_PKEY_CTX, EVP_PKEY_CTX_free)
+#define scoped_pkey_ctx __attribute__((cleanup(scoped_pkey_ctx_free_))) EVP_PKEY_CTX
+SCOPED_DEFINE(identity, struct identity, identity_free)
+#define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
+
+static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_fd);
+static int prepare(struct signer *s, const struct config *cfg);
+static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v);
+static bool forges(const struct cfg_vserver *v);
+static int watch(struct signer *s, int stop_fd);
+static void lock_memory(void);
+static int rehearse(struct signer *s);
+static int serve(struct signer *s);
+static void answer(struct signer *s, unsigned worker, bool hung_up);
+static bool parse_request(const uint8_t *message, size_t len, struct request *req);
+static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert);
+static EVP_PKEY *parse_key(const uint8_t *der, size_t len);
+static bool key_is_fit(EVP_PKEY *key);
+static bool append_certificate(struct signer_response *r, X509 *cert, size_t space);
+static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
+			const struct signer_response *r, X509 *cert);
+
+int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd)
+{
+	scoped_signer s = {.epoll = -1, .fds = fds, .n = n};
+
+	log_open("ktlsgated[signer]", cfg->log_level);
+	signal(SIGPIPE, SIG_IGN);
+	if (keep_descriptors(fds, n, ready_fd, stop_fd) < 0 || sandbox_forbid_dumps() < 0)
+		return EXIT_FAILURE;
+	if (config_load_keys(cfg, CFG_KEYS_FORGING, stderr) < 0)
+		return EXIT_FAILURE;
+	if (prepare(&s, cfg) < 0 || watch(&s, stop_fd) < 0)
+		return EXIT_FAILURE;
+	lock_memory();
+	if (sandbox_drop_privileges(cfg->user) < 0 || rehearse(&s) < 0 || sandbox_signer() < 0)
+		return EXIT_FAILURE;
+	if (write(ready_fd, "", 1) != 1) {
+		log_error("the supervisor is gone: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	return serve(&s) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
+			     const uint8_t *transcript, size_t transcript_len, uint8_t *buf)
+{
+	struct signer_request head = {.id = id, .vserver = vserver};
+	uint8_t *p = buf + REQUEST_HEAD;
+	int key_len = i2d_PUBKEY(key, NULL);
+
+	if (key_len <= 0)
+		return -EINVAL;
+	if (transcript_len > TRANSCRIPT_MAX ||
+	    (size_t)key_len > SIGNER_MESSAGE_MAX - REQUEST_HEAD - transcript_len)
+		return -EMSGSIZE;
+	head.key_len = (uint32_t)i2d_PUBKEY(key, &p);
+	head.transcript_len = (uint32_t)transcript_len;
+	memcpy(buf, &head, REQUEST_HEAD);
+	memcpy(p, transcript, transcript_len);
+	return (ssize_t)(REQUEST_HEAD + head.key_len + transcript_len);
+}
+
+const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len)
+{
+	const struct signer_response *r = (const struct signer_response *)buf;
+
+	if (len < RESPONSE_HEAD || (uintptr_t)buf % _Alignof(struct signer_response))
+		return NULL;
+	if (r->status >= SIGNER_STATUSES || r->cert_len != len - RESPONSE_HEAD ||
+	    (r->cert_len != 0) != (r->status == SIGNER_OK))
+		return NULL;
+	return r;
+}
+
+void signer_status_text(const struct signer_response *r, char *buf, size_t len)
+{
+	switch (r->status) {
+	case SIGNER_OK:
+		snprintf(buf, len, "issued");
+		return;
+	case SIGNER_BAD_REQUEST:
+		snprintf(buf, len, "the request to the signer was malformed");
+		return;
+	case SIGNER_NO_PROOF:
+		snprintf(buf, len, "no proof of possession: %s",
+			 transcript_error_text((enum transcript_error)r->detail));
+		return;
+	case SIGNER_CHAIN:
+		snprintf(buf, len, "the client's chain was refused: %s",
+			 X509_verify_cert_error_string(r->detail));
+		return;
+	case SIGNER_RULE:
+		snprintf(buf, len, "the client's certificate cannot be forged: %s",
+			 forge_error_text((enum forge_error)r->detail));
+		return;
+	case SIGNER_REPLAY:
+		snprintf(buf, len, "the handshake was used for a certificate before");
+		return;
+	default:
+		snprintf(buf, len, "unknown answer %u of the signer", r->status);
+	}
+}
+
+/* What the supervisor had open is no business of ours: sockets, maps, the other workers' ends. */
+static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_fd)
+{
+	scoped_mem int *keep = calloc(n + 2, sizeof(*keep));
+	int r;
+
+	if (!keep)
+		return -ENOMEM;
+	memcpy(keep, fds, n * sizeof(*keep));
+	keep[n] = ready_fd;
+	keep[n + 1] = stop_fd;
+	r = sandbox_keep_only(keep, n + 2);
+	if (r < 0)
+		log_error("cannot close inherited descriptors: %s", strerror(-r));
+	return r;
+}
+
+static int prepare(struct signer *s, const struct config *cfg)
+{
+	s->policy = (struct forge_policy){.lifespan = cfg->forge_lifespan, .skew = SKEW};
+	s->seen = replay_new();
+	s->issuers = calloc(cfg->n_vservers ? cfg->n_vservers : 1, sizeof(*s->issuers));
+	if (!s->seen || !s->issuers ||
+	    RAND_priv_bytes(s->policy.serial_key, sizeof(s->policy.serial_key)) != 1) {
+		log_error("cannot start: no memory or no randomness");
+		return -ENOMEM;
+	}
+	for (; s->n_issuers < cfg->n_vservers; s->n_issuers++)
+		if (!prepare_issuer(&s->issuers[s->n_issuers], cfg->vservers[s->n_issuers]))
+			return -EINVAL;
+	return 0;
+}
+
+static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
+{
+	const struct cfg_certkey *forging;
+	const char *why;
+
+	out->name = v->name;
+	if (!forges(v))
+		return true;
+	forging = v->service->profile->forging_certkey;
+	why = forge_ca_unfit(forging->cert);
+	if (why) {
+		log_error("certkey %s cannot be a forging CA: %s", forging->name, why);
+		return false;
+	}
+	out->server = v->certkey->cert;
+	out->ca = (struct forge_ca){forging->cert, forging->pkey, forging->chain};
+	out->store = verify_store_new(v->profile->client_ca);
+	if (!out->store)
+		log_error("cannot start: out of memory");
+	return out->store;
+}
+
+static bool forges(const struct cfg_vserver *v)
+{
+	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
+
+	return v->certkey && v->profile && v->profile->client_auth != CLIENT_AUTH_OFF &&
+	       v->profile->client_ca && back && back->dynamic_client_cert && back->forging_certkey;
+}
+
+static int watch(struct signer *s, int stop_fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	for (unsigned i = 0; s->epoll >= 0 && i <= s->n; i++) {
+		event.data.u32 = i; /* s->n stands for stop_fd */
+		if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, i < s->n ? s->fds[i] : stop_fd, &event) == 0)
+			continue;
+		log_error("cannot watch socket %u: %s", i, strerror(errno));
+		return -EINVAL;
+	}
+	return s->epoll >= 0 ? 0 : -errno;
+}
+
+/*
+ * The keys must not reach a swap device. Only without a limit: under one, the
+ * first growth of the locked stack or heap after the capability to lock is gone
+ * would end the process.
+ */
+static void lock_memory(void)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
+		getrlimit(RLIMIT_MEMLOCK, &limit);
+	if (limit.rlim_cur != RLIM_INFINITY || mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+		log_warn("the forging keys can be swapped out; set LimitMEMLOCK=infinity");
+}
+
+static bool sign_and_verify(const struct forge_ca *ca)
+{
+	static const uint8_t text[] = "ktlsgate signer rehearsal";
+	scoped_mdctx *sign = EVP_MD_CTX_new(), *check = EVP_MD_CTX_new();
+	uint8_t sig[1024];
+	size_t len = sizeof(sig);
+
+	/* No digest named: the key's own choice, for Ed25519 none. */
+	return sign && check && EVP_DigestSignInit(sign, NULL, NULL, NULL, ca->key) == 1 &&
+	       EVP_DigestSign(sign, sig, &len, text, sizeof(text)) == 1 &&
+	       EVP_DigestVerifyInit(check, NULL, NULL, NULL, X509_get0_pubkey(ca->cert)) == 1 &&
+	       EVP_DigestVerify(check, sig, len, text, sizeof(text)) == 1;
+}
+
+/* Each key works, and what OpenSSL and the C library load at first use is there before the filter.
+ */
+static int rehearse(struct signer *s)
+{
+	struct verify_result ignored;
+	unsigned forging = 0;
+	char why[128];
+
+	tzset();
+	for (unsigned i = 0; i < s->n_issuers; i++) {
+		const struct issuer *is = &s->issuers[i];
+
+		if (!is->store)
+			continue;
+		if (!sign_and_verify(&is->ca)) {
+			log_error("vserver %s: the forging key does not sign: %s", is->name,
+				  log_openssl(why, sizeof(why)));
+			return -EKEYREJECTED;
+		}
+		if (verify_client_chain(is->store, is->server, NULL, time(NULL), &ignored) == 0)
+			sk_X509_pop_free(ignored.chain, X509_free);
+		forging++;
+	}
+	ERR_clear_error();
+	log_debug("ready: %u of %u vservers forge", forging, s->n_issuers);
+	return 0;
+}
+
+static int serve(struct signer *s)
+{
+	struct epoll_event events[16];
+	int n;
+
+	for (;;) {
+		n = epoll_wait(s->epoll, events, ARRAY_SIZE(events), -1);
+		if (n < 0 && errno != EINTR) {
+			log_error("epoll_wait: %s", strerror(errno));
+			return -errno;
+		}
+		for (int i = 0; i < n; i++) {
+			if (events[i].data.u32 == s->n)
+				return 0;
+			answer(s, events[i].data.u32, events[i].events & (EPOLLHUP | EPOLLERR));
+		}
+	}
+}
+
+/* One message: level-triggered epoll gives every worker its turn. */
+static void answer(struct signer *s, unsigned worker, bool hung_up)
+{
+	_Alignas(struct signer_response) uint8_t in[SIGNER_MESSAGE_MAX], out[SIGNER_MESSAGE_MAX];
+	struct signer_response *r = (struct signer_response *)out;
+	scoped_x509 *cert = NULL;
+	struct request req;
+	struct verdict v = {.status = SIGNER_BAD_REQUEST};
+	ssize_t got = recv(s->fds[worker], in, sizeof(in), MSG_DONTWAIT | MSG_TRUNC);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	/* An empty message reads like the end; only the latter comes with a hang-up. */
+	if (got < 0 || (got == 0 && hung_up)) {
+		log_warn("worker %u closed its socket to the signer", worker);
+		epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->fds[worker], NULL);
+		return;
+	}
+	if (parse_request(in, (size_t)got, &req))
+		v = decide(s, &req, time(NULL), &cert);
+	ERR_clear_error();
+	*r = (struct signer_response){.id = req.id, .status = v.status, .detail = v.detail};
+	if (!append_certificate(r, cert, sizeof(out) - RESPONSE_HEAD))
+		*r = (struct signer_response){.id = req.id, .status = SIGNER_BAD_REQUEST};
+	log_verdict(s, worker, &req, r, cert);
+	if (send(s->fds[worker], out, RESPONSE_HEAD + r->cert_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_warn("an answer to worker %u is lost: %s", worker, strerror(errno));
+}
+
+/* req->id and req->vserver are set even if the rest is malformed. */
+static bool parse_request(const uint8_t *message, size_t len, struct request *req)
+{
+	struct signer_request head = {.vserver = UINT32_MAX};
+
+	*req = (struct request){.vserver = UINT32_MAX};
+	if (len < REQUEST_HEAD)
+		return false;
+	memcpy(&head, message, REQUEST_HEAD);
+	req->id = head.id;
+	req->vserver = head.vserver;
+	if (len > SIGNER_MESSAGE_MAX || head.transcript_len > TRANSCRIPT_MAX ||
+	    (uint64_t)head.key_len + head.transcript_len != len - REQUEST_HEAD)
+		return false;
+	req->key = message + REQUEST_HEAD;
+	req->key_len = head.key_len;
+	req->transcript = req->key + req->key_len;
+	req->transcript_len = head.transcript_len;
+	return true;
+}
+
+static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert)
+{
+	uint8_t digest[TRANSCRIPT_DIGEST_LEN];
+	scoped_certs *untrusted = NULL, *chain = NULL;
+	scoped_identity *id = NULL;
+	scoped_x509 *leaf = NULL;
+	scoped_pkey *key = NULL;
+	struct verify_result chain_verdict;
+	enum transcript_error proof;
+	const struct issuer *is;
+	enum forge_error forged;
+
+	if (req->vserver >= s->n_issuers || !s->issuers[req->vserver].store)
+		return (struct verdict){SIGNER_BAD_REQUEST, 0};
+	is = &s->issuers[req->vserver];
+	key = parse_key(req->key, req->key_len);
+	if (!key)
+		return (struct verdict){SIGNER_BAD_REQUEST, 0};
+
+	if (!transcript_digest(req->transcript, req->transcript_len, digest))
+		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
+	if (replay_seen(s->seen, digest))
+		return (struct verdict){SIGNER_REPLAY, 0};
+	proof = transcript_verify(req->transcript, req->transcript_len, is->server, &leaf,
+				  &untrusted);
+	if (proof != TRANSCRIPT_OK)
+		return (struct verdict){SIGNER_NO_PROOF, proof};
+
+	if (verify_client_chain(is->store, leaf, untrusted, now, &chain_verdict) < 0)
+		return (struct verdict){SIGNER_CHAIN, chain_verdict.error};
+	chain = chain_verdict.chain;
+	id = identity_new(chain);
+	if (!id)
+		return (struct verdict){SIGNER_RULE, FORGE_MEMORY};
+	TAKE_PTR(chain);
+
+	forged = forge_certificate(&is->ca, id, key, &s->policy, now, NULL, cert);
+	if (forged != FORGE_OK)
+		return (struct verdict){SIGNER_RULE, forged};
+	/* Only what was issued takes a place: refused handshakes cannot push others out. */
+	replay_add(s->seen, digest);
+	return (struct verdict){SIGNER_OK, 0};
+}
+
+/* NULL unless der is exactly one public key of a kind that may go into a certificate. */
+static EVP_PKEY *parse_key(const uint8_t *der, size_t len)
+{
+	const uint8_t *p = der;
+	scoped_pkey *key = d2i_PUBKEY(NULL, &p, (long)len);
+
+	if (!key || p != der + len || !key_is_fit(key))
+		return NULL;
+	return TAKE_PTR(key);
+}
+
+static bool key_is_fit(EVP_PKEY *key)
+{
+	scoped_pkey_ctx *ctx = NULL;
+	char group[64];
+	int bits = EVP_PKEY_get_bits(key), explicit_curve = 0;
+
+	if (EVP_PKEY_is_a(key, "EC")) {
+		EVP_PKEY_get_int_param(key, OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS,
+				       &explicit_curve);
+		if (explicit_curve ||
+		    EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) != 1 ||
+		    strcmp(group, "prime256v1") != 0)
+			return false;
+	} else if (!EVP_PKEY_is_a(key, "RSA") || bits < RSA_MIN_BITS || bits > RSA_MAX_BITS) {
+		return false;
+	}
+	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+	return ctx && EVP_PKEY_public_check_quick(ctx) == 1;
+}
+
+/* Returns false if it does not fit. */
+static bool append_certificate(struct signer_response *r, X509 *cert, size_t space)
+{
+	uint8_t *p = r->data;
+	int len = cert ? i2d_X509(cert, NULL) : 0;
+
+	if (len < 0 || (size_t)len > space)
+		return false;
+	if (cert)
+		r->cert_len = (uint32_t)i2d_X509(cert, &p);
+	return true;
+}
+
+static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
+			const struct signer_response *r, X509 *cert)
+{
+	const char *vserver = req->vserver < s->n_issuers ? s->issuers[req->vserver].name : "?";
+	char text[256];
+
+	if (r->status == SIGNER_OK) {
+		identity_subject(X509_get_subject_name(cert), text, sizeof(text));
+		log_debug("vserver %s, worker %u: issued for %s", vserver, worker, text);
+		return;
+	}
+	signer_status_text(r, text, sizeof(text));
+	log_info("vserver %s, worker %u: nothing issued: %s", vserver, worker, text);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The signer: the only process that holds forging CA keys. It is asked for
+ * whole certificates over SOCK_SEQPACKET sockets (one per worker), verifies
+ * the client's proof of possession and chain again itself, applies the issuing
+ * policy and answers. It opens no file and no socket after it is ready.
+ */
+#ifndef KTLSGATE_SIGNER_H
+#define KTLSGATE_SIGNER_H
+
+#include "config.h"
+#include "forge.h"
+#include "transcript.h"
+
+#define SIGNER_MESSAGE_MAX (TRANSCRIPT_MAX + 4096)
+
+/* Wire format; both ends are the same binary. */
+struct signer_request {
+	uint64_t id; /* the caller's, echoed */
+	uint32_t vserver; /* index: names client_ca, server certificate and forging CA */
+	uint32_t key_len; /* DER SubjectPublicKeyInfo of the new key */
+	uint32_t transcript_len;
+	uint8_t data[]; /* key, then transcript */
+};
+
+enum signer_status {
+	SIGNER_OK,
+	SIGNER_BAD_REQUEST, /* malformed, unknown vserver, vserver does not forge */
+	SIGNER_NO_PROOF, /* detail: enum transcript_error */
+	SIGNER_CHAIN, /* detail: X509_V_ERR_* */
+	SIGNER_RULE, /* detail: enum forge_error */
+	SIGNER_REPLAY, /* this transcript was used before */
+	SIGNER_STATUSES
+};
+
+struct signer_response {
+	uint64_t id;
+	uint32_t status; /* enum signer_status */
+	int32_t detail;
+	uint32_t cert_len; /* DER of the forged certificate, when SIGNER_OK */
+	uint8_t data[];
+};
+
+/* "the client's chain was refused: certificate has expired" */
+void signer_status_text(const struct signer_response *r, char *buf, size_t len);
+
+/*
+ * The signer's whole life, in its own process: loads the forging keys
+ * (config_load_keys), hardens itself, writes one byte to ready_fd, serves
+ * requests arriving on fds[0..n), returns only on a fatal error or when stop_fd
+ * becomes readable. Returns the exit status.
+ */
+int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd)
+	must_check;
+
+/*
+ * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length or -EMSGSIZE.
+ */
+ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
+			     const uint8_t *transcript, size_t transcript_len, uint8_t *buf)
+	must_check;
+
+/* Checks lengths; returns the response inside buf or NULL. */
+const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len);
+
+#endif

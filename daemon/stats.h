@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Counters: one block per worker, written by that worker alone, read by the
+ * control thread with relaxed loads and summed there.
+ */
+#ifndef KTLSGATE_STATS_H
+#define KTLSGATE_STATS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "reason.h"
+
+/* X(name, help). Counters only grow, but for the gauges named *_active. */
+#define COUNTERS(X)                                                                                \
+	X(flows_accepted, "connections accepted")                                                  \
+	X(flows_active, "connections open now")                                                    \
+	X(flows_established, "flows handed over to an engine")                                     \
+	X(flows_relaying_active, "flows in the relay now")                                         \
+	X(flows_closed, "flows ended, whatever the reason")                                        \
+	X(accept_errors, "accept() failures")                                                      \
+	X(engine_ktls_flows, "flows carried by kernel TLS")                                        \
+	X(engine_user_flows, "flows carried by the user-space record layer")                       \
+	X(user_because_configured, "user engine: dataplane.engine = user")                         \
+	X(user_because_no_ktls, "user engine: the kernel has no TLS ULP")                          \
+	X(user_because_cipher, "user engine: the kernel lacks this version or cipher")             \
+	X(user_because_install, "user engine: the kernel refused the ULP on this socket")          \
+	X(bytes_from_client, "plaintext bytes moved from clients to backends")                     \
+	X(bytes_from_backend, "plaintext bytes moved from backends to clients")                    \
+	X(forge_cache_hits, "forged certificates found in the cache")                              \
+	X(forge_cache_misses, "forged certificates asked of the signer")                           \
+	X(forge_cache_evictions, "cache entries dropped for room")                                 \
+	X(forged, "certificates issued by the signer")                                             \
+	X(backend_reconnects, "backends connected anew while the client took its time")            \
+	X(backend_no_request, "flows whose backend asked for no client certificate")               \
+	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
+	X(key_updates, "KeyUpdate messages received")                                              \
+	X(renegotiations_refused, "TLS 1.2 renegotiations answered with no_renegotiation")         \
+	X(half_closes, "directions closed while the other went on")                                \
+	X(drain_timeouts, "sides closed before all bytes had left")                                \
+	X(pipes_active, "pipes borrowed now")                                                      \
+	X(pipe_waits, "times a direction had to wait for a pipe")
+
+struct stats {
+#define X(name, help) _Atomic uint64_t name;
+	COUNTERS(X)
+#undef X
+	_Atomic uint64_t reason[REASON_COUNT];
+};
+
+/* Only the owning thread writes: no locked instruction needed. */
+#define stat_add(s, name, n)                                                                       \
+	atomic_store_explicit(&(s)->name,                                                          \
+			      atomic_load_explicit(&(s)->name, memory_order_relaxed) + (n),        \
+			      memory_order_relaxed)
+#define stat_inc(s, name) stat_add(s, name, 1)
+#define stat_dec(s, name) stat_add(s, name, (uint64_t)-1)
+
+/* Sums n blocks and writes "name value" lines in table order. */
+void stats_write(struct stats *const *blocks, unsigned n, FILE *out);
+
+#endif

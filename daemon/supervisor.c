@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Starts, watches and stops the other processes. Knows no TLS and no flow. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include "control.h"
+#include "log.h"
+#include "sandbox.h"
+#include "signer.h"
+#include "steer.h"
+#include "supervisor.h"
+
+#define START_TIMEOUT_MS 20000
+#define RESTART_PAUSE_S  1 /* between two deaths of the same process */
+#define BACKLOG          4096
+#define MAX_FLOWS        65536 /* entries of the BPF flow maps */
+
+enum child_kind { CHILD_SIGNER, CHILD_DATA, CHILDREN };
+static const char *const child_names[CHILDREN] = {"signer", "data process"};
+
+struct supervisor {
+	struct config *cfg;
+	struct ktls_caps ktls;
+	struct count *count;
+	struct steer *steer;
+	int *listeners; /* [worker * n_vservers + vserver] */
+	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
+	int control_fd;
+	int stop_read, stop_write; /* children end when the write end closes */
+	int signal_fd;
+	pid_t children[CHILDREN];
+};
+
+/* ---- what needs rights ---- */
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim))
+		return;
+	lim.rlim_cur = lim.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &lim))
+		log_warn("RLIMIT_NOFILE: %s", strerror(errno));
+}
+
+static int check_ktls(struct supervisor *s)
+{
+	ktls_probe(&s->ktls);
+	if (s->cfg->engine == ENGINE_USER || !s->ktls.error)
+		return 0;
+	if (s->cfg->engine == ENGINE_KTLS) {
+		log_error("dataplane.engine = ktls, but this kernel has no kernel TLS: %s; "
+			  "`modprobe tls`, or set dataplane.engine = auto",
+			  strerror(s->ktls.error));
+		return -ENOTSUP;
+	}
+	log_warn("this kernel has no kernel TLS (%s): bytes are relayed in user space",
+		 strerror(s->ktls.error));
+	return 0;
+}
+
+/* BPF is a help, not a need: without it plain sockets do. */
+static void open_bpf(struct supervisor *s)
+{
+	const struct config *cfg = s->cfg;
+	const char *name;
+
+	if (!cfg->bpf_dir)
+		return;
+	name = strrchr(cfg->bpf_dir, '/');
+	name = name ? name + 1 : cfg->bpf_dir;
+	if (count_open(cfg->bpf_dir, name, MAX_FLOWS, &s->count))
+		log_warn("flows are not counted by BPF");
+	if (steer_open(cfg->bpf_dir, cfg->n_vservers, cfg->workers, &s->steer))
+		log_warn("connections are not steered by BPF: the kernel chooses the worker");
+}
+
+static int listen_on(const struct cfg_vserver *v)
+{
+	int one = 1, family = v->listen.ss.ss_family;
+	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) ||
+	    (family == AF_INET6 &&
+	     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
+	    bind(fd, (const struct sockaddr *)&v->listen.ss, v->listen.len) ||
+	    listen(fd, BACKLOG)) {
+		int err = errno;
+
+		log_error("vserver.%s.listen: %s", v->name, strerror(err));
+		return -err;
+	}
+	return TAKE_FD(fd);
+}
+
+/*
+ * SO_REUSEPORT lets a second daemon of the same user take a share of our
+ * connections in silence. A bind without it finds out.
+ */
+static int check_free(const struct cfg_vserver *v)
+{
+	int one = 1, family = v->listen.ss.ss_family;
+	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (!bind(fd, (const struct sockaddr *)&v->listen.ss, v->listen.len))
+		return 0;
+	log_error("vserver.%s.listen: %s", v->name, strerror(errno));
+	return -errno;
+}
+
+static int open_listeners(struct supervisor *s)
+{
+	const struct config *cfg = s->cfg;
+	unsigned n = cfg->n_vservers;
+
+	s->listeners = calloc((size_t)cfg->workers * n, sizeof(int));
+	if (!s->listeners)
+		return -ENOMEM;
+	for (unsigned v = 0; v < n; v++) {
+		int fds[256];
+		int ret = check_free(cfg->vservers[v]);
+
+		if (ret)
+			return ret;
+		for (unsigned w = 0; w < cfg->workers; w++) {
+			fds[w] = listen_on(cfg->vservers[v]);
+			if (fds[w] < 0)
+				return fds[w];
+			s->listeners[w * n + v] = fds[w];
+		}
+		if (s->steer && steer_add(s->steer, v, fds, cfg->workers))
+			log_warn("vserver %s: not steered", cfg->vservers[v]->name);
+	}
+	return 0;
+}
+
+static int open_signer_sockets(struct supervisor *s)
+{
+	unsigned n = s->cfg->workers;
+
+	s->worker_ends = calloc(n, sizeof(int));
+	s->signer_ends = calloc(n, sizeof(int));
+	if (!s->worker_ends || !s->signer_ends)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		int pair[2];
+
+		/* Both ends stay here: a restarted process finds the same socket, no worker notices. */
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+			return -errno;
+		s->worker_ends[i] = pair[0];
+		s->signer_ends[i] = pair[1];
+	}
+	return 0;
+}
+
+static int open_everything(struct supervisor *s)
+{
+	int stop[2], ret;
+
+	raise_descriptor_limit();
+	ret = check_ktls(s);
+	if (ret)
+		return ret;
+	/* Sockets made from here on belong to the cgroup that is counted. */
+	open_bpf(s);
+	ret = open_listeners(s);
+	if (!ret)
+		ret = open_signer_sockets(s);
+	if (ret)
+		return ret;
+	s->control_fd = control_listen(s->cfg->control_socket);
+	if (s->control_fd < 0)
+		return s->control_fd;
+	if (pipe2(stop, O_CLOEXEC))
+		return -errno;
+	s->stop_read = stop[0];
+	s->stop_write = stop[1];
+	return 0;
+}
+
+/* ---- the children ---- */
+
+/* In the child: the descriptors of the other process are not its business. */
+static void close_ends(const int *ends, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		close(ends[i]);
+}
+
+static int run_data(struct supervisor *s, int ready_fd)
+{
+	struct config *cfg = s->cfg;
+	struct gate gate = {
+		.cfg = cfg,
+		.count = s->count,
+		.ktls = s->ktls,
+		.n_workers = cfg->workers,
+		.listeners = s->listeners,
+		.signer_fds = s->worker_ends,
+	};
+
+	log_open("ktlsgated[data]", cfg->log_level);
+	close_ends(s->signer_ends, cfg->workers);
+	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
+	    sandbox_drop_privileges(cfg->user) || workers_start(&gate))
+		return EXIT_FAILURE;
+	if (write(ready_fd, "", 1) != 1)
+		return EXIT_FAILURE;
+	close(ready_fd);
+	control_run(&gate, s->control_fd, s->stop_read);
+	workers_stop(&gate);
+	gate_free(&gate);
+	return EXIT_SUCCESS;
+}
+
+static int run_child(struct supervisor *s, enum child_kind kind, int ready_fd)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* The terminal's ^C goes to the whole group: the supervisor decides. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	close(s->stop_write);
+	close(s->signal_fd);
+	if (kind == CHILD_DATA)
+		return run_data(s, ready_fd);
+	return signer_run(s->cfg, s->signer_ends, s->cfg->workers, ready_fd, s->stop_read);
+}
+
+/* Starts a child and waits until it says that it is ready. */
+static int start_child(struct supervisor *s, enum child_kind kind)
+{
+	struct pollfd p = {.events = POLLIN};
+	int ready[2];
+	pid_t pid;
+	char byte;
+
+	if (pipe2(ready, O_CLOEXEC))
+		return -errno;
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		close(ready[0]);
+		close(ready[1]);
+		return -errno;
+	}
+	if (!pid) {
+		int status;
+
+		close(ready[0]);
+		status = run_child(s, kind, ready[1]);
+		config_free(s->cfg);
+		fflush(NULL);
+		exit(status);
+	}
+	close(ready[1]);
+	s->children[kind] = pid;
+	p.fd = ready[0];
+	while (poll(&p, 1, START_TIMEOUT_MS) < 0 && errno == EINTR)
+		;
+	if (!(p.revents & POLLIN) || read(ready[0], &byte, 1) != 1) {
+		close(ready[0]);
+		log_error("%s (pid %d) did not start", child_names[kind], pid);
+		return -ECHILD;
+	}
+	close(ready[0]);
+	return 0;
+}
+
+/* ---- watching ---- */
+
+static enum child_kind kind_of(const struct supervisor *s, pid_t pid)
+{
+	int kind = 0;
+
+	while (kind < CHILDREN && s->children[kind] != pid)
+		kind++;
+	return (enum child_kind)kind;
+}
+
+static void describe(int status, char *buf, size_t len)
+{
+	if (WIFSIGNALED(status))
+		snprintf(buf, len, "killed by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else
+		snprintf(buf, len, "exit status %d", WEXITSTATUS(status));
+}
+
+static void restart_dead(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		enum child_kind kind = kind_of(s, pid);
+		char how[64];
+
+		if (kind == CHILDREN)
+			continue;
+		describe(status, how, sizeof(how));
+		log_error("%s (pid %d) died: %s; starting it again", child_names[kind], pid, how);
+		s->children[kind] = 0;
+		sleep(RESTART_PAUSE_S);
+		while (start_child(s, kind)) {
+			if (s->children[kind] > 0)
+				waitpid(s->children[kind], NULL, 0);
+			sleep(RESTART_PAUSE_S);
+		}
+	}
+}
+
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return -errno;
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static void watch(struct supervisor *s)
+{
+	struct signalfd_siginfo si;
+
+	while (read(s->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		if (si.ssi_signo != SIGCHLD) {
+			log_info("stopping: signal %u", si.ssi_signo);
+			return;
+		}
+		restart_dead(s);
+	}
+}
+
+/* The data process first: it may still need the signer. Returns the exit status. */
+static int stop_children(struct supervisor *s)
+{
+	int worst = EXIT_SUCCESS;
+
+	if (s->stop_write >= 0)
+		close(s->stop_write);
+	s->stop_write = -1;
+	for (int kind = CHILD_DATA; kind >= 0; kind--) {
+		int status;
+
+		if (s->children[kind] <= 0 || waitpid(s->children[kind], &status, 0) < 0)
+			continue;
+		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+			char how[64];
+
+			describe(status, how, sizeof(how));
+			log_error("%s (pid %d) ended badly: %s", child_names[kind],
+				  s->children[kind], how);
+			worst = EXIT_FAILURE;
+		}
+	}
+	return worst;
+}
+
+static void close_everything(struct supervisor *s)
+{
+	unsigned n = s->cfg->workers;
+
+	steer_close(s->steer);
+	count_close(s->count);
+	if (s->control_fd >= 0) {
+		close(s->control_fd);
+		unlink(s->cfg->control_socket);
+	}
+	if (s->stop_read >= 0)
+		close(s->stop_read);
+	if (s->signal_fd >= 0)
+		close(s->signal_fd);
+	if (s->listeners)
+		close_ends(s->listeners, n * s->cfg->n_vservers);
+	if (s->worker_ends && s->signer_ends) {
+		close_ends(s->worker_ends, n);
+		close_ends(s->signer_ends, n);
+	}
+	free(s->listeners);
+	free(s->worker_ends);
+	free(s->signer_ends);
+}
+
+/* A wrong key is found before anything else happens, in a process that then ends. */
+static int check_keys(struct config *cfg)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		return -errno;
+	if (!pid)
+		_exit(sandbox_forbid_dumps() ||
+		      config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stderr));
+	if (waitpid(pid, &status, 0) < 0)
+		return -errno;
+	return status ? -EINVAL : 0;
+}
+
+int supervisor_run(struct config *cfg)
+{
+	struct supervisor s = {
+		.cfg = cfg,
+		.control_fd = -1,
+		.stop_read = -1,
+		.stop_write = -1,
+		.signal_fd = -1,
+	};
+	int status = EXIT_FAILURE;
+
+	if (check_keys(cfg))
+		return EXIT_FAILURE;
+	s.signal_fd = open_signals();
+	if (s.signal_fd < 0 || open_everything(&s)) {
+		close_everything(&s);
+		return EXIT_FAILURE;
+	}
+	if (!start_child(&s, CHILD_SIGNER) && !start_child(&s, CHILD_DATA)) {
+		log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
+			 KTLSGATE_VERSION, cfg->n_vservers, cfg->n_vservers == 1 ? "" : "s",
+			 cfg->workers, cfg->workers == 1 ? "" : "s",
+			 cfg->engine == ENGINE_USER || s.ktls.error ? "user" : "ktls");
+		watch(&s);
+		status = EXIT_SUCCESS;
+	}
+	if (stop_children(&s))
+		status = EXIT_FAILURE;
+	close_everything(&s);
+	return status;
+}

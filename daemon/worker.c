@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker's loop, its listeners and its command queue. What a flow is, flow.c knows. */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include "flow.h"
+#include "log.h"
+#include "worker.h"
+
+#define RING_ENTRIES    1024
+#define ACCEPT_RETRY_MS 100
+
+/* ---- what all workers share ---- */
+
+int gate_init(struct gate *gate)
+{
+	const struct config *cfg = gate->cfg;
+	int ret;
+
+	gate->fronts = calloc(cfg->n_vservers, sizeof(*gate->fronts));
+	gate->backs = calloc(cfg->n_services, sizeof(*gate->backs));
+	gate->workers = calloc(gate->n_workers, sizeof(*gate->workers));
+	gate->cache = forge_cache_new(cfg->forge_cache);
+	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache)
+		return -ENOMEM;
+	for (unsigned i = 0; i < cfg->n_vservers; i++) {
+		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
+		if (ret)
+			return ret;
+	}
+	for (unsigned i = 0; i < cfg->n_services; i++) {
+		ret = back_init(&gate->backs[i], cfg->services[i]);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+void gate_free(struct gate *gate)
+{
+	for (unsigned i = 0; gate->fronts && i < gate->cfg->n_vservers; i++)
+		front_free(&gate->fronts[i]);
+	for (unsigned i = 0; gate->backs && i < gate->cfg->n_services; i++)
+		back_free(&gate->backs[i]);
+	free(gate->fronts);
+	free(gate->backs);
+	free(gate->workers);
+	forge_cache_free(gate->cache);
+}
+
+/* ---- accepting ---- */
+
+static void accepted(struct ring_op *op, int res)
+{
+	struct listener *l = container_of(op, struct listener, op);
+	struct worker *w = l->worker;
+
+	if (res >= 0 && w->stopping) {
+		close(res);
+	} else if (res >= 0) {
+		flow_accept(w, l->vserver, res);
+	} else if (res != -ECANCELED && res != -ECONNABORTED && res != -EINTR) {
+		stat_inc(&w->stats, accept_errors);
+		log_warn("vserver %s: accept: %s", l->vserver->name, strerror(-res));
+	}
+	if (op->armed || w->stopping)
+		return;
+	/* Out of descriptors or memory: the backlog keeps the connections for a moment. */
+	if (res < 0)
+		timer_set(&w->timers, &l->retry, ACCEPT_RETRY_MS);
+	else
+		ring_accept_multishot(w->ring, &l->op, l->fd);
+}
+
+static void accept_again(struct timer *t)
+{
+	struct listener *l = container_of(t, struct listener, retry);
+
+	if (!l->op.armed && !l->worker->stopping)
+		ring_accept_multishot(l->worker->ring, &l->op, l->fd);
+}
+
+static int start_listeners(struct worker *w)
+{
+	const struct config *cfg = w->gate->cfg;
+
+	w->listeners = calloc(cfg->n_vservers, sizeof(*w->listeners));
+	if (!w->listeners || timers_reserve(&w->timers, cfg->n_vservers + 1))
+		return -ENOMEM;
+	for (unsigned v = 0; v < cfg->n_vservers; v++) {
+		struct listener *l = &w->listeners[v];
+
+		l->worker = w;
+		l->vserver = cfg->vservers[v];
+		l->fd = w->gate->listeners[w->index * cfg->n_vservers + v];
+		l->op.done = accepted;
+		l->retry.expired = accept_again;
+		ring_accept_multishot(w->ring, &l->op, l->fd);
+	}
+	return 0;
+}
+
+/* ---- commands from other threads ---- */
+
+static void run_commands(struct worker *w)
+{
+	struct command *c;
+
+	pthread_mutex_lock(&w->lock);
+	while ((c = w->commands)) {
+		w->commands = c->next;
+		pthread_mutex_unlock(&w->lock);
+		c->run(w, c->arg);
+		pthread_mutex_lock(&w->lock);
+		c->done = true;
+	}
+	pthread_cond_broadcast(&w->answered);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void woken(struct ring_op *op, int res)
+{
+	struct worker *w = container_of(op, struct worker, wake);
+
+	if (res == -ECANCELED)
+		return;
+	run_commands(w);
+	ring_read(w->ring, &w->wake, w->wake_fd, &w->wake_value, sizeof(w->wake_value));
+}
+
+void worker_call(struct worker *w, void (*run)(struct worker *, void *), void *arg)
+{
+	struct command c = {.run = run, .arg = arg};
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&w->lock);
+	c.next = w->commands;
+	w->commands = &c;
+	if (write(w->wake_fd, &one, sizeof(one)) < 0)
+		log_warn("worker %u: eventfd: %s", w->index, strerror(errno));
+	while (!c.done)
+		pthread_cond_wait(&w->answered, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- the loop ---- */
+
+static int worker_setup(struct worker *w)
+{
+	const struct config *cfg = w->gate->cfg;
+	int ret = ring_new(RING_ENTRIES, &w->ring);
+
+	if (ret)
+		return ret;
+	w->timers.now = timer_clock();
+	w->env.ring = w->ring;
+	w->env.timers = &w->timers;
+	w->env.stats = &w->stats;
+	w->env.caps = &w->gate->ktls;
+	w->env.idle_timeout = cfg->idle_timeout * 1000ull;
+	ret = relay_env_init(&w->env);
+	if (!ret)
+		ret = issuer_init(&w->issuer, w->ring, w->gate->signer_fds[w->index]);
+	if (!ret)
+		ret = start_listeners(w);
+	if (ret) {
+		log_error("worker %u: %s", w->index, strerror(-ret));
+		return ret;
+	}
+	w->wake.done = woken;
+	ring_read(w->ring, &w->wake, w->wake_fd, &w->wake_value, sizeof(w->wake_value));
+	return 0;
+}
+
+static void worker_loop(struct worker *w)
+{
+	while (!w->stopping || w->n_flows) {
+		bool more = relay_run_ready(&w->env);
+		int ret = ring_run(w->ring, more ? 0 : timers_next(&w->timers));
+
+		if (ret) {
+			log_error("worker %u: io_uring: %s", w->index, strerror(-ret));
+			abort();
+		}
+		w->timers.now = timer_clock();
+		timers_run(&w->timers);
+	}
+	/* A caller that came last must not wait for ever. */
+	run_commands(w);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+
+	/* The ring belongs to the thread that made it. */
+	if (worker_setup(w))
+		_exit(1);
+	worker_loop(w);
+	ring_free(w->ring);
+	issuer_free(&w->issuer);
+	relay_env_free(&w->env);
+	free(w->listeners);
+	free(w->timers.heap);
+	return NULL;
+}
+
+int workers_start(struct gate *gate)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++) {
+		struct worker *w = &gate->workers[i];
+		int ret;
+
+		w->index = i;
+		w->gate = gate;
+		LIST_INIT(&w->flows);
+		pthread_mutex_init(&w->lock, NULL);
+		pthread_cond_init(&w->answered, NULL);
+		w->wake_fd = eventfd(0, EFD_CLOEXEC);
+		if (w->wake_fd < 0)
+			return -errno;
+		ret = pthread_create(&w->thread, NULL, worker_main, w);
+		if (ret) {
+			log_error("worker %u: %s", i, strerror(ret));
+			return -ret;
+		}
+	}
+	return 0;
+}
+
+/* ---- stopping ---- */
+
+static void stop(struct worker *w, void *arg)
+{
+	(void)arg;
+	w->stopping = true;
+	for (unsigned v = 0; v < w->gate->cfg->n_vservers; v++) {
+		timer_clear(&w->timers, &w->listeners[v].retry);
+		ring_cancel(w->ring, &w->listeners[v].op);
+	}
+	flows_shutdown(w);
+}
+
+void workers_stop(struct gate *gate)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], stop, NULL);
+	for (unsigned i = 0; i < gate->n_workers; i++) {
+		pthread_join(gate->workers[i].thread, NULL);
+		close(gate->workers[i].wake_fd);
+	}
+}

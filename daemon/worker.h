@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker: one thread with its own ring, listening sockets and flows. What
+ * workers share is read-only, but for the cache of forged certificates.
+ */
+#ifndef KTLSGATE_WORKER_H
+#define KTLSGATE_WORKER_H
+
+#include <pthread.h>
+#include "backend.h"
+#include "client.h"
+#include "count.h"
+#include "forge_cache.h"
+#include "issuer.h"
+#include "relay.h"
+
+/* Shared by all workers of the data process; immutable once they run. */
+struct gate {
+	struct config *cfg;
+	struct front *fronts; /* by vserver index */
+	struct back *backs; /* by service index */
+	struct forge_cache *cache;
+	struct count *count; /* NULL: no BPF */
+	struct ktls_caps ktls;
+	unsigned n_workers;
+	struct worker *workers;
+	const int *listeners; /* [worker * n_vservers + vserver] */
+	const int *signer_fds; /* by worker */
+};
+
+struct listener {
+	struct worker *worker;
+	const struct cfg_vserver *vserver;
+	int fd;
+	struct ring_op op;
+	struct timer retry; /* after EMFILE and the like */
+};
+
+/* Something another thread asks of a worker; run() is called in the worker's thread. */
+struct command {
+	void (*run)(struct worker *w, void *arg);
+	void *arg;
+	struct command *next;
+	bool done;
+};
+
+struct worker {
+	unsigned index;
+	struct gate *gate;
+	pthread_t thread;
+	struct ring *ring;
+	struct timers timers;
+	struct relay_env env;
+	struct issuer issuer;
+	struct stats stats;
+	struct listener *listeners; /* one per vserver */
+	LIST_HEAD(, flow) flows;
+	unsigned n_flows;
+	uint64_t next_flow_id;
+	bool stopping;
+
+	int wake_fd; /* eventfd */
+	uint64_t wake_value;
+	struct ring_op wake;
+	pthread_mutex_t lock; /* commands */
+	pthread_cond_t answered;
+	struct command *commands;
+};
+
+/* Builds contexts and cache. The serving keys must be loaded. Returns 0 or -errno. */
+int gate_init(struct gate *gate) must_check;
+void gate_free(struct gate *gate);
+
+/* Starts the threads; fails as a whole. */
+int workers_start(struct gate *gate) must_check;
+/* Stops accepting, ends all flows (bounded by timeout.drain), joins the threads. */
+void workers_stop(struct gate *gate);
+/* Runs run(worker, arg) in worker w's thread and waits for it. From other threads only. */
+void worker_call(struct worker *w, void (*run)(struct worker *, void *), void *arg);
+
+#endif

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * transcript_verify() on anything. Input: length (2 bytes) and DER of the server
+ * certificate to expect, then the messages. `test_transcript 13 DIRECTORY`
+ * writes seeds; each has another certificate, hence the prefix.
+ */
+#include <stdlib.h>
+#include <openssl/err.h>
+#include "transcript.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	uint8_t digest[TRANSCRIPT_DIGEST_LEN];
+	scoped_certs *untrusted = NULL;
+	scoped_x509 *server = NULL, *leaf = NULL;
+	const uint8_t *der = data + 2;
+	size_t len;
+
+	if (size < 2)
+		return 0;
+	len = (size_t)data[0] << 8 | data[1];
+	if (len > size - 2)
+		return 0;
+	server = d2i_X509(NULL, &der, (long)len);
+	ERR_clear_error();
+	if (!server)
+		return 0;
+	data += 2 + len;
+	size -= 2 + len;
+	if (transcript_verify(data, size, server, &leaf, &untrusted) == TRANSCRIPT_OK) {
+		if (!leaf || !untrusted || !transcript_digest(data, size, digest))
+			abort();
+	} else if (leaf || untrusted) {
+		abort();
+	}
+	if (ERR_peek_error())
+		abort();
+	return 0;
+}

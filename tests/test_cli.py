@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command lines: ktlsgatectl's outputs, ktlsgated -t and -V, --help and --version of all."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from harness import backend as backends
+from harness import client as clients
+from harness import daemon
+from harness.daemon import settings
+
+PROGRAMS = ("ktlsgated", "ktlsgatectl", "ktlsgate-forge", "ktlsgate-probe")
+
+
+def run(name, *args):
+    return subprocess.run([daemon.program(name), *map(str, args)], capture_output=True, text=True,
+                          timeout=20, check=False)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help(name):
+    r = run(name, "--help")
+    assert r.returncode == 0 and r.stderr == ""
+    assert re.match(rf"usage: {name}\b", r.stdout, re.IGNORECASE), r.stdout
+    assert "--help" in r.stdout
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_version(name):
+    r = run(name, "-V")
+    assert r.returncode == 0 and re.match(rf"{name} \d+\.\d+\.\d+", r.stdout), r
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_unknown_option(name):
+    r = run(name, "--no-such-option")
+    assert r.returncode not in (0, -6, -11) and r.stdout == "" and "no-such-option" in r.stderr
+
+
+# ---- ktlsgated -t ----
+
+
+def check(tmp_path, conf):
+    path = tmp_path / "ktlsgate.conf"
+    daemon.write_config(path, conf)
+    return run("ktlsgated", "-t", "-c", path)
+
+
+def test_good_configuration(pki, tmp_path):
+    r = check(tmp_path, settings(pki, 9443))
+    assert r.returncode == 0, r.stderr
+
+
+@pytest.mark.parametrize("key, value, line", [
+    ("dataplane.engin", "user", r"dataplane\.engin = user: .*dataplane\.engine"),
+    ("dataplane.workers", "many", r"dataplane\.workers = many: "),
+    ("certkey.web.cert", "/nowhere/web.pem", r"/nowhere/web\.pem: .*No such file"),
+    ("vserver.app.certkey", "nothing", r"vserver\.app\.certkey = nothing: "),
+    ("profile.front.client_auth", "off", r"client_auth"),
+])
+def test_bad_configuration(pki, tmp_path, key, value, line):
+    """File, line, key, value, and what would be right."""
+    conf = settings(pki, 9443)
+    conf.pop(key, None)
+    conf[key] = value
+    r = check(tmp_path, conf)
+    assert r.returncode == 1, r
+    assert re.search(rf"^{tmp_path}/ktlsgate\.conf:{len(conf)}: .*{line}", r.stderr,
+                     re.MULTILINE), r.stderr
+
+
+def test_key_does_not_match_its_certificate(pki, tmp_path):
+    conf = settings(pki, 9443, certkey__web__key=pki.backend().key_file)
+    r = check(tmp_path, conf)
+    assert r.returncode == 1 and re.search(r"certkey\.web\.key = .*match", r.stderr), r.stderr
+
+
+def test_forging_certkey_is_no_ca(pki, tmp_path):
+    conf = settings(pki, 9443, certkey__forge__cert=pki.web().cert_file,
+                    certkey__forge__key=pki.web().key_file)
+    r = check(tmp_path, conf)
+    assert r.returncode == 1 and "forg" in r.stderr and "CA" in r.stderr, r.stderr
+
+
+def test_all_errors_at_once(pki, tmp_path):
+    conf = settings(pki, 9443, dataplane__engine="warp", dataplane__workers="-1",
+                    vserver__app__service="none", nonsense="1")
+    r = check(tmp_path, conf)
+    assert r.returncode == 1
+    assert len([x for x in r.stderr.splitlines() if "ktlsgate.conf:" in x]) >= 4, r.stderr
+
+
+# ---- ktlsgatectl ----
+
+
+@pytest.fixture
+def running(gate, pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield gate(settings(pki, b.port))
+
+
+def test_stats(running):
+    lines = running.ctl("stats").splitlines()
+    assert all(re.fullmatch(r"[a-z0-9_]+ \d+", line) for line in lines)
+    names = [line.split()[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert {f"reason_{r}" for r in daemon.REASONS} <= set(names)
+    assert json.loads(running.ctl("stats", "--json")) == running.stats()
+
+
+def test_flows(running, pki, engine):
+    assert running.flows() == []
+    certkey = pki.client("Flora Flow")
+    with clients.connected(running.port, pki=pki, certkey=certkey) as c:
+        c.send(b"hello")
+        assert c.recv_exactly(5) == b"hello"
+        (flow,) = running.flows()
+        table = running.ctl("flows").splitlines()
+        text = json.dumps(flow)
+        port = c.sock.getsockname()[1]
+        assert engine in text and "Flora Flow" in text and str(port) in text
+        assert len(table) == 2 and engine in table[1] and str(port) in table[1]
+    assert daemon.wait_until(lambda: running.flows() == [], 5 * daemon.SCALE)
+
+
+def test_configuration_is_shown(running):
+    shown = dict(line.split(" = ", 1) for line in running.ctl("-a").splitlines())
+    for key, value in running.settings.items():
+        if value not in ("enabled", "off"):
+            assert shown[key] == str(value)
+    assert running.ctl("timeout.connect") == "timeout.connect = 5s\n"
+
+
+def test_unknown_key_and_command(running):
+    r = daemon.ctl("-s", running.socket, "no.such.key")
+    assert r.returncode != 0 and "no.such.key" in r.stderr and r.stdout == ""
+
+
+def test_no_daemon(tmp_path):
+    r = daemon.ctl("-s", tmp_path / "none.sock", "stats")
+    assert r.returncode != 0 and str(tmp_path / "none.sock") in r.stderr and r.stdout == ""
+
+
+def test_control_socket_is_not_for_everybody(running):
+    assert running.socket.stat().st_mode & 0o007 == 0
+
+
+def test_a_second_daemon_does_not_take_the_socket_away(running, pki, engine, tmp_path):
+    second = daemon.Ktlsgated(tmp_path / "second", pki, engine,
+                              settings(pki, 9443), **{"control.socket": running.socket})
+    with pytest.raises(AssertionError):
+        second.start()
+    second.process.kill()
+    second.process.wait()
+    second.process = None
+    assert running.stats()["flows_accepted"] == 0

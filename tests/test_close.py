@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The ends of a flow: close_notify, half-close, fatal alerts, truncation and RST are different
+things, and stay different on the other side, with every byte sent before them.
+"""
+
+import os
+import struct
+import time
+
+import pytest
+
+from harness import backend as backends
+from harness import client as clients
+from harness import peer
+from harness.daemon import settings
+
+pytestmark = pytest.mark.datapath
+
+BLOB = os.urandom(1 << 20)
+EITHER = pytest.mark.parametrize("by", ["client", "backend"])
+
+
+@pytest.fixture(params=["1.2-1.2", "1.2-1.3", "1.3-1.2", "1.3-1.3"])
+def versions(request):
+    front, back = request.param.split("-")
+    return {"front": front, "back": back}
+
+
+def received(sender_data, p):
+    got = p.recv_all()
+    assert len(got) == len(sender_data) and got == sender_data
+
+
+def test_close_notify_by_client(rig, versions):
+    with rig.flow(backends.echo, **versions) as (c, seen):
+        c.send(b"ping")
+        assert c.recv_exactly(4) == b"ping"
+        c.close_notify()
+        assert c.recv() == b"" and c.ended == "close_notify"
+        c.fin()
+        assert c.tcp_end() == "fin"
+        assert (seen().wait().ended, seen().tcp_end) == ("close_notify", "fin")
+
+
+def test_close_notify_by_backend(rig, versions):
+    def script(seen, p):
+        p.send(BLOB)
+        p.close_notify()
+        p.fin()
+        seen.take(p.recv_all())
+        seen.tcp_end = p.tcp_end()
+
+    with rig.flow(script, **versions) as (c, seen):
+        received(BLOB, c)
+        assert c.ended == "close_notify"
+        c.close_notify()
+        c.fin()
+        assert c.tcp_end() == "fin"
+        assert (seen().wait().ended, seen().tcp_end) == ("close_notify", "fin")
+
+
+def test_half_close_by_client(rig):
+    """TLS 1.3: the answer comes after the client has closed its direction, FIN and all."""
+    for fin in (False, True):
+        def script(seen, p):
+            seen.take(p.recv_all())
+            time.sleep(0.2)
+            p.send(BLOB)
+            p.close_notify()
+            p.fin()
+
+        with rig.flow(script) as (c, seen):
+            c.send(b"the question")
+            c.close_notify()
+            if fin:
+                c.fin()
+            received(BLOB, c)
+            assert c.ended == "close_notify"
+            assert (seen().wait().ended, seen().received) == ("close_notify", 12)
+    assert rig.gate.stats()["half_closes"] >= 2
+
+
+def test_half_close_by_backend(rig):
+    """TLS 1.3: the backend has closed its direction and still receives."""
+    for fin in (False, True):
+        def script(seen, p):
+            p.send(b"the question")
+            p.close_notify()
+            if fin:
+                p.fin()
+            while data := p.recv():
+                seen.take(data)
+
+        with rig.flow(script) as (c, seen):
+            assert c.recv_all() == b"the question" and c.ended == "close_notify"
+            time.sleep(0.2)
+            c.send(BLOB)
+            c.close_notify()
+            c.fin()
+            assert (seen().wait().ended, seen().received) == ("close_notify", len(BLOB))
+
+
+def test_truncation_by_client(rig, versions):
+    with rig.flow(backends.sink, reason="client_truncated", **versions) as (c, seen):
+        c.send(BLOB)
+        c.fin()
+        assert c.recv() == b"" and c.ended != "close_notify"
+        assert (seen().wait().ended, seen().received) == ("eof", len(BLOB))
+
+
+def test_truncation_by_backend(rig, versions):
+    def script(_seen, p):
+        p.send(BLOB)
+        p.fin()
+        p.recv()
+
+    with rig.flow(script, reason="backend_truncated", **versions) as (c, _):
+        received(BLOB, c)
+        assert c.ended == "eof"
+
+
+@EITHER
+def test_truncation_inside_a_record(rig, versions, by):
+    """A FIN in the middle of a record: what came before arrives, and no close_notify."""
+    half_record = struct.pack(">BHH", 23, 0x0303, 1000) + b"x" * 500
+
+    def cut(p):
+        p.send(b"whole")
+        p.sock.sendall(half_record)
+        p.fin()
+
+    def script(seen, p):
+        if by == "backend":
+            cut(p)
+        while data := p.recv():
+            seen.take(data)
+
+    with rig.flow(script, reason=f"{by}_truncated", **versions) as (c, seen):
+        if by == "client":
+            cut(c)
+            assert (seen().wait().ended, seen().received) == ("eof", 5)
+        else:
+            assert c.recv_all() == b"whole" and c.ended == "eof"
+
+
+@EITHER
+def test_reset(rig, versions, by):
+    def script(seen, p):
+        seen.take(p.recv_exactly(4))
+        p.send(b"pong")
+        if by == "backend":
+            p.recv_exactly(4)
+            p.rst()
+        p.recv()
+
+    with rig.flow(script, reason=f"{by}_reset", **versions) as (c, seen):
+        c.send(b"ping")
+        assert c.recv_exactly(4) == b"pong"
+        if by == "client":
+            c.rst()
+            assert seen().wait().ended == "rst"
+        else:
+            c.send(b"now!")
+            assert c.recv() == b"" and c.ended == "rst"
+
+
+@EITHER
+@pytest.mark.parametrize("alert, name", [(80, "internal_error"), (49, "access_denied"),
+                                         (20, "bad_record_mac")])
+def test_fatal_alert(rig, versions, by, alert, name):
+    """The other side gets the same alert, after the data that came before it."""
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"last words")
+            p.alert(alert)
+        while data := p.recv():
+            seen.take(data)
+
+    with rig.flow(script, reason=f"{by}_alert", **versions) as (c, seen):
+        if by == "client":
+            c.send(b"last words")
+            c.alert(alert)
+            assert (seen().wait().ended, seen().received) == ("alert " + name, 10)
+        else:
+            assert c.recv_all() == b"last words" and c.ended == "alert " + name
+
+
+@EITHER
+def test_corrupt_record(rig, versions, by):
+    """bad_record_mac to its sender, internal_error to the other side."""
+    garbage = struct.pack(">BHH", 23, 0x0303, 100) + os.urandom(100)
+
+    def script(_seen, p):
+        if by == "backend":
+            p.sock.sendall(garbage)
+        p.recv_all()
+
+    with rig.flow(script, reason=f"{by}_bad_record", **versions) as (c, seen):
+        if by == "client":
+            c.sock.sendall(garbage)
+        assert c.recv_all() == b""
+        ends = c.ended, seen().wait().ended
+        mac, internal = "alert bad_record_mac", "alert internal_error"
+        assert ends == ((mac, internal) if by == "client" else (internal, mac))
+
+
+@EITHER
+@pytest.mark.parametrize("size", [1, 24 << 10, 1 << 20])
+def test_last_bytes_before_close_are_not_lost(rig, versions, by, size):
+    """Data, close_notify and FIN at once, to a side that reads late: the buffers are full then."""
+    def finish(p):
+        p.send(BLOB[:size])
+        p.close_notify()
+        p.fin()
+
+    def script(seen, p):
+        if by == "backend":
+            finish(p)
+        else:
+            time.sleep(0.2)
+        while data := p.recv():
+            seen.take(data)
+        if by == "client":
+            p.close_notify()
+            p.fin()
+
+    with rig.flow(script, **versions) as (c, seen):
+        if by == "client":
+            finish(c)
+            c.recv()
+            assert (seen().wait().ended, seen().received) == ("close_notify", size)
+        else:
+            time.sleep(0.2)
+            received(BLOB[:size], c)
+            assert c.ended == "close_notify"
+            c.close_notify()
+
+
+def test_both_close_at_once(rig, versions):
+    def script(seen, p):
+        seen.take(p.recv_exactly(4))
+        p.close_notify()
+        p.recv()
+        p.fin()
+
+    with rig.flow(script, **versions) as (c, seen):
+        c.send(b"ping")
+        c.close_notify()
+        assert c.recv() == b"" and c.ended == "close_notify"
+        c.fin()
+        assert (seen().wait().ended, seen().received) == ("close_notify", 4)
+
+
+def test_idle_flow_is_ended(gate, pki):
+    """timeout.idle: user_canceled is told to both, then close_notify or FIN."""
+    with backends.backend(backends.sink, certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        g = gate(settings(pki, b.port, timeout__idle="1s"))
+        with g.ends_with("idle_timeout"), clients.connected(
+                g.port, pki=pki, certkey=pki.client()) as c:
+            started = time.monotonic()
+            assert c.recv() == b"" and c.ended
+            assert 0.8 < time.monotonic() - started < 4 * peer.SCALE
+            assert b.connection().wait().ended

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration files, good and bad: what is said about them, with file, line, key and value."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BUILD = pathlib.Path(os.environ.get("KTLSGATE_BUILD", ROOT / "build")).resolve()
+UNIT = BUILD / "unit/test_config"
+CHECK = [BUILD / "ktlsgated", "-t", "-c"]
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+
+
+# ---- PKI ----
+
+
+def openssl(*args):
+    subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A directory of certificates and keys, good and bad."""
+    d = tmp_path_factory.mktemp("pki")
+    ca = ["-addext", "keyUsage=critical,keyCertSign"]
+    leaf = ["-addext", "basicConstraints=critical,CA:FALSE"]
+    for name, extensions in (("web", leaf), ("forge", ca), ("ca", ca), ("leaf", leaf)):
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-keyout", d / f"{name}.key", "-out", d / f"{name}.pem", "-subj", f"/CN={name}",
+                "-days", "2", *extensions)
+        (d / f"{name}.key").chmod(0o600)
+    openssl("pkey", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "pkcs8.enc")
+    openssl("ec", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "sec1.enc")
+    openssl("ec", "-in", d / "web.key", "-out", d / "sec1.key")
+    openssl("x509", "-in", d / "web.pem", "-outform", "DER", "-out", d / "web.der")
+    for name in ("pkcs8.enc", "sec1.enc", "sec1.key"):
+        (d / name).chmod(0o600)
+    (d / "both.pem").write_bytes((d / "web.pem").read_bytes() + (d / "web.key").read_bytes())
+    (d / "chain.pem").write_bytes((d / "web.pem").read_bytes() + (d / "ca.pem").read_bytes())
+    parameters = subprocess.run(["openssl", "ecparam", "-name", "prime256v1"], check=True,
+                                capture_output=True).stdout
+    (d / "parameters.key").write_bytes(parameters + (d / "sec1.key").read_bytes())
+    (d / "parameters.key").chmod(0o600)
+    cut = (d / "ca.pem").read_text().splitlines(keepends=True)
+    (d / "broken.pem").write_text((d / "web.pem").read_text() + "".join(cut[:3] + cut[-1:]))
+    (d / "text.pem").write_text("no PEM\n")
+    (d / "empty.pem").write_text("")
+    return d
+
+
+# ---- configurations ----
+
+GOOD = {
+    "dataplane.engine": "auto",
+    "certkey.web.cert": "{d}/web.pem",
+    "certkey.web.key": "{d}/web.key",
+    "certkey.forge.cert": "{d}/forge.pem",
+    "certkey.forge.key": "{d}/forge.key",
+    "profile.front.client_auth": "mandatory",
+    "profile.front.client_ca": "{d}/ca.pem",
+    "profile.back.dynamic_client_cert": "enabled",
+    "profile.back.forging_certkey": "forge",
+    "profile.back.server_ca": "{d}/ca.pem",
+    "vserver.app.listen": "0.0.0.0:8443",
+    "vserver.app.certkey": "web",
+    "vserver.app.profile": "front",
+    "vserver.app.service": "app1",
+    "service.app1.address": "127.0.0.1:9443",
+    "service.app1.server_name": "backend.example",
+    "service.app1.profile": "back",
+}
+SECOND = {  # another vserver, for the same service
+    "vserver.b.listen": "0.0.0.0:8444",
+    "vserver.b.certkey": "web",
+    "vserver.b.profile": "front",
+    "vserver.b.service": "app1",
+}
+
+
+class Conf:
+    """A configuration file of one assignment per line; knows the line of each key."""
+
+    def __init__(self, directory, path, changes):
+        settings = {k: v for k, v in {**GOOD, **changes}.items() if v is not None}
+        self.settings = {k: v.format(d=directory) for k, v in settings.items()}
+        self.path = path
+        path.write_text("".join(f"{k} = {v}\n" for k, v in self.settings.items()))
+
+    def line(self, key):
+        return list(self.settings).index(key) + 1
+
+    def first_line(self, prefix):
+        return min(self.line(k) for k in self.settings if k.startswith(prefix + "."))
+
+    def prefix(self, key):
+        """How an error line about key begins."""
+        if key in self.settings:
+            return f"{self.path}:{self.line(key)}: {key} = {self.settings[key]}: "
+        return f"{self.path}:{self.first_line(key.rpartition('.')[0])}: {key}: "
+
+
+@pytest.fixture
+def conf(files, tmp_path):
+    return lambda changes: Conf(files, tmp_path / "ktlsgate.conf", changes)
+
+
+def errors_of(path):
+    result = run(*CHECK, path)
+    assert result.returncode == 1, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    return result.stderr.splitlines()
+
+
+def one_error(path):
+    lines = errors_of(path)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+GOOD_CHANGES = [
+    {},
+    SECOND,
+    {"certkey.web.key": "{d}/sec1.key"},
+    {"certkey.web.key": "{d}/parameters.key"},
+    {"certkey.web.cert": "{d}/chain.pem"},
+    {"vserver.app.listen": "[::]:8443", "service.app1.address": "[2001:db8::1]:443"},
+    {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/not-there.key"},
+    {"profile.unused.client_auth": "off"},
+    {"profile.front.client_auth": "optional", "profile.back.dynamic_client_cert": "0"},
+    {"profile.front.client_auth": "off", "profile.back.dynamic_client_cert": "no"},
+    {"dataplane.user": "nobody", "bpf.dir": "off", "control.socket": "/tmp/x.sock",
+     "timeout.idle": "0", "forge.cache": "1000000", "dataplane.workers": "256",
+     "service.app1.connect": "verified", "profile.back.require_certificate_request": "TRUE"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD_CHANGES, ids=lambda c: next(iter(c), "as is"))
+def test_good(conf, changes):
+    c = conf(changes)
+    result = run(*CHECK, c.path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"{c.path}: configuration is valid\n"
+
+
+# One change to the good configuration, the key complained about, and words of what is wrong and right.
+BAD = [
+    # keys and names
+    ({"dataplane.engin": "auto"}, "dataplane.engin", "unknown key", "did you mean dataplane.engine?"),
+    ({"vserver.app.lissten": "x"}, "vserver.app.lissten", "unknown key", "vserver.app.listen?"),
+    ({"profile.front.hsts": "on"}, "profile.front.hsts", "unknown key", "ktlsgate.conf"),
+    ({"certkey.cert": "x"}, "certkey.cert", "unknown key", "certkey.<name>.cert?"),
+    ({"certkey.a b.cert": "{d}/web.pem"}, "certkey.a b.cert", "'a b' is no valid name", "_ -"),
+    ({"certkey.a.b.cert": "{d}/web.pem"}, "certkey.a.b.cert", "'a.b' is no valid name", "_ -"),
+    ({"certkey..cert": "{d}/web.pem"}, "certkey..cert", "'' is no valid name", "_ -"),
+    # types and ranges
+    ({"dataplane.engine": "kernel"}, "dataplane.engine", "none of", "auto | ktls | user"),
+    ({"dataplane.relay": "copy"}, "dataplane.relay", "not built yet", "use splice"),
+    ({"dataplane.workers": "0"}, "dataplane.workers", "out of range", "auto | 1..256"),
+    ({"dataplane.user": "nobody-of-us"}, "dataplane.user", "no user", "name of a user"),
+    ({"control.socket": "/" + "x" * 107}, "control.socket", "too long", "107"),
+    ({"bpf.dir": "sys"}, "bpf.dir", "not an absolute path", "off | an absolute path"),
+    ({"log.level": "loud"}, "log.level", "none of", "error | warn | info | debug"),
+    ({"timeout.connect": "5ms"}, "timeout.connect", "unit of time", "s, m, h, d"),
+    ({"timeout.connect": "0"}, "timeout.connect", "out of range", "1s..1h"),
+    ({"timeout.drain": "soon"}, "timeout.drain", "not a time", "1s..1h"),
+    ({"forge.lifespan": "366d"}, "forge.lifespan", "out of range", "1m..365d"),
+    ({"forge.cache": "many"}, "forge.cache", "not a number", "1..1000000"),
+    ({"profile.front.client_auth": "yes"}, "profile.front.client_auth", "none of",
+     "off | optional | mandatory"),
+    ({"profile.back.dynamic_client_cert": "maybe"}, "profile.back.dynamic_client_cert",
+     "not a boolean", "enabled | disabled"),
+    ({"profile.back.require_certificate_request": "2"}, "profile.back.require_certificate_request",
+     "not a boolean", "on | off"),
+    ({"service.app1.connect": "late"}, "service.app1.connect", "none of", "early | verified"),
+    ({"vserver.app.listen": "8443"}, "vserver.app.listen", "no port", "IPv4:PORT | [IPv6]:PORT"),
+    ({"vserver.app.listen": "0.0.0.0:99999"}, "vserver.app.listen", "1..65535", "IPv4:PORT"),
+    ({"service.app1.address": "localhost:1"}, "service.app1.address", "no IPv4 address",
+     "IPv4:PORT"),
+    ({"service.app1.address": "fe80::1:1"}, "service.app1.address", "without brackets",
+     "[IPv6]:PORT"),
+    ({"service.app1.server_name": "10.0.0.1"}, "service.app1.server_name", "is an address",
+     "DNS name"),
+    ({"timeout.idle": ""}, "timeout.idle", "value is missing", "0: never"),
+    # files
+    ({"certkey.web.cert": "{d}/none.pem"}, "certkey.web.cert", "No such file or directory", "PEM"),
+    ({"certkey.web.cert": "{d}"}, "certkey.web.cert", "is a directory", "give a PEM file"),
+    ({"certkey.web.cert": "{d}/empty.pem"}, "certkey.web.cert", "is empty", "give a PEM file"),
+    ({"certkey.web.cert": "{d}/web.der"}, "certkey.web.cert", "is not PEM", "-inform DER"),
+    ({"certkey.web.cert": "{d}/web.key"}, "certkey.web.cert", "holds a private key", "of their own"),
+    ({"certkey.web.cert": "{d}/both.pem"}, "certkey.web.cert", "holds a private key", "of their own"),
+    ({"certkey.web.cert": "{d}/broken.pem"}, "certkey.web.cert", "certificate 2 of the file is "
+     "malformed", "openssl x509"),
+    ({"profile.front.client_ca": "{d}/text.pem"}, "profile.front.client_ca", "is not PEM",
+     "openssl x509"),
+    ({"profile.back.server_ca": "{d}/none.pem"}, "profile.back.server_ca", "No such file", "PEM"),
+    # private keys
+    ({"certkey.web.key": "{d}/none.key"}, "certkey.web.key", "No such file or directory", "PEM"),
+    ({"certkey.web.key": "{d}/forge.key"}, "certkey.web.key", "is not the key of the certificate in "
+     "{d}/web.pem", "give the one"),
+    ({"certkey.forge.key": "{d}/web.key"}, "certkey.forge.key", "is not the key of", "forge.pem"),
+    ({"certkey.web.key": "{d}/pkcs8.enc"}, "certkey.web.key", "is encrypted",
+     "passphrases are not supported yet"),
+    ({"certkey.web.key": "{d}/sec1.enc"}, "certkey.web.key", "is encrypted",
+     "passphrases are not supported yet"),
+    ({"certkey.web.key": "{d}/web.pem"}, "certkey.web.key", "holds no private key",
+     "BEGIN PRIVATE KEY"),
+    # references
+    ({"vserver.app.certkey": "nope"}, "vserver.app.certkey", "no certkey of this name",
+     "define certkey.nope."),
+    ({"vserver.app.profile": "nope"}, "vserver.app.profile", "no profile of this name",
+     "define profile.nope."),
+    ({"vserver.app.service": "nope"}, "vserver.app.service", "no service of this name",
+     "define service.nope."),
+    ({"service.app1.profile": "nope"}, "service.app1.profile", "no profile of this name",
+     "define profile.nope."),
+    ({"profile.back.forging_certkey": "nope"}, "profile.back.forging_certkey",
+     "no certkey of this name", "define certkey.nope."),
+    ({"vserver.app.certkey": "web forge"}, "vserver.app.certkey", "names several",
+     "only one certkey is supported yet"),
+    ({"vserver.app.service": "app1 app2"}, "vserver.app.service", "names several",
+     "only one service is supported yet"),
+    ({"vserver.app.profile": "a/b"}, "vserver.app.profile", "no valid name", "name of a profile"),
+    # what is missing
+    *[({key: None}, key, "is missing", "needs it")
+      for key in ("vserver.app.listen", "vserver.app.certkey", "vserver.app.profile",
+                  "vserver.app.service", "service.app1.address", "service.app1.server_name",
+                  "service.app1.profile", "certkey.web.cert", "certkey.web.key")],
+    # what does not belong together
+    ({"profile.back.server_ca": None}, "service.app1.profile", "no CA to verify the backend",
+     "set profile.back.server_ca"),
+    ({"profile.front.client_ca": None}, "profile.front.client_auth", "no CA to verify clients",
+     "set profile.front.client_ca"),
+    ({"profile.front.client_auth": "optional", "profile.front.client_ca": None},
+     "profile.front.client_auth", "no CA to verify clients", "set profile.front.client_ca"),
+    ({"profile.front.client_auth": "off"}, "vserver.app.profile", "profile.front.client_auth is off, "
+     "but profile.back of service.app1 forges", "set profile.front.client_auth = mandatory"),
+    ({"profile.back.forging_certkey": None}, "profile.back.dynamic_client_cert",
+     "no CA to forge with", "set profile.back.forging_certkey"),
+    ({"certkey.forge.cert": "{d}/leaf.pem", "certkey.forge.key": "{d}/leaf.key"},
+     "profile.back.forging_certkey", "{d}/leaf.pem cannot be a forging CA", "use a CA certificate"),
+    ({"profile.back.forging_certkey": "both", "certkey.both.cert": "{d}/forge.pem",
+      "certkey.both.key": "{d}/forge.key", "vserver.app.certkey": "both"},
+     "profile.back.forging_certkey", "also the certkey of a vserver", "of its own"),
+    ({**SECOND, "vserver.b.listen": "0.0.0.0:8443"}, "vserver.b.listen",
+     "vserver.app listens there already", "another address or port"),
+]
+
+
+def bad_id(case):
+    key, value = next(iter(case[0].items()))
+    return f"{key}={value}"[:60].replace("{d}/", "")
+
+
+@pytest.mark.parametrize("changes,key,wrong,right", BAD, ids=map(bad_id, BAD))
+def test_bad(conf, files, changes, key, wrong, right):
+    c = conf(changes)
+    error = one_error(c.path)
+    assert error.startswith(c.prefix(key))
+    said = error[len(c.prefix(key)):]
+    assert wrong.format(d=files) in said
+    assert right in said
+
+
+def test_all_errors_at_once_in_order(conf):
+    c = conf({"dataplane.engine": "x", "certkey.web.cert": "/none", "vserver.app.profile": "nope",
+              "service.app1.address": None, "timeout.idl": "1", **SECOND,
+              "vserver.b.listen": "0.0.0.0:8443"})
+    lines = errors_of(c.path)
+    # the missing address is told where service.app1 is first named
+    keys = ["dataplane.engine", "certkey.web.cert", "vserver.app.profile", "service.app1.address",
+            "timeout.idl", "vserver.b.listen"]
+    assert len(lines) == len(keys), lines
+    for line, key in zip(lines, keys):
+        assert line.startswith(c.prefix(key))
+
+
+def test_key_errors_at_once(conf):
+    c = conf({"certkey.web.key": "{d}/forge.key", "certkey.forge.key": "/none"})
+    first, second = errors_of(c.path)
+    assert first.startswith(c.prefix("certkey.web.key"))
+    assert second.startswith(c.prefix("certkey.forge.key"))
+
+
+def test_later_assignment_replaces(conf):
+    c = conf({})
+    c.path.write_text("vserver.app.service = nowhere\n" + c.path.read_text())
+    assert run(*CHECK, c.path).returncode == 0
+    c.path.write_text(c.path.read_text() + "vserver.app.service = gone\n")
+    number = len(c.settings) + 2
+    assert one_error(c.path).startswith(f"{c.path}:{number}: vserver.app.service = gone: ")
+
+
+def test_no_vserver(tmp_path):
+    path = tmp_path / "empty.conf"
+    path.write_text("# nothing\n")
+    error = one_error(path)
+    assert error.startswith(f"{path}: there is no vserver; ")
+    assert "vserver.<name>.listen" in error
+
+
+@pytest.mark.parametrize("make,want", [
+    (lambda p: None, "cannot be opened: No such file or directory"),
+    (lambda p: p.mkdir(), "cannot be read: Is a directory"),
+], ids=["missing", "directory"])
+def test_unreadable(tmp_path, make, want):
+    path = tmp_path / "x.conf"
+    make(path)
+    assert one_error(path) == f"{path}: {want}"
+
+
+@pytest.mark.parametrize("line,want", [
+    (b"log.level = in\0fo", "byte 15 of the line is 0x00"),
+    (b"log.level = \x1b[31m", "byte 13 of the line is 0x1b"),
+    (b"log.level", "log.level: there is no '='; write KEY = VALUE"),
+    (b"log.level # = info", "log.level: there is no '='"),
+    (b"#" + b"x" * 4096, "the line has 4097 bytes; at most 4096 are allowed"),
+], ids=["NUL", "escape", "no =", "= in a comment", "long"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b""], ids=["LF", "CRLF", "end of file"])
+def test_bad_line(conf, line, want, newline):
+    c = conf({})
+    c.path.write_bytes(c.path.read_bytes() + b"\n" + line + newline)
+    assert one_error(c.path).startswith(f"{c.path}:{len(c.settings) + 2}: {want}")
+
+
+def test_form(conf):
+    c = conf({})
+    text = c.path.read_text().replace(" = ", "=", 4).replace(" = ", "\t =  ", 4)
+    text = text.replace("enabled", "ENABLED   # with a comment").replace("\n", "\r\n")
+    c.path.write_bytes(b"; a comment\n\n  # another\n" + text.rstrip().encode())
+    result = run(*CHECK, c.path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_longest_line(conf):
+    c = conf({})
+    c.path.write_text(c.path.read_text() + "#" + "x" * 4095 + "\r\n")
+    assert run(*CHECK, c.path).returncode == 0
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_key_of_others_is_a_warning(conf, files, mode):
+    c = conf({})
+    (files / "web.key").chmod(mode)
+    try:
+        result = run(*CHECK, c.path)
+    finally:
+        (files / "web.key").chmod(0o600)
+    assert result.returncode == 0
+    assert len(result.stderr.splitlines()) == 1
+    assert f"warning: {c.path}:{c.line('certkey.web.key')}: certkey.web.key = " in result.stderr
+    assert f"(mode {mode:04o}); chmod 600 it" in result.stderr
+
+
+# ---- printers ----
+
+
+def test_example_is_generated():
+    """config/ktlsgate.conf is what the table says; build/unit/test_config --example makes it."""
+    assert run(UNIT, "--example").stdout == (ROOT / "config/ktlsgate.conf").read_text()
+
+
+def test_example_is_loadable(files, tmp_path):
+    """With its files in place, and with all defaults uncommented."""
+    text = (ROOT / "config/ktlsgate.conf").read_text()
+    for sample, real in (("web.pem", "web.pem"), ("web.key", "web.key"),
+                         ("forge-ca.pem", "forge.pem"), ("forge-ca.key", "forge.key"),
+                         ("client-ca.pem", "ca.pem"), ("server-ca.pem", "ca.pem")):
+        assert f"/etc/ktlsgate/pki/{sample}\n" in text
+        text = text.replace(f"/etc/ktlsgate/pki/{sample}\n", f"{files}/{real}\n")
+    lines = [line[1:] if line.startswith("#") and line[1:2].isalpha() else line
+             for line in text.splitlines()]
+    assert len([line for line in lines if line.startswith("timeout.")]) == 5
+    path = tmp_path / "example.conf"
+    path.write_text("\n".join(lines))
+    result = run(*CHECK, path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_table():
+    head, *rows = [line.split("\t") for line in run(UNIT, "--table").stdout.splitlines()]
+    assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
+    assert all(len(row) == len(head) and all(row) for row in rows)
+    table = {row[0]: dict(zip(head, row)) for row in rows}
+    assert len(table) == len(rows) == 30
+    assert table["timeout.idle"]["default"] == "1h"
+    assert table["timeout.idle"]["range"] == "0..365d"
+    assert table["vserver.<name>.listen"]["default"] == "mandatory"
+    assert table["forge.cache"]["unit"] == "entries"
+    # the example explains every one of them
+    example = (ROOT / "config/ktlsgate.conf").read_text()
+    assert all(f"# {key}: {row['help']}.\n" in example for key, row in table.items())
+
+
+def test_print(conf):
+    c = conf({"timeout.idle": "90"})
+    lines = run(UNIT, "--print", c.path).stdout.splitlines()
+    keys = [line.split(" = ")[0] for line in lines]
+    values = dict(line.split(" = ", 1) for line in lines)
+    assert values["timeout.idle"] == "90s"
+    assert values["timeout.connect"] == "5s"
+    assert values["profile.front.dynamic_client_cert"] == "disabled"
+    assert "dataplane.user" not in values
+    assert "PRIVATE" not in "".join(lines)
+    assert {k: v for k, v in values.items() if k in c.settings and k != "timeout.idle"} == {
+        k: v for k, v in c.settings.items() if k != "timeout.idle"}
+    objects = [key.rpartition(".")[0] for key in keys]
+    assert sorted(set(objects), key=objects.index) == [
+        "dataplane", "bpf", "control", "log", "timeout", "forge", "certkey.web", "certkey.forge",
+        "profile.front", "profile.back", "service.app1", "vserver.app"]
+    assert len(keys) == len(set(keys))
+    one = run(UNIT, "--print", c.path, "vserver.app.certkey")
+    assert one.stdout == "vserver.app.certkey = web\n"
+    assert run(UNIT, "--print", c.path, "vserver.app.nothing").returncode == 1

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that are not data, in the middle of a flow: tickets, KeyUpdate, empty records, HelloRequest."""
+
+import os
+import platform
+import re
+
+import pytest
+
+from harness import backend as backends
+from harness import peer
+
+pytestmark = pytest.mark.datapath
+
+EITHER = pytest.mark.parametrize("by", ["client", "backend"])
+
+
+def kernel_can_rekey():
+    return tuple(map(int, re.match(r"(\d+)\.(\d+)", platform.release()).groups())) >= (6, 14)
+
+
+def exchange(c, n=3):
+    for i in range(n):
+        c.send(b"ping%d" % i)
+        assert c.recv_exactly(5) == b"ping%d" % i
+
+
+def close(c):
+    c.close_notify()
+    assert c.recv() == b"" and c.ended == "close_notify"
+    c.fin()
+
+
+def test_tickets_of_the_backend_are_taken_out(rig):
+    before = rig.gate.stats()["tickets_dropped"]
+    with rig.flow(backends.echo) as (c, _):
+        exchange(c)
+        close(c)
+    assert rig.gate.stats()["tickets_dropped"] == before + 2
+
+
+@EITHER
+@pytest.mark.parametrize("count", [1, 3])
+def test_key_update(rig, engine, by, count):
+    """Goes on under the next keys, or ends at once with the reason where the kernel cannot."""
+    can = engine == "user" or kernel_can_rekey()
+
+    def script(seen, p):
+        if by == "backend":
+            for _ in range(count):
+                p.send(b"before")
+                p.key_update()
+            p.send(b"after!")
+        backends.echo(seen, p)
+
+    before = rig.gate.stats()["key_updates"]
+    with rig.flow(script, reason="done" if can else "rekey_unsupported") as (c, seen):
+        if by == "client":
+            for _ in range(count):
+                c.send(b"before")
+                c.key_update()
+            c.send(b"after!")
+        if can:
+            want = b"before" * count + b"after!"
+            assert c.recv_exactly(len(want)) == want
+            exchange(c)
+            close(c)
+            seen().wait()
+            assert rig.gate.stats()["key_updates"] == before + count
+        else:
+            c.recv_all()
+            assert c.ended == "alert internal_error"
+            assert seen().wait().ended == "alert internal_error"
+
+
+@EITHER
+def test_key_update_requested(rig, engine, by):
+    """update_requested: the gate answers with a KeyUpdate, which OpenSSL as a peer then follows."""
+    if engine == "ktls" and not kernel_can_rekey():
+        pytest.skip("this kernel cannot re-key: see test_key_update")
+
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"before")
+            p.key_update(request=True)
+            p.send(b"after!")
+        backends.echo(seen, p)
+
+    with rig.flow(script) as (c, _):
+        if by == "client":
+            c.send(b"before")
+            c.key_update(request=True)
+            c.send(b"after!")
+        assert c.recv_exactly(12) == b"beforeafter!"
+        exchange(c)
+        close(c)
+
+
+@EITHER
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_empty_records(rig, version, by):
+    """An empty record is neither data nor an end."""
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"before")
+            for _ in range(5):
+                p.send_record(peer.DATA, b"")
+            p.send(b"after!")
+        backends.echo(seen, p)
+
+    with rig.flow(script, front=version, back=version) as (c, _):
+        if by == "client":
+            c.send(b"before")
+            for _ in range(5):
+                c.send_record(peer.DATA, b"")
+            c.send(b"after!")
+        assert c.recv_exactly(12) == b"beforeafter!"
+        exchange(c)
+        close(c)
+
+
+def test_hello_request_is_refused(rig):
+    """TLS 1.2: no_renegotiation, a warning, and the flow goes on."""
+    before = rig.gate.stats()["renegotiations_refused"]
+
+    def script(seen, p):
+        p.send_record(peer.HANDSHAKE, b"\0\0\0\0")
+        backends.echo(seen, p)
+
+    with rig.flow(script, back="1.2") as (c, seen):
+        exchange(c)
+        close(c)
+        seen().wait()
+    assert rig.gate.stats()["renegotiations_refused"] == before + 1
+
+
+@EITHER
+def test_illegal_record(rig, by):
+    """A handshake message that may not come here: unexpected_message to its sender."""
+    def script(_seen, p):
+        if by == "backend":
+            p.send_record(peer.HANDSHAKE, bytes([1, 0, 0, 4]) + os.urandom(4))
+        p.recv_all()
+
+    with rig.flow(script, reason=f"{by}_illegal") as (c, seen):
+        if by == "client":
+            c.send_record(peer.HANDSHAKE, bytes([1, 0, 0, 4]) + os.urandom(4))
+        c.recv_all()
+        ends = c.ended, seen().wait().ended
+        expected = "alert unexpected_message", "alert internal_error"
+        assert ends == (expected if by == "client" else expected[::-1])
+
+
+@EITHER
+def test_small_and_large_records(rig, by):
+    """Every size class of a record, padded by nobody, in one stream."""
+    sizes = [1, 2, 15, 16, 17, 255, 256, 4095, 4096, 4097, 16383, 16384, 1]
+    data = [os.urandom(n) for n in sizes]
+
+    def script(seen, p):
+        if by == "backend":
+            for d in data:
+                p.send_record(peer.DATA, d)
+        backends.echo(seen, p)
+
+    with rig.flow(script) as (c, _):
+        if by == "client":
+            for d in data:
+                c.send_record(peer.DATA, d)
+        want = b"".join(data)
+        assert c.recv_exactly(len(want)) == want
+        close(c)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ktlsgate-probe: its lines, and what it says against what the kernel itself shows.
+
+Run natively and in the guests; there more is known about what the kernel must answer.
+"""
+import os
+import re
+import subprocess
+
+import pytest
+
+BUILD = os.environ.get("KTLSGATE_BUILD", os.path.join(os.path.dirname(os.path.dirname(__file__)), "build"))
+PROGRAM = os.path.join(BUILD, "ktlsgate-probe")
+CIPHERS = ("aes_128_gcm", "aes_256_gcm", "chacha20_poly1305")
+KEYS = [f"tls{v}_{d}_{c}" for v in (12, 13) for c in CIPHERS for d in ("tx", "rx")]
+FEATURES = [
+    "tls_ulp",
+    *KEYS,
+    "tls_rekey",
+    "tls_rx_expect_no_pad",
+    "tls_tx_max_payload_len",
+    "splice_refill_safe",
+    "control_records",
+    "io_uring",
+    "io_uring_defer_taskrun",
+    "io_uring_ops",
+    "pipe_max_size",
+    "pipe_user_pages_soft",
+    "pipe_user_pages_hard",
+    "sk_lookup",
+    "sk_reuseport",
+    "cgroup_skb",
+    "sock_ops",
+    "btf",
+    "cgroup2",
+    "bpffs",
+]
+NEEDS_TLS = FEATURES[1 : FEATURES.index("io_uring")]
+GUEST = os.environ.get("KTLSGATE_GUEST", "")
+
+
+def run(*args):
+    return subprocess.run([PROGRAM, *args], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Feature: (yes or no, the rest of the line)."""
+    result = run()
+    assert result.returncode == 0 and result.stderr == ""
+    lines = [re.fullmatch(r"([a-z0-9_]+)=(yes|no)(?: (\S.*))?", line) for line in result.stdout.splitlines()]
+    assert all(lines), result.stdout
+    return {line[1]: (line[2], line[3]) for line in lines}
+
+
+def test_every_feature_once_and_each_no_has_its_reason(answers):
+    assert list(answers) == FEATURES
+    assert [name for name, (answer, why) in answers.items() if answer == "no" and not why] == []
+
+
+def test_ulp_matches_the_kernel(answers):
+    # The file belongs to module tls; asked after the probe, which may have loaded it.
+    assert (answers["tls_ulp"][0] == "yes") == os.path.exists("/proc/net/tls_stat")
+
+
+def test_nothing_of_kernel_tls_without_the_ulp(answers):
+    if answers["tls_ulp"][0] == "yes":
+        pytest.skip("this kernel has the ULP")
+    assert {name: answers[name][0] for name in NEEDS_TLS} == dict.fromkeys(NEEDS_TLS, "no")
+
+
+def test_the_kernel_counted_the_tls_sockets():
+    """What the probe says it tried was tried: each accepted TLS_TX or TLS_RX is counted."""
+    if not os.path.exists("/proc/net/tls_stat"):
+        pytest.skip("this kernel has no kTLS")
+    before, result, after = tls_stat(), run(), tls_stat()
+    for direction in ("tx", "rx"):
+        accepted = len(re.findall(rf"^tls1[23]_{direction}_\w+=yes", result.stdout, re.M))
+        counter = f"Tls{direction.title()}Sw"
+        assert accepted > 0
+        assert after[counter] - before[counter] >= accepted
+    assert after["TlsDecryptError"] == before["TlsDecryptError"]
+
+
+def tls_stat():
+    with open("/proc/net/tls_stat") as file:
+        return {name: int(value) for name, value in (line.split() for line in file)}
+
+
+def test_values_are_the_kernels(answers):
+    for name, path in (
+        ("pipe_max_size", "/proc/sys/fs/pipe-max-size"),
+        ("pipe_user_pages_soft", "/proc/sys/fs/pipe-user-pages-soft"),
+    ):
+        with open(path) as file:
+            assert answers[name] == ("yes", file.read().strip())
+    with open("/proc/self/mounts") as file:
+        mounts = [line.split()[1:3] for line in file]
+    if answers["cgroup2"][0] == "yes":
+        assert [answers["cgroup2"][1], "cgroup2"] in mounts
+    else:
+        assert "cgroup2" not in [kind for _, kind in mounts]
+
+
+@pytest.mark.skipif(not GUEST, reason="only of the guests' kernels is it known what they must answer")
+def test_a_stock_kernel_answers_as_known(answers):
+    version = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", GUEST).groups())
+    assert os.uname().release == GUEST
+    assert {name: answers[name][0] for name in KEYS} == dict.fromkeys(KEYS, "yes")
+    for name, since in (("tls_rekey", (6, 14)), ("tls_tx_max_payload_len", (7, 0))):
+        assert answers[name][0] == ("yes" if version >= since else "no"), answers[name]
+    # Stable releases of 6.1 and 6.12 have got the fix meanwhile; 6.18.15 is older than it.
+    if version >= (7, 2):
+        assert answers["splice_refill_safe"][0] == "yes"
+    if GUEST.startswith("6.18.15"):
+        assert answers["splice_refill_safe"] == ("no", "16379 of 16384 bytes arrived: refill only an empty pipe")
+    for name in FEATURES[FEATURES.index("control_records") :]:
+        assert answers[name][0] == "yes", (name, answers[name])
+
+
+def test_options():
+    assert run("--help").stdout.startswith("usage: ktlsgate-probe")
+    assert re.fullmatch(r"ktlsgate-probe \d+\.\d+\.\d+\n", run("-V").stdout)
+    for bad in (["--no-such-option"], ["stray"]):
+        result = run(*bad)
+        assert result.returncode == 2 and result.stdout == ""

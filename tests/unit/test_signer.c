@@ -1,0 +1,883 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The signer as its workers see it: a real process, real handshakes, real
+ * sockets. Also what the sandbox takes away, and the set of digests.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include "replay.h"
+#include "sandbox.h"
+#include "signer.h"
+#include "unit.h"
+#include "unit_tls.h"
+
+#define WORKERS	   2
+#define TIMEOUT_MS 20000
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+static struct party client_ca, other_ca, web, web2, forge, narrow, client;
+static EVP_PKEY *new_key;
+static unsigned issued, refused; /* requests answered or to be answered so */
+static char dir[] = "/tmp/test_signer.XXXXXX";
+
+/* ---- the world ---- */
+
+static const char *in_dir(const char *name)
+{
+	static char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return path;
+}
+
+static void write_party(const char *name, const struct party *p)
+{
+	char file[64];
+	FILE *f;
+
+	snprintf(file, sizeof(file), "%s.pem", name);
+	f = fopen(in_dir(file), "w");
+	MUST(f && PEM_write_X509(f, p->cert));
+	fclose(f);
+	snprintf(file, sizeof(file), "%s.key", name);
+	f = fopen(in_dir(file), "w");
+	MUST(f && PEM_write_PrivateKey(f, p->key, NULL, NULL, 0, NULL, NULL));
+	fclose(f);
+	MUST(chmod(in_dir(file), 0600) == 0);
+}
+
+static void add_extension(struct party *p, const struct party *issuer, int nid, const char *value)
+{
+	unit_extension(p->cert, issuer->cert, nid, value);
+	unit_sign(p->cert, issuer->key);
+}
+
+static void make_world(void)
+{
+	MUST(mkdtemp(dir));
+	client_ca = unit_party("P-256", "client CA", NULL, -60, 3600);
+	other_ca = unit_party("P-256", "other CA", NULL, -60, 3600);
+	web = unit_party("P-256", "web", &other_ca, -60, 3600);
+	web2 = unit_party("RSA", "web", &other_ca, -60, 3600);
+	forge = unit_party("RSA", "forging CA", NULL, -60, 3600);
+	narrow = unit_party("ED25519", "narrow CA", NULL, -60, 3600);
+	add_extension(&narrow, &narrow, NID_name_constraints,
+		      "critical,permitted;email:good.example");
+	client = unit_party("P-256", "Alice", &client_ca, -60, 3600);
+	new_key = unit_key("P-256");
+	write_party("client_ca", &client_ca);
+	write_party("other_ca", &other_ca);
+	write_party("web", &web);
+	write_party("web2", &web2);
+	write_party("forge", &forge);
+	write_party("narrow", &narrow);
+}
+
+static void remove_world(void)
+{
+	static const char *const names[] = {"client_ca", "other_ca", "web",
+					    "web2",	 "forge",    "narrow"};
+	struct party *parties[] = {&client_ca, &other_ca, &web, &web2, &forge, &narrow, &client};
+	char file[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		snprintf(file, sizeof(file), "%s.pem", names[i]);
+		unlink(in_dir(file));
+		snprintf(file, sizeof(file), "%s.key", names[i]);
+		unlink(in_dir(file));
+	}
+	unlink(in_dir("conf"));
+	unlink(in_dir("log"));
+	rmdir(dir);
+	for (size_t i = 0; i < ARRAY_SIZE(parties); i++)
+		unit_party_free(parties[i]);
+	EVP_PKEY_free(new_key);
+}
+
+static const char vservers[] =
+	/* name, certkey, front, back */
+	"V(app,web,front,back)V(second,web2,front,back)V(plain,web,off,dull)"
+	"V(others,web,other,back)V(narrow,web,front,tight)V(noforge,web,front,dull)";
+
+static void write_config(const char *more)
+{
+	FILE *f = fopen(in_dir("conf"), "w");
+	char name[32], certkey[32], front[32], back[32];
+	unsigned port = 8000;
+
+	MUST(f);
+	for (const char *const *n = (const char *const[]){"web", "web2", "forge", "narrow", NULL};
+	     *n; n++)
+		fprintf(f, "certkey.%s.cert = %s/%s.pem\ncertkey.%s.key = %s/%s.key\n", *n, dir, *n,
+			*n, dir, *n);
+	fprintf(f,
+		"profile.front.client_auth = mandatory\nprofile.front.client_ca = "
+		"%s/client_ca.pem\n"
+		"profile.other.client_auth = optional\nprofile.other.client_ca = %s/other_ca.pem\n"
+		"profile.off.client_auth = off\n",
+		dir, dir);
+	for (const char *const *n = (const char *const[]){"back", "tight", "dull", NULL}; *n; n++)
+		fprintf(f,
+			"profile.%s.server_ca = %s/other_ca.pem\nservice.%s.profile = %s\n"
+			"service.%s.address = 127.0.0.1:1\nservice.%s.server_name = b.example\n",
+			*n, dir, *n, *n, *n, *n);
+	fprintf(f,
+		"profile.back.dynamic_client_cert = on\nprofile.back.forging_certkey = forge\n"
+		"profile.tight.dynamic_client_cert = on\nprofile.tight.forging_certkey = narrow\n");
+	for (const char *p = vservers; p; p = strchr(p + 1, 'V')) {
+		MUST(sscanf(p, "V(%30[^,],%30[^,],%30[^,],%30[^)])", name, certkey, front, back) ==
+		     4);
+		fprintf(f,
+			"vserver.%s.listen = 127.0.0.1:%u\nvserver.%s.certkey = %s\n"
+			"vserver.%s.profile = %s\nvserver.%s.service = %s\n",
+			name, port++, name, certkey, name, front, name, back);
+	}
+	fprintf(f, "forge.lifespan = 10m\nbpf.dir = off\nlog.level = debug\n%s\n", more);
+	fclose(f);
+}
+
+static unsigned vserver(const struct config *cfg, const char *name)
+{
+	for (unsigned i = 0; i < cfg->n_vservers; i++)
+		if (strcmp(cfg->vservers[i]->name, name) == 0)
+			return i;
+	MUST(!"no such vserver");
+	return 0;
+}
+
+/* ---- the signer ---- */
+
+struct process {
+	struct config *cfg;
+	pid_t pid;
+	int worker[WORKERS];
+	int ready, stop;
+};
+
+static struct process start(const char *more)
+{
+	struct process p = {0};
+	int pairs[WORKERS][2], fds[WORKERS], ready[2], stop[2], status;
+
+	write_config(more);
+	MUST(config_load(in_dir("conf"), stderr, &p.cfg) == 0);
+	MUST(pipe(ready) == 0 && pipe(stop) == 0);
+	for (int i = 0; i < WORKERS; i++) {
+		MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pairs[i]) == 0);
+		p.worker[i] = pairs[i][0];
+		fds[i] = pairs[i][1];
+	}
+	p.ready = ready[0];
+	p.stop = stop[1];
+	fflush(stdout);
+	p.pid = fork();
+	MUST(p.pid >= 0);
+	if (p.pid == 0) {
+		MUST(dup2(open(in_dir("log"), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2) == 2);
+		status = signer_run(p.cfg, fds, WORKERS, ready[1], stop[0]);
+		config_free(p.cfg);
+		/* With a leak checker, let it look; the parent's own things are reachable. */
+		SANITIZED ? exit(status) : _exit(status);
+	}
+	for (int i = 0; i < WORKERS; i++)
+		close(fds[i]);
+	close(ready[1]);
+	close(stop[0]);
+	return p;
+}
+
+static bool is_ready(const struct process *p)
+{
+	char byte = 'x';
+
+	return read(p->ready, &byte, 1) == 1 && byte == 0;
+}
+
+/* Returns the wait status. */
+static int stop(struct process *p)
+{
+	int status;
+
+	close(p->stop);
+	MUST(waitpid(p->pid, &status, 0) == p->pid);
+	for (int i = 0; i < WORKERS; i++)
+		if (p->worker[i] >= 0)
+			close(p->worker[i]);
+	close(p->ready);
+	config_free(p->cfg);
+	return status;
+}
+
+/* The answer to whatever was asked; NULL if it is malformed. */
+static const struct signer_response *receive(const struct process *p, unsigned worker)
+{
+	static _Alignas(struct signer_response) uint8_t buf[SIGNER_MESSAGE_MAX];
+	struct pollfd pfd = {.fd = p->worker[worker], .events = POLLIN};
+	const struct signer_response *r;
+	ssize_t n;
+
+	/* A signer that died or hangs: thousands of further failures would say no more. */
+	MUST(poll(&pfd, 1, TIMEOUT_MS) == 1);
+	n = recv(p->worker[worker], buf, sizeof(buf), 0);
+	MUST(n > 0);
+	r = signer_parse_response(buf, (size_t)n);
+	issued += r && r->status == SIGNER_OK;
+	refused += r && r->status != SIGNER_OK;
+	return r;
+}
+
+static const struct signer_response *ask_bytes(const struct process *p, unsigned worker,
+					       const uint8_t *request, size_t len)
+{
+	MUST(send(p->worker[worker], request, len, MSG_NOSIGNAL) == (ssize_t)len);
+	return receive(p, worker);
+}
+
+static const struct signer_response *ask(const struct process *p, unsigned worker, unsigned vs,
+					 EVP_PKEY *key, const struct transcript_copy *t)
+{
+	static uint8_t buf[SIGNER_MESSAGE_MAX];
+	static uint64_t id = 1ull << 40;
+	const struct signer_response *r;
+	ssize_t len = signer_build_request(++id, vs, key, t->bytes, t->len, buf);
+
+	MUST(len > 0);
+	r = ask_bytes(p, worker, buf, (size_t)len);
+	CHECK(r && r->id == id);
+	return r;
+}
+
+#define CHECK_REFUSED(r, want_status, want_detail)                                                 \
+	do {                                                                                       \
+		const struct signer_response *r_ = (r);                                            \
+		CHECK(r_);                                                                         \
+		CHECK_INT(r_ ? (int)r_->status : -1, want_status);                                 \
+		CHECK_INT(r_ ? (int)r_->detail : -1, want_detail);                                 \
+	} while (0)
+
+static void handshake(const struct party *who, int version, bool retry, struct transcript_copy *t)
+{
+	struct handshake_case c = {
+		.server = &web, .client = who, .version = version, .retry = retry};
+
+	unit_handshake(&c, t);
+}
+
+static void alice(struct transcript_copy *t)
+{
+	handshake(&client, TLS1_3_VERSION, false, t);
+}
+
+/* ---- what is issued ---- */
+
+static void check_issued(const struct signer_response *r, X509 *original, EVP_PKEY *key,
+			 const struct party *ca)
+{
+	X509_STORE *store = X509_STORE_new();
+	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+	const uint8_t *p;
+	X509 *cert;
+
+	CHECK(r && r->status == SIGNER_OK);
+	if (r && r->status == SIGNER_OK) {
+		p = r->data;
+		cert = d2i_X509(NULL, &p, r->cert_len);
+		CHECK(cert && p == r->data + r->cert_len);
+		X509_STORE_add_cert(store, ca->cert);
+		X509_STORE_CTX_init(ctx, store, cert, NULL);
+		X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT);
+		X509_VERIFY_PARAM_set_flags(X509_STORE_CTX_get0_param(ctx),
+					    X509_V_FLAG_X509_STRICT);
+		CHECK_INT(X509_verify_cert(ctx), 1);
+		CHECK(X509_NAME_cmp(X509_get_subject_name(cert), X509_get_subject_name(original)) ==
+		      0);
+		CHECK(EVP_PKEY_eq(X509_get0_pubkey(cert), key) == 1);
+		CHECK(X509_cmp_time(X509_get0_notAfter(cert), &(time_t){time(NULL) + 601}) < 0);
+		X509_free(cert);
+	}
+	X509_STORE_CTX_free(ctx);
+	X509_STORE_free(store);
+}
+
+static void test_issue(struct process *p)
+{
+	static const char *const kinds[] = {"RSA",   "RSA-PSS", "P-256", "P-384",
+					    "P-521", "ED25519", "ED448"};
+	static struct transcript_copy t;
+	EVP_PKEY *rsa = unit_key("RSA");
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct party who = unit_party(kinds[i], "Alice", &client_ca, -60, 3600);
+
+		for (int variant = 0; variant < 3; variant++) {
+			handshake(&who, variant ? TLS1_3_VERSION : TLS1_2_VERSION, variant == 2,
+				  &t);
+			check_issued(ask(p, i % WORKERS, vserver(p->cfg, "app"), new_key, &t),
+				     who.cert, new_key, &forge);
+		}
+		unit_party_free(&who);
+	}
+	alice(&t);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), rsa, &t), client.cert, rsa, &forge);
+	EVP_PKEY_free(rsa);
+}
+
+static void test_replay(struct process *p)
+{
+	static struct transcript_copy t;
+
+	alice(&t);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
+	CHECK_REFUSED(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
+	/* The last bytes are the signature: another one names the same handshake. */
+	t.bytes[t.len - 1] ^= 1;
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
+	alice(&t);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+}
+
+static void test_vserver(struct process *p)
+{
+	static struct transcript_copy t;
+
+	alice(&t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "second"), new_key, &t), SIGNER_NO_PROOF,
+		      TRANSCRIPT_NOT_OUR_SERVER);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "plain"), new_key, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "noforge"), new_key, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, p->cfg->n_vservers, new_key, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, UINT32_MAX, new_key, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "others"), new_key, &t), SIGNER_CHAIN,
+		      X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
+	/* No refusal has used it up. */
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+}
+
+static void test_proof(struct process *p)
+{
+	static struct transcript_copy t;
+	struct handshake_case nobody = {.server = &web, .version = TLS1_3_VERSION};
+
+	alice(&t);
+	t.bytes[20] ^= 1;
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+		      TRANSCRIPT_BAD_SIGNATURE);
+	t.bytes[20] ^= 1;
+	t.len--;
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+		      TRANSCRIPT_MALFORMED);
+	t.len = 0;
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+		      TRANSCRIPT_MALFORMED);
+	unit_handshake(&nobody, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+		      TRANSCRIPT_NO_CERTIFICATE);
+}
+
+/* The handshakes succeed here: the "worker" accepts any chain. */
+static void test_chain(struct process *p)
+{
+	static struct transcript_copy t;
+	struct party expired = unit_party("P-256", "Alice", &client_ca, -3600, -60);
+	struct party early = unit_party("P-256", "Alice", &client_ca, 1800, 3600);
+	struct party alien = unit_party("P-256", "Alice", &other_ca, -60, 3600);
+	struct party bad_mail = unit_party("P-256", "Alice", &client_ca, -60, 3600);
+
+	handshake(&expired, TLS1_3_VERSION, false, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+		      X509_V_ERR_CERT_HAS_EXPIRED);
+	handshake(&early, TLS1_2_VERSION, false, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+		      X509_V_ERR_CERT_NOT_YET_VALID);
+	handshake(&alien, TLS1_3_VERSION, false, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+		      X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
+	check_issued(ask(p, 0, vserver(p->cfg, "others"), new_key, &t), alien.cert, new_key,
+		     &forge);
+
+	add_extension(&bad_mail, &client_ca, NID_subject_alt_name, "email:alice@bad.example");
+	handshake(&bad_mail, TLS1_3_VERSION, false, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "narrow"), new_key, &t), SIGNER_RULE,
+		      FORGE_CA_CONSTRAINT);
+	unit_party_free(&expired);
+	unit_party_free(&early);
+	unit_party_free(&alien);
+	unit_party_free(&bad_mail);
+}
+
+/* ---- what is malformed ---- */
+
+static const struct signer_response *ask_der(struct process *p, const uint8_t *key, size_t key_len,
+					     const struct transcript_copy *t)
+{
+	static uint8_t buf[SIGNER_MESSAGE_MAX];
+	struct signer_request head = {.id = 7,
+				      .vserver = vserver(p->cfg, "app"),
+				      .key_len = (uint32_t)key_len,
+				      .transcript_len = (uint32_t)t->len};
+	size_t at = offsetof(struct signer_request, data);
+
+	memcpy(buf, &head, at);
+	memcpy(buf + at, key, key_len);
+	memcpy(buf + at + key_len, t->bytes, t->len);
+	return ask_bytes(p, 0, buf, at + key_len + t->len);
+}
+
+static void test_new_key(struct process *p)
+{
+	static struct transcript_copy t;
+	EVP_PKEY *unfit[] = {unit_key("P-384"), unit_key("ED25519"), unit_key("RSA-PSS"), NULL};
+	uint8_t der[512], *out = der;
+	int len = i2d_PUBKEY(new_key, &out);
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	EVP_PKEY *explicit_params = NULL;
+
+	alice(&t);
+	EVP_PKEY_keygen_init(ctx);
+	EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 1024);
+	EVP_PKEY_generate(ctx, &unfit[3]);
+	EVP_PKEY_CTX_free(ctx);
+	for (size_t i = 0; i < ARRAY_SIZE(unfit); i++) {
+		CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), unfit[i], &t), SIGNER_BAD_REQUEST,
+			      0);
+		EVP_PKEY_free(unfit[i]);
+	}
+	/* P-256 spelled out: an explicit curve is not a name. */
+	ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+	MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_group_name(ctx, "P-256") == 1 &&
+	     EVP_PKEY_CTX_set_ec_param_enc(ctx, OPENSSL_EC_EXPLICIT_CURVE) == 1 &&
+	     EVP_PKEY_generate(ctx, &explicit_params) == 1);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), explicit_params, &t), SIGNER_BAD_REQUEST,
+		      0);
+	EVP_PKEY_free(explicit_params);
+	EVP_PKEY_CTX_free(ctx);
+
+	der[len] = 0;
+	CHECK_REFUSED(ask_der(p, der, (size_t)len + 1, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask_der(p, der, (size_t)len - 1, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask_der(p, der, 0, &t), SIGNER_BAD_REQUEST, 0);
+	der[len - 1] ^= 1; /* not on the curve any more */
+	CHECK_REFUSED(ask_der(p, der, (size_t)len, &t), SIGNER_BAD_REQUEST, 0);
+	der[len - 1] ^= 1;
+	check_issued(ask_der(p, der, (size_t)len, &t), client.cert, new_key, &forge);
+}
+
+static void test_garbage(struct process *p)
+{
+	static struct transcript_copy t;
+	static uint8_t buf[SIGNER_MESSAGE_MAX + 1024];
+	ssize_t len;
+
+	for (size_t n = 0; n < 400; n++) {
+		RAND_bytes(buf, (int)n);
+		CHECK_REFUSED(ask_bytes(p, n % WORKERS, buf, n), SIGNER_BAD_REQUEST, 0);
+	}
+	memset(buf, 0, sizeof(buf));
+	for (size_t n = 400; n <= sizeof(buf); n += 997)
+		CHECK_REFUSED(ask_bytes(p, 0, buf, n), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask_bytes(p, 0, buf, sizeof(buf)), SIGNER_BAD_REQUEST, 0);
+
+	alice(&t);
+	len = signer_build_request(9, vserver(p->cfg, "app"), new_key, t.bytes, t.len, buf);
+	MUST(len > 0);
+	for (size_t n = 0; n < (size_t)len; n += n < 200 ? 1 : 31)
+		CHECK_REFUSED(ask_bytes(p, 0, buf, n), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len + 1), SIGNER_BAD_REQUEST, 0);
+	/* Lengths that only add up modulo 2^32. */
+	((struct signer_request *)buf)->key_len -= 1000;
+	((struct signer_request *)buf)->transcript_len += 1000;
+	((struct signer_request *)buf)->key_len -= (uint32_t)t.len;
+	((struct signer_request *)buf)->transcript_len += (uint32_t)t.len;
+	CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len), SIGNER_BAD_REQUEST, 0);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+}
+
+/* ---- workers that misbehave ---- */
+
+static void test_worker_does_not_read(struct process *p)
+{
+	static struct transcript_copy t;
+	const struct signer_response *r;
+	unsigned answers = 0;
+	uint8_t byte = 0;
+
+	for (int i = 0; i < 3000; i++)
+		MUST(send(p->worker[0], &byte, 1, MSG_NOSIGNAL) == 1);
+	refused += 3000;
+	alice(&t);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	/* Everything sent was taken before worker 1 was answered or soon after; some answers fit.
+	 */
+	usleep(300000);
+	while (recv(p->worker[0], &(char[64]){0}, 64, MSG_DONTWAIT) > 0)
+		answers++;
+	CHECK(answers > 10 && answers < 3000);
+	alice(&t);
+	r = ask(p, 0, vserver(p->cfg, "app"), new_key, &t);
+	check_issued(r, client.cert, new_key, &forge);
+}
+
+static unsigned long cpu_ticks(pid_t pid)
+{
+	char path[64], text[1024];
+	unsigned long user = 0, sys = 0;
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	MUST(f);
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	MUST(sscanf(strrchr(text, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+		    &user, &sys) == 2);
+	return user + sys;
+}
+
+static void test_worker_dies(struct process *p)
+{
+	static struct transcript_copy t;
+	unsigned long before;
+
+	close(p->worker[0]);
+	p->worker[0] = -1;
+	alice(&t);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	before = cpu_ticks(p->pid);
+	usleep(500000);
+	CHECK(cpu_ticks(p->pid) - before < 10); /* does not spin on the dead socket */
+}
+
+/* ---- what the process has given up ---- */
+
+static bool status_has(pid_t pid, const char *line)
+{
+	char path[64], text[8192];
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	f = fopen(path, "r");
+	MUST(f);
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	return strstr(text, line);
+}
+
+static bool can_lift_memlock(void)
+{
+	struct rlimit old, all = {RLIM_INFINITY, RLIM_INFINITY};
+	bool can;
+
+	getrlimit(RLIMIT_MEMLOCK, &old);
+	can = setrlimit(RLIMIT_MEMLOCK, &all) == 0;
+	setrlimit(RLIMIT_MEMLOCK, &old);
+	return can;
+}
+
+static void test_process(struct process *p)
+{
+	struct stat st;
+	char path[64];
+
+	CHECK(status_has(p->pid, "NoNewPrivs:\t1\n"));
+	CHECK(status_has(p->pid, "CapEff:\t0000000000000000\n"));
+	CHECK(status_has(p->pid, "CapPrm:\t0000000000000000\n"));
+	CHECK(status_has(p->pid, "Threads:\t1\n"));
+	if (geteuid() == 0) {
+		CHECK(status_has(p->pid, "CapBnd:\t0000000000000000\n"));
+		CHECK(status_has(p->pid, "Uid:\t65534\t65534\t65534\t65534\n"));
+		CHECK(status_has(p->pid, "Gid:\t65534\t65534\t65534\t65534\n"));
+		CHECK(status_has(p->pid, "Groups:\t65534 \n"));
+	}
+	if (SANITIZED)
+		return;
+	CHECK(status_has(p->pid, "Seccomp:\t2\n"));
+	if (can_lift_memlock())
+		CHECK(!status_has(p->pid, "VmLck:\t       0 kB\n"));
+	else
+		printf("locked memory: not tested, RLIMIT_MEMLOCK cannot be lifted here\n");
+	/* Files of a process that may not be dumped belong to root. */
+	snprintf(path, sizeof(path), "/proc/%d/environ", p->pid);
+	CHECK(stat(path, &st) == 0 && st.st_uid == 0);
+}
+
+static void do_open(void)
+{
+	open("/dev/null", O_RDONLY);
+}
+static void do_socket(void)
+{
+	socket(AF_INET, SOCK_STREAM, 0);
+}
+static void do_connect(void)
+{
+	connect(1, NULL, 0);
+}
+static void do_execve(void)
+{
+	execl("/bin/true", "true", NULL);
+}
+static void do_fork(void)
+{
+	fork();
+}
+static void do_exec_memory(void)
+{
+	mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+static void do_map_file(void)
+{
+	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 0, 0);
+}
+static void do_mprotect(void)
+{
+	static _Alignas(4096) char page[4096];
+
+	mprotect(page, sizeof(page), PROT_READ | PROT_EXEC);
+}
+static void do_kill(void)
+{
+	kill(getppid(), 0);
+}
+static void do_what_it_may(void)
+{
+	void *big = malloc(8 << 20);
+	uint8_t random[16];
+	EVP_PKEY *key = unit_key("P-256");
+
+	if (!big || RAND_bytes(random, sizeof(random)) != 1 || !key || write(-1, "", 1) == 1)
+		_exit(3);
+	free(big);
+}
+
+static int sandboxed(void (*what)(void))
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		if (sandbox_signer() < 0)
+			_exit(4);
+		what();
+		_exit(0);
+	}
+	MUST(waitpid(pid, &status, 0) == pid);
+	return status;
+}
+
+static void test_system_calls(void)
+{
+	static void (*const forbidden[])(void) = {do_open,     do_socket,   do_connect,
+						  do_execve,   do_fork,	    do_exec_memory,
+						  do_map_file, do_mprotect, do_kill};
+
+	if (SANITIZED) {
+		printf("system calls: not tested, a sanitizer needs them\n");
+		return;
+	}
+	CHECK_INT(sandboxed(do_what_it_may), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++) {
+		int status = sandboxed(forbidden[i]);
+
+		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+	}
+}
+
+static void test_drop(void)
+{
+	int status, keep[3], pipes[4], r;
+	pid_t pid;
+
+	MUST(pipe(pipes) == 0 && pipe(pipes + 2) == 0);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		r = sandbox_drop_privileges("no-such-user") == -ENOENT ? 0 : 1;
+		keep[0] = pipes[3];
+		keep[1] = 1;
+		keep[2] = pipes[1];
+		r |= sandbox_keep_only(keep, 3) == 0 ? 0 : 2;
+		r |= fcntl(pipes[0], F_GETFD) < 0 && fcntl(pipes[2], F_GETFD) < 0 ? 0 : 4;
+		r |= fcntl(pipes[1], F_GETFD) >= 0 && fcntl(pipes[3], F_GETFD) >= 0 ? 0 : 8;
+		r |= fcntl(2, F_GETFD) >= 0 ? 0 : 16;
+		_exit(r);
+	}
+	MUST(waitpid(pid, &status, 0) == pid);
+	CHECK_INT(status, 0);
+	for (int i = 0; i < 4; i++)
+		close(pipes[i]);
+}
+
+static unsigned count_in_log(const char *text)
+{
+	char line[4096];
+	unsigned n = 0;
+	FILE *f = fopen(in_dir("log"), "r");
+
+	MUST(f);
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, text) != NULL;
+	fclose(f);
+	return n;
+}
+
+/* One line for each answer, with its reason. */
+static void test_log(void)
+{
+	CHECK_INT(count_in_log(": issued for CN=Alice"), issued);
+	CHECK_INT(count_in_log(": nothing issued: "), refused);
+	CHECK(count_in_log("vserver app, worker 0: nothing issued: the client's chain was refused: "
+			   "certificate has expired") >= 1);
+	CHECK(count_in_log("worker 0 is lost: ") > 1);
+	CHECK_INT(count_in_log("worker 0 closed its socket"), 1);
+}
+
+/* A key that is not the certificate's: no byte on ready_fd, an exit status. */
+static void test_wrong_key(void)
+{
+	struct party wrong = {new_key, forge.cert};
+	struct process p;
+	int status;
+
+	write_party("forge", &wrong);
+	p = start("");
+	CHECK(!is_ready(&p));
+	status = stop(&p);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == EXIT_FAILURE);
+	CHECK_INT(count_in_log("is not the key of the certificate"), 1);
+	write_party("forge", &forge);
+}
+
+/* ---- the worker's side of the protocol ---- */
+
+static void test_messages(void)
+{
+	static uint8_t transcript[TRANSCRIPT_MAX + 1], buf[SIGNER_MESSAGE_MAX];
+	static _Alignas(struct signer_response) uint8_t in[64];
+	struct signer_response *r = (struct signer_response *)in;
+	size_t head = offsetof(struct signer_response, data);
+	char text[128];
+
+	CHECK(signer_build_request(1, 0, new_key, transcript, TRANSCRIPT_MAX, buf) >
+	      TRANSCRIPT_MAX);
+	CHECK_INT(signer_build_request(1, 0, new_key, transcript, TRANSCRIPT_MAX + 1, buf),
+		  -EMSGSIZE);
+
+	*r = (struct signer_response){.id = 1, .status = SIGNER_OK, .cert_len = 10};
+	CHECK(signer_parse_response(in, head + 10) == r);
+	CHECK(!signer_parse_response(in, head + 9) && !signer_parse_response(in, head + 11));
+	CHECK(!signer_parse_response(in, head - 1) && !signer_parse_response(in, 0));
+	r->cert_len = 0;
+	CHECK(!signer_parse_response(in, head)); /* issued, but nothing there */
+	r->status = SIGNER_REPLAY;
+	CHECK(signer_parse_response(in, head) == r);
+	r->cert_len = 10;
+	CHECK(!signer_parse_response(in, head + 10));
+	*r = (struct signer_response){.status = SIGNER_STATUSES};
+	CHECK(!signer_parse_response(in, head));
+
+	*r = (struct signer_response){.status = SIGNER_CHAIN,
+				      .detail = X509_V_ERR_CERT_HAS_EXPIRED};
+	signer_status_text(r, text, sizeof(text));
+	CHECK(strcmp(text, "the client's chain was refused: certificate has expired") == 0);
+	for (uint32_t s = 0; s <= SIGNER_STATUSES; s++) {
+		*r = (struct signer_response){.status = s, .detail = -5};
+		text[0] = 0;
+		signer_status_text(r, text, sizeof(text));
+		CHECK(strlen(text) > 5);
+	}
+}
+
+static void number_digest(unsigned n, uint8_t out[REPLAY_DIGEST_LEN])
+{
+	EVP_Digest(&n, sizeof(n), out, NULL, EVP_sha256(), NULL);
+}
+
+static void test_replay_set(void)
+{
+	struct replay *r = replay_new();
+	uint8_t d[REPLAY_DIGEST_LEN];
+	unsigned wrong = 0, total = 3 * REPLAY_ENTRIES + 7;
+
+	MUST(r);
+	for (unsigned n = 0; n < total; n++) {
+		number_digest(n, d);
+		wrong += replay_seen(r, d);
+		replay_add(r, d);
+		wrong += !replay_seen(r, d);
+	}
+	/* Exactly the last REPLAY_ENTRIES are there. */
+	for (unsigned n = 0; n < total; n++) {
+		number_digest(n, d);
+		wrong += replay_seen(r, d) != (n >= total - REPLAY_ENTRIES);
+	}
+	CHECK_INT(wrong, 0);
+	replay_free(r);
+	/* Digests that share all a hash could look at. */
+	r = replay_new();
+	memset(d, 0, sizeof(d));
+	for (unsigned n = 0; n < 256; n++) {
+		d[31] = (uint8_t)n;
+		wrong += replay_seen(r, d);
+		replay_add(r, d);
+	}
+	CHECK_INT(wrong, 0);
+	replay_free(r);
+	replay_free(NULL);
+}
+
+int main(void)
+{
+	struct process p;
+
+	make_world();
+	test_messages();
+	test_replay_set();
+	test_system_calls();
+	test_drop();
+	test_wrong_key();
+
+	p = start(geteuid() == 0 ? "dataplane.user = nobody" : "");
+	CHECK(is_ready(&p));
+	test_process(&p);
+	test_issue(&p);
+	test_replay(&p);
+	test_vserver(&p);
+	test_proof(&p);
+	test_chain(&p);
+	test_new_key(&p);
+	test_garbage(&p);
+	test_worker_does_not_read(&p);
+	test_worker_dies(&p);
+	CHECK_INT(stop(&p), 0);
+	test_log();
+
+	remove_world();
+	return unit_end();
+}

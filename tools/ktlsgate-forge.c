@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * ktlsgate-forge: verifies a client's chain and prints the certificate that
+ * would be forged from it, offline. Knows no daemon and no configuration file.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <string.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+#include <openssl/x509v3.h>
+#include "forge.h"
+#include "pem.h"
+#include "verify.h"
+
+#define DEFAULT_LIFESPAN 86400
+#define SKEW		 300
+
+enum {
+	EXIT_FORGED = 0,
+	EXIT_REFUSED = 1,
+	EXIT_USAGE = 2,
+	EXIT_INPUT = 3
+};
+
+SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
+SCOPED_DEFINE(identity, struct identity, identity_free)
+#define scoped_store	__attribute__((cleanup(scoped_store_free_))) X509_STORE
+#define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
+
+struct options {
+	const char *client_ca, *ca, *key, *key_out, *chain;
+	time_t now;
+	long lifespan;
+	bool explain, with_chain;
+};
+
+static const char help[] =
+	"Usage: ktlsgate-forge --client-ca FILE --ca FILE --key FILE [OPTION]... CHAIN.pem\n"
+	"Verify a client certificate chain (leaf first, then intermediates) and print the\n"
+	"certificate that ktlsgate would forge from it.\n"
+	"\n"
+	"      --client-ca FILE  trust anchors for the client's chain, PEM\n"
+	"      --ca FILE         forging CA, PEM; CAs above it may follow\n"
+	"      --key FILE        private key of the forging CA, PEM\n"
+	"      --time T          pretend it is T seconds since the epoch\n"
+	"      --lifespan N      seconds the forged certificate lives at most (default 86400)\n"
+	"      --explain         first show original and forged fields with the rule for each\n"
+	"      --chain           also print the forging CA's certificates\n"
+	"      --key-out FILE    write the new private key to FILE, which must not exist\n"
+	"  -h, --help            show this help\n"
+	"  -V, --version         show the version\n"
+	"\n"
+	"The forged certificate is for a P-256 key made for it and thrown away, unless\n"
+	"--key-out is given; the key is never printed.\n"
+	"Exit status: 0 forged, 1 the chain was refused (and why), 2 usage, 3 a file cannot\n"
+	"be used.\n";
+
+enum {
+	OPT_CLIENT_CA = 256,
+	OPT_CA,
+	OPT_KEY,
+	OPT_TIME,
+	OPT_LIFESPAN,
+	OPT_KEY_OUT
+};
+
+/* A whole non-negative decimal number, or -EINVAL. */
+static int parse_seconds(const char *option, const char *text, long *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtol(text, &end, 10);
+	if (!errno && *text >= '0' && *text <= '9' && !*end)
+		return 0;
+	fprintf(stderr, "ktlsgate-forge: --%s %s: not a number of seconds\n", option, text);
+	return -EINVAL;
+}
+
+static int parse_option(int c, struct options *o)
+{
+	long seconds;
+
+	switch (c) {
+	case OPT_CLIENT_CA:
+		o->client_ca = optarg;
+		return 0;
+	case OPT_CA:
+		o->ca = optarg;
+		return 0;
+	case OPT_KEY:
+		o->key = optarg;
+		return 0;
+	case OPT_KEY_OUT:
+		o->key_out = optarg;
+		return 0;
+	case OPT_TIME:
+		if (parse_seconds("time", optarg, &seconds))
+			return -EINVAL;
+		o->now = seconds;
+		return 0;
+	case OPT_LIFESPAN:
+		return parse_seconds("lifespan", optarg, &o->lifespan);
+	default:
+		return -EINVAL; /* getopt_long() has said why, or did what it names */
+	}
+}
+
+static _Noreturn void print_and_exit(const char *text)
+{
+	exit(fputs(text, stdout) < 0 || fflush(stdout) ? EXIT_INPUT : EXIT_FORGED);
+}
+
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	const struct option longs[] = {
+		{"client-ca", required_argument, NULL, OPT_CLIENT_CA},
+		{"ca", required_argument, NULL, OPT_CA},
+		{"key", required_argument, NULL, OPT_KEY},
+		{"time", required_argument, NULL, OPT_TIME},
+		{"lifespan", required_argument, NULL, OPT_LIFESPAN},
+		{"key-out", required_argument, NULL, OPT_KEY_OUT},
+		{"explain", no_argument, NULL, 'e'},
+		{"chain", no_argument, NULL, 'c'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "hV", longs, NULL)) != -1) {
+		if (c == 'h')
+			print_and_exit(help);
+		if (c == 'V')
+			print_and_exit("ktlsgate-forge " KTLSGATE_VERSION "\n");
+		if (c == 'e')
+			o->explain = true;
+		else if (c == 'c')
+			o->with_chain = true;
+		else if (parse_option(c, o))
+			return -EINVAL;
+	}
+	if (!o->client_ca || !o->ca || !o->key) {
+		fprintf(stderr, "ktlsgate-forge: --client-ca, --ca and --key are needed\n");
+		return -EINVAL;
+	}
+	if (optind != argc - 1) {
+		fprintf(stderr, "ktlsgate-forge: exactly one CHAIN.pem is needed\n");
+		return -EINVAL;
+	}
+	o->chain = argv[optind];
+	return 0;
+}
+
+static int unusable(const char *path, const char *why)
+{
+	fprintf(stderr, "ktlsgate-forge: %s: %s\n", path, why);
+	return -EINVAL;
+}
+
+static int load_certs(const char *path, STACK_OF(X509) * *out)
+{
+	char why[256];
+
+	return pem_load_certs(path, out, why, sizeof(why)) ? unusable(path, why) : 0;
+}
+
+static int load_key(const char *path, EVP_PKEY **out)
+{
+	char why[256];
+	mode_t mode;
+
+	return pem_load_key(path, out, &mode, why, sizeof(why)) ? unusable(path, why) : 0;
+}
+
+/* The forging CA from its file: certs[0] the CA, the rest the CAs above it in order. */
+static int check_ca(const struct options *o, STACK_OF(X509) * certs, EVP_PKEY *key)
+{
+	const char *unfit = forge_ca_unfit(sk_X509_value(certs, 0));
+	char why[128];
+
+	if (unfit)
+		return unusable(o->ca, unfit);
+	for (int i = 1; i < sk_X509_num(certs); i++) {
+		if (X509_check_issued(sk_X509_value(certs, i), sk_X509_value(certs, i - 1)) ==
+		    X509_V_OK)
+			continue;
+		snprintf(why, sizeof(why), "certificate %d did not issue the one before it", i + 1);
+		return unusable(o->ca, why);
+	}
+	if (X509_check_private_key(sk_X509_value(certs, 0), key) != 1)
+		return unusable(o->key, "is not the key of the forging CA's certificate");
+	return 0;
+}
+
+static int refused(const char *why, int depth, const X509 *cert)
+{
+	char subject[256] = "(none)";
+
+	if (cert)
+		identity_subject(X509_get_subject_name(cert), subject, sizeof(subject));
+	fprintf(stderr, "refused: %s (depth %d, subject %s)\n", why, depth, subject);
+	return EXIT_REFUSED;
+}
+
+static X509 *find_issuer(STACK_OF(X509) * certs, X509 *cert)
+{
+	for (int i = 0; i < sk_X509_num(certs); i++)
+		if (X509_check_issued(sk_X509_value(certs, i), cert) == X509_V_OK)
+			return sk_X509_value(certs, i);
+	return NULL;
+}
+
+/* The certificate at depth of the leaf's chain; what was sent need not be in order. */
+static X509 *cert_at(STACK_OF(X509) * sent, STACK_OF(X509) * anchors, int depth)
+{
+	X509 *cert = sk_X509_value(sent, 0);
+
+	while (cert && depth-- > 0) {
+		X509 *issuer = find_issuer(anchors, cert);
+
+		cert = issuer ? issuer : find_issuer(sent, cert);
+	}
+	return cert;
+}
+
+static int write_key(const char *path, EVP_PKEY *key)
+{
+	scoped_fd fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	scoped_file *f = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!f)
+		return unusable(path, strerror(errno));
+	TAKE_FD(fd);
+	if (!PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) || fflush(f))
+		return unusable(path, "cannot be written");
+	return 0;
+}
+
+static int write_certs(const struct options *o, X509 *forged, STACK_OF(X509) * ca)
+{
+	bool ok = PEM_write_X509(stdout, forged);
+
+	for (int i = 0; ok && o->with_chain && i < sk_X509_num(ca); i++)
+		ok = PEM_write_X509(stdout, sk_X509_value(ca, i));
+	return ok && !fflush(stdout) ? 0 : unusable("standard output", "cannot be written");
+}
+
+/* ca: the forging CA and those above it. */
+static int forge(const struct options *o, const struct identity *id, STACK_OF(X509) * ca,
+		 EVP_PKEY *ca_key)
+{
+	scoped_pkey *new_key = EVP_EC_gen("P-256");
+	scoped_x509 *forged = NULL;
+	STACK_OF(X509) *above = sk_X509_dup(ca);
+	struct forge_ca issuer = {.cert = sk_X509_value(ca, 0), .key = ca_key, .chain = above};
+	struct forge_policy policy = {.lifespan = o->lifespan, .skew = SKEW};
+	enum forge_error e = FORGE_MEMORY;
+
+	if (above)
+		sk_X509_shift(above);
+	if (new_key && above && RAND_bytes(policy.serial_key, sizeof(policy.serial_key)) == 1)
+		e = forge_certificate(&issuer, id, new_key, &policy, o->now,
+				      o->explain ? stdout : NULL, &forged);
+	OPENSSL_cleanse(&policy, sizeof(policy));
+	sk_X509_free(above);
+
+	if (e != FORGE_OK) {
+		fflush(stdout);
+		return refused(forge_error_text(e), 0, id->leaf);
+	}
+	if ((o->key_out && write_key(o->key_out, new_key)) || write_certs(o, forged, ca))
+		return EXIT_INPUT;
+	return EXIT_FORGED;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.now = time(NULL), .lifespan = DEFAULT_LIFESPAN};
+	scoped_certs *anchors = NULL, *ca = NULL, *sent = NULL;
+	scoped_pkey *ca_key = NULL;
+	scoped_store *store = NULL;
+	scoped_identity *id = NULL;
+	struct verify_result result;
+
+	if (parse_options(argc, argv, &o)) {
+		fprintf(stderr, "Try 'ktlsgate-forge --help'.\n");
+		return EXIT_USAGE;
+	}
+	if (load_certs(o.client_ca, &anchors) || load_certs(o.ca, &ca) ||
+	    load_key(o.key, &ca_key) || check_ca(&o, ca, ca_key) || load_certs(o.chain, &sent))
+		return EXIT_INPUT;
+
+	store = verify_store_new(anchors);
+	if (!store)
+		return EXIT_INPUT;
+	if (verify_client_chain(store, sk_X509_value(sent, 0), sent, o.now, &result))
+		return refused(X509_verify_cert_error_string(result.error), result.depth,
+			       cert_at(sent, anchors, result.depth));
+	id = identity_new(result.chain);
+	if (!id) {
+		sk_X509_pop_free(result.chain, X509_free);
+		return refused("out of memory", 0, NULL);
+	}
+	return forge(&o, id, ca, ca_key);
+}
