@@ -677,14 +677,12 @@ void config_free(struct config *cfg)
 {
 	if (!cfg)
 		return;
-	for_each_object(cfg, SCOPE_CERTKEY, i)
-	{
+	for (unsigned i = 0; i < cfg->n_certkeys; i++) {
 		X509_free(cfg->certkeys[i]->cert);
 		sk_X509_pop_free(cfg->certkeys[i]->chain, X509_free);
 		EVP_PKEY_free(cfg->certkeys[i]->pkey);
 	}
-	for_each_object(cfg, SCOPE_PROFILE, i)
-	{
+	for (unsigned i = 0; i < cfg->n_profiles; i++) {
 		sk_X509_pop_free(cfg->profiles[i]->client_ca, X509_free);
 		sk_X509_pop_free(cfg->profiles[i]->server_ca, X509_free);
 	}

@@ -167,6 +167,7 @@ static struct forged *remove_node(struct forge_cache *c, struct node **link)
 {
 	struct node *n = *link;
 
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): callers have found the node. */
 	*link = n->next_in_bucket;
 	list_del(c, n);
 	n->next_in_bucket = c->free;

@@ -126,7 +126,7 @@ static uint64_t overhead(const struct side *side)
 
 bool ktls_tx_drained(struct side *side)
 {
-	uint64_t seq, records, expected;
+	uint64_t seq = 0, records, expected;
 	int64_t given;
 
 	if (tx_sequence(side, &seq))
@@ -148,7 +148,7 @@ int ktls_rekey_rx(struct side *side, const struct tls_keys *rx)
 
 int ktls_rekey_tx(struct side *side, const struct tls_keys *tx)
 {
-	uint64_t seq;
+	uint64_t seq = 0;
 	int ret = tx_sequence(side, &seq);
 
 	if (!ret)

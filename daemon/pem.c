@@ -83,7 +83,7 @@ static int content_read(const char *path, struct content *c, char *why, size_t w
 
 static bool contains(const struct content *c, const char *text)
 {
-	return memmem(c->text, c->len, text, strlen(text)) != NULL;
+	return c->text && memmem(c->text, c->len, text, strlen(text)) != NULL;
 }
 
 static int parse_certs(BIO *bio, STACK_OF(X509) * certs, char *why, size_t why_len)

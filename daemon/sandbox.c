@@ -5,14 +5,18 @@
  */
 #include <errno.h>
 #include <grp.h>
+#include <linux/bpf.h>
+#include <linux/sockios.h>
 #include <pwd.h>
 #include <seccomp.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/capability.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include "log.h"
 #include "sandbox.h"
 
@@ -34,7 +38,10 @@ static int become_user(uid_t uid, gid_t gid);
 static void drop_bounding_set(void);
 static int drop_capabilities(void);
 static int compare_ints(const void *a, const void *b);
+static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out);
+static int load_filter(scmp_filter_ctx filter, int r);
 static int allow_memory(scmp_filter_ctx filter);
+static int allow_data(scmp_filter_ctx filter);
 static void release_filter(scmp_filter_ctx *filter);
 
 int sandbox_drop_privileges(const char *user)
@@ -116,19 +123,46 @@ int sandbox_signer(void)
 	}
 	if (setrlimit(RLIMIT_NOFILE, &none) < 0)
 		return -errno;
-	filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	if (!filter)
-		return -ENOMEM;
-	r = seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_memory(filter);
+	return load_filter(filter, r);
+}
+
+int sandbox_data(void)
+{
+	static const int calls[] = {
+		/* flows: most goes through the rings, which are restricted in ring.c */
+		SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register),
+		SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
+		SCMP_SYS(splice), SCMP_SYS(pipe2), SCMP_SYS(fcntl), SCMP_SYS(poll), SCMP_SYS(ppoll),
+		SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getpeername),
+		SCMP_SYS(getsockname), SCMP_SYS(shutdown), SCMP_SYS(close),
+		/* the control socket, commands to workers, log lines */
+		SCMP_SYS(accept4), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(eventfd2),
+		/* randomness and time */
+		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
+		SCMP_SYS(time),
+		/* threads */
+		SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
+		SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_yield), SCMP_SYS(futex),
+		/* memory; mmap and mprotect: see allow_data() */
+		SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+		/* the C library's own */
+		SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill), SCMP_SYS(rt_sigaction),
+		SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
+		SCMP_SYS(exit), SCMP_SYS(exit_group)};
+	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
+	int r;
+
+	if (SANITIZED) {
+		log_warn("no system call filter: built with a sanitizer");
+		return 0;
+	}
+	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
-		r = seccomp_load(filter);
-	if (r < 0)
-		log_error("cannot install the system call filter: %s", strerror(-r));
-	return r;
+		r = allow_data(filter);
+	return load_filter(filter, r);
 }
 
 static int look_up_user(const char *user, uid_t *uid, gid_t *gid)
@@ -182,6 +216,55 @@ static int compare_ints(const void *a, const void *b)
 	int x = *(const int *)a, y = *(const int *)b;
 
 	return (x > y) - (x < y);
+}
+
+static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out)
+{
+	int r;
+
+	*out = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	if (!*out)
+		return -ENOMEM;
+	r = seccomp_attr_set(*out, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = seccomp_rule_add(*out, SCMP_ACT_ALLOW, calls[i], 0);
+	return r;
+}
+
+static int load_filter(scmp_filter_ctx filter, int r)
+{
+	if (r == 0)
+		r = seccomp_load(filter);
+	if (r < 0)
+		log_error("cannot install the system call filter: %s", strerror(-r));
+	return r;
+}
+
+/* No executable memory, no sockets but TCP's, one ioctl, map elements only. */
+static int allow_data(scmp_filter_ctx filter)
+{
+	static const struct {
+		int call;
+		unsigned arg;
+		scmp_datum_t value;
+	} exact[] = {
+		{SCMP_SYS(socket), 0, AF_INET},		 {SCMP_SYS(socket), 0, AF_INET6},
+		{SCMP_SYS(ioctl), 1, SIOCOUTQ},		 {SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
+		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM}, {SCMP_SYS(bpf), 0, BPF_MAP_DELETE_ELEM},
+	};
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	/* The C library looks for files it can do without (number of CPUs, time zone). */
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(exact); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, exact[i].call, 1,
+				     SCMP_CMP(exact[i].arg, SCMP_CMP_EQ, exact[i].value, 0));
+	return r;
 }
 
 /* Anonymous memory only, and never executable. */

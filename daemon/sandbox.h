@@ -36,4 +36,11 @@ int sandbox_keep_only(int *keep, unsigned n) must_check;
  */
 int sandbox_signer(void) must_check;
 
+/*
+ * The data process's system calls and no others, for all its threads to come:
+ * TCP sockets, rings, pipes, elements of BPF maps it was given; no file, no
+ * program, no other kind of socket. Returns as sandbox_signer().
+ */
+int sandbox_data(void) must_check;
+
 #endif

@@ -262,7 +262,7 @@ static int watch(struct signer *s, int stop_fd)
  */
 static void lock_memory(void)
 {
-	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+	struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
 
 	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
 		getrlimit(RLIMIT_MEMLOCK, &limit);

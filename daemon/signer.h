@@ -48,19 +48,21 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len);
  * The signer's whole life, in its own process: loads the forging keys
  * (config_load_keys), hardens itself, writes one byte to ready_fd, serves
  * requests arriving on fds[0..n), returns only on a fatal error or when stop_fd
- * becomes readable. Returns the exit status.
+ * becomes readable. Closes every other descriptor but 0, 1, 2. Returns the exit
+ * status.
  */
 int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd)
 	must_check;
 
 /*
- * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length or -EMSGSIZE.
+ * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length,
+ * -EMSGSIZE, or -EINVAL when OpenSSL cannot encode the key.
  */
 ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
 			     const uint8_t *transcript, size_t transcript_len, uint8_t *buf)
 	must_check;
 
-/* Checks lengths; returns the response inside buf or NULL. */
+/* Checks lengths; returns the response inside buf (aligned as by malloc) or NULL. */
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len);
 
 #endif

@@ -131,13 +131,14 @@ static int describe(int fd, struct steer_listener_key *key, struct steer_listene
 {
 	struct sockaddr_storage ss;
 	socklen_t len = sizeof(ss);
-	int device, err;
+	int device = 0, err;
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len))
 		return -errno;
 	err = get_option(fd, SO_BINDTOIFINDEX, &device);
 	if (err)
 		return err;
+	/* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): set by get_option() */
 	key->device = device;
 	key->family = ss.ss_family;
 	if (ss.ss_family == AF_INET)

@@ -217,7 +217,7 @@ static int run_data(struct supervisor *s, int ready_fd)
 	log_open("ktlsgated[data]", cfg->log_level);
 	close_ends(s->signer_ends, cfg->workers);
 	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
-	    sandbox_drop_privileges(cfg->user) || workers_start(&gate))
+	    sandbox_drop_privileges(cfg->user) || sandbox_data() || workers_start(&gate))
 		return EXIT_FAILURE;
 	if (write(ready_fd, "", 1) != 1)
 		return EXIT_FAILURE;

@@ -334,8 +334,11 @@ class Peer:
         return True
 
     def _end(self, error):
-        self._flush()  # the alert, if OpenSSL has one
         self.ended = describe(error)
+        # OpenSSL's alert, if it has one; its answer to a truncation (decode_error) is kept back,
+        # it would hide how the connection is closed.
+        if self.ended != "eof":
+            self._flush()
 
 
 def describe(error):

@@ -747,6 +747,27 @@ static unsigned count_in_log(const char *text)
 	return n;
 }
 
+/* Without a user to become, root keeps its name and nothing else. */
+static void test_drop_capabilities(void)
+{
+	int status;
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		if (sandbox_drop_privileges(NULL) < 0)
+			_exit(1);
+		_exit(status_has(getpid(), "CapEff:\t0000000000000000\n") &&
+				      status_has(getpid(), "CapPrm:\t0000000000000000\n") &&
+				      status_has(getpid(), "NoNewPrivs:\t1\n")
+			      ? 0
+			      : 2);
+	}
+	MUST(waitpid(pid, &status, 0) == pid);
+	CHECK_INT(status, 0);
+}
+
 /* One line for each answer, with its reason. */
 static void test_log(void)
 {
@@ -861,6 +882,7 @@ int main(void)
 	test_replay_set();
 	test_system_calls();
 	test_drop();
+	test_drop_capabilities();
 	test_wrong_key();
 
 	p = start(geteuid() == 0 ? "dataplane.user = nobody" : "");
