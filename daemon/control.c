@@ -11,8 +11,9 @@
 #include "flow.h"
 #include "log.h"
 
-#define REQUEST_MAX 512
-#define CLIENT_MS   5000 /* a client that neither writes nor reads is left after this */
+#define REQUEST_MAX	512
+#define ACCEPT_RETRY_MS 100
+#define CLIENT_MS	5000 /* a client that neither writes nor reads is left after this */
 
 static int unix_address(const char *path, struct sockaddr_un *sun)
 {
@@ -94,7 +95,7 @@ static void print_flows(struct worker *w, void *arg)
 {
 	struct flow *f;
 
-	LIST_FOREACH(f, &w->flows, link)
+	LIST_FOREACH (f, &w->flows, link)
 		flow_print(f, arg);
 }
 
@@ -189,5 +190,8 @@ void control_run(struct gate *gate, int listen_fd, int stop_fd)
 		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
 			serve(gate, fd);
+		else
+			(void)!poll(NULL, 0,
+				    ACCEPT_RETRY_MS); /* out of descriptors: it stays readable */
 	}
 }

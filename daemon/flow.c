@@ -19,24 +19,24 @@
 #include "identity.h"
 #include "log.h"
 
-#define FORGE_TIMEOUT_MS  5000
-#define RECONNECTS_MAX    3
-#define PATIENCE_MS       500 /* a backend kept waiting longer may give up without being at fault */
-#define CLOSING_TICK_MAX  64 /* ms */
-#define LINGER_MS         2000 /* after our FIN: how long the peer may take to send its own */
+#define FORGE_TIMEOUT_MS 5000
+#define RECONNECTS_MAX	 3
+#define PATIENCE_MS	 500  /* a backend kept waiting longer may give up without being at fault */
+#define CLOSING_TICK_MAX 64   /* ms */
+#define LINGER_MS	 2000 /* after our FIN: how long the peer may take to send its own */
 
 /* What only the handshake stage needs. */
 struct flow_handshake {
 	struct flow *flow;
-	bool client_verified; /* as far as OpenSSL and the policy go */
+	bool client_verified;	/* as far as OpenSSL and the policy go */
 	bool backend_suspended; /* at its CertificateRequest */
 	bool backend_resumed;
 	bool backend_asked; /* for a certificate */
 	bool backend_done;
 	bool reconnect; /* as soon as the poll has come back */
 	uint8_t reconnects;
-	uint64_t suspended_at; /* ms */
-	struct timer backend_timer; /* connecting, handshaking, forging: one after the other */
+	uint64_t suspended_at;	     /* ms */
+	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
 	struct identity *identity;
 	struct forge_key cache_key;
@@ -281,7 +281,8 @@ static void backend_hung_up(struct ring_op *op, int res)
 		reconnect(f);
 		return;
 	}
-	/* It is connected anew once the client is through; until then it would only time out again. */
+	/* It is connected anew once the client is through; until then it would only time out again.
+	 */
 	if (f->hs->backend_suspended && !f->hs->backend_resumed)
 		drop_backend(f);
 	if (f->hs->client_verified)
@@ -350,8 +351,8 @@ static void backend_failed(struct flow *f)
 	}
 	/* The client is told what the backend thinks of its identity. */
 	flow_close(f, reason,
-		   reason == REASON_backend_refused_certificate ? hs->alert :
-								  reasons[reason].client_alert,
+		   reason == REASON_backend_refused_certificate ? hs->alert
+								: reasons[reason].client_alert,
 		   reasons[reason].backend_alert, failure_detail(hs, buf, sizeof(buf)));
 }
 
@@ -381,9 +382,9 @@ static void client_verified(struct flow *f)
 
 	if (!has_cert && forges(f)) {
 		/* On purpose: nothing can be forged, so the backend must not be reached. */
-		int alert = SSL_version(f->client.hs->ssl) == TLS1_3_VERSION ?
-				    ALERT_CERTIFICATE_REQUIRED :
-				    ALERT_HANDSHAKE_FAILURE;
+		int alert = SSL_version(f->client.hs->ssl) == TLS1_3_VERSION
+				    ? ALERT_CERTIFICATE_REQUIRED
+				    : ALERT_HANDSHAKE_FAILURE;
 
 		flow_close(f, REASON_client_cert_absent, alert,
 			   reasons[REASON_client_cert_absent].backend_alert, NULL);
@@ -492,7 +493,9 @@ static void issued(struct issue *issue, const struct signer_response *r)
 	struct worker *w = f->worker;
 	char text[160];
 
-	timer_clear(&w->timers, &h->backend_timer);
+	/* Unless the backend has been connected anew meanwhile: then the deadline is that one's. */
+	if (h->backend_timeout == REASON_forge_timeout)
+		timer_clear(&w->timers, &h->backend_timer);
 	if (!r) {
 		flow_fail(f, REASON_forge_failed, "out of reach");
 		return;
@@ -545,6 +548,11 @@ static bool find_or_forge(struct flow *f)
 		return true;
 	if (h->issue.active)
 		return false;
+	/* Without the client's proof nothing is shown to a backend, not from the cache either. */
+	if (!client->transcript_done) {
+		flow_fail(f, REASON_forge_failed, "handshake too long");
+		return false;
+	}
 	if (make_cache_key(f)) {
 		flow_fail(f, REASON_no_memory, NULL);
 		return false;
@@ -558,10 +566,9 @@ static bool find_or_forge(struct flow *f)
 	h->new_key = EVP_EC_gen("P-256");
 	h->issue.done = issued;
 	backend_deadline(f, FORGE_TIMEOUT_MS, REASON_forge_timeout);
-	if (!h->new_key || !client->transcript_done ||
-	    issue_start(&w->issuer, &h->issue, f->vserver->index, h->new_key, client->transcript,
-			client->transcript_len))
-		flow_fail(f, REASON_forge_failed, client->transcript_done ? NULL : "handshake too long");
+	if (!h->new_key || issue_start(&w->issuer, &h->issue, f->vserver->index, h->new_key,
+				       client->transcript, client->transcript_len))
+		flow_fail(f, REASON_forge_failed, NULL);
 	return false;
 }
 
@@ -701,8 +708,8 @@ static const struct engine *choose_engine(struct flow *f)
 
 static int install(const struct engine *engine, struct side *s, const struct flow_keys *k)
 {
-	return engine == &engine_ktls ? ktls_install(s, &k->rx, &k->tx) :
-					user_side_new(s, &k->rx, &k->tx);
+	return engine == &engine_ktls ? ktls_install(s, &k->rx, &k->tx)
+				      : user_side_new(s, &k->rx, &k->tx);
 }
 
 static void ready(struct ring_op *op, int res);
@@ -710,8 +717,7 @@ static void ready(struct ring_op *op, int res);
 static void arm_poll(struct side *s)
 {
 	s->poll.done = ready;
-	ring_poll_multishot(s->flow->worker->ring, &s->poll, s->fd,
-			    POLLIN | POLLOUT | POLLRDHUP);
+	ring_poll_multishot(s->flow->worker->ring, &s->poll, s->fd, POLLIN | POLLOUT | POLLRDHUP);
 }
 
 static void ready(struct ring_op *op, int res)
@@ -736,10 +742,13 @@ static void ready(struct ring_op *op, int res)
 		s->readable = true;
 	if (res & (POLLOUT | POLLERR | POLLHUP))
 		s->writable = true;
+	if (res & (POLLRDHUP | POLLERR | POLLHUP))
+		s->hung_up = true;
 	relay_run(&f->relay);
 }
 
-/* The poll that watched the suspended backend may not have come back yet: ready() then re-arms it. */
+/* The poll that watched the suspended backend may not have come back yet: ready() then re-arms it.
+ */
 static void start_polls(struct flow *f)
 {
 	arm_poll(&f->client);
@@ -776,8 +785,7 @@ static void log_established(const struct flow *f, const struct engine *engine)
 		 f->vserver->name, client_text(f, client, sizeof(client)),
 		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
 		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
-		 backend_text(f, backend, sizeof(backend)),
-		 SSL_get_version(f->backend.hs->ssl),
+		 backend_text(f, backend, sizeof(backend)), SSL_get_version(f->backend.hs->ssl),
 		 f->forged ? "forged certificate" : "no certificate", engine->name);
 }
 
@@ -827,10 +835,12 @@ static void hand_over(struct flow *f)
 		ret = install(engine, &f->client, &client);
 		if (!ret)
 			ret = install(engine, &f->backend, &backend);
-		if (ret)
+		if (ret) {
+			engine->release_side(&f->client);
 			flow_fail(f, REASON_engine_failed, strerror(-ret));
-		else
+		} else {
 			start_relay(f, engine);
+		}
 	}
 	OPENSSL_cleanse(&client, sizeof(client));
 	OPENSSL_cleanse(&backend, sizeof(backend));
@@ -953,7 +963,10 @@ static void tell(struct flow *f, struct side *s, const struct engine *engine)
 		s->broken = true;
 }
 
-/* Reads what still comes, to be able to close without destroying what we sent. True: nothing comes any more. */
+/*
+ * Reads what still comes, to be able to close without destroying what we sent.
+ * True: nothing comes any more. A record that cannot be opened is not the end.
+ */
 static bool discard(struct flow *f, struct side *s)
 {
 	uint8_t *buf = f->worker->env.in;
@@ -962,7 +975,7 @@ static bool discard(struct flow *f, struct side *s)
 		uint8_t type;
 		ssize_t n = ktls_recv(s, buf, RELAY_SCRATCH_IN, &type);
 
-		if (n == -EAGAIN)
+		if (n == -EAGAIN || n == -EBADMSG || n == -EMSGSIZE || n == -EKEYEXPIRED)
 			return false;
 		if (n < 0 || (n == 0 && type == RECORD_APPLICATION_DATA))
 			return true;
@@ -1095,7 +1108,6 @@ void flow_print(const struct flow *f, FILE *out)
 		"\tbytes_from_backend=%" PRIu64 "\n",
 		f->id, stages[f->stage], f->worker->timers.now - f->since, f->vserver->name,
 		client_text(f, client, sizeof(client)), f->service->name,
-		backend_text(f, backend, sizeof(backend)), engine->name,
-		f->forged ? "yes" : "no", hex, f->relay.from_client.bytes,
-		f->relay.from_backend.bytes);
+		backend_text(f, backend, sizeof(backend)), engine->name, f->forged ? "yes" : "no",
+		hex, f->relay.from_client.bytes, f->relay.from_backend.bytes);
 }

@@ -110,7 +110,11 @@ static void message_cb(int sent, int version, int content_type, const void *buf,
 
 	(void)version;
 	(void)arg;
-	if (!hs->transcript_on || hs->transcript_done || content_type != SSL3_RT_HANDSHAKE || !len)
+	if (content_type != SSL3_RT_HANDSHAKE || !len)
+		return;
+	if (!sent)
+		hs->last_received = *(const uint8_t *)buf;
+	if (!hs->transcript_on || hs->transcript_done)
 		return;
 	transcript_add(hs, buf, len);
 	if (!sent && *(const uint8_t *)buf == SSL3_MT_CERTIFICATE_VERIFY)
@@ -272,7 +276,8 @@ static void count_records(struct handshake *hs, const uint8_t *p, size_t n)
 	}
 }
 
-/* Takes what OpenSSL wrote in this step; the output of the step before is sent. False: out of memory. */
+/* Takes what OpenSSL wrote in this step; the output of the step before is sent. False: out of
+ * memory. */
 static bool collect_output(struct handshake *hs)
 {
 	char *data;
@@ -297,13 +302,18 @@ static void sent(struct ring_op *op, int res)
 	struct side *side = container_of(op, struct side, tx);
 	struct handshake *hs = side->hs;
 
-	if (!hs || hs->stopped)
+	if (!hs)
+		return;
+	/* Also when stopped: what is left is sent by the closing code, and must not go out twice.
+	 */
+	if (res > 0)
+		hs->output_off += (uint32_t)res;
+	if (hs->stopped)
 		return;
 	if (res < 0) {
 		fail(hs, HANDSHAKE_RESET, -res);
 		return;
 	}
-	hs->output_off += (uint32_t)res;
 	if (hs->output_off < hs->output_len) {
 		send_output(hs);
 		return;
@@ -340,11 +350,20 @@ static void feed(struct handshake *hs)
 	step(hs);
 }
 
-/* In TLS 1.2 all that authenticates the client has been processed when its ChangeCipherSpec comes. */
+/* All that authenticates the client has been processed, whether it showed a certificate or not. */
+static bool client_proven(const struct handshake *hs)
+{
+	if (SSL_get0_peer_certificate(hs->ssl))
+		return hs->last_received == SSL3_MT_CERTIFICATE_VERIFY;
+	return hs->last_received == SSL3_MT_CLIENT_KEY_EXCHANGE;
+}
+
+/* A ChangeCipherSpec that comes too early, in place of the proof, is OpenSSL's to refuse. */
 static bool must_hold(const struct handshake *hs)
 {
 	return hs->hold_change_cipher_spec && !hs->held &&
-	       hs->header[0] == RECORD_CHANGE_CIPHER_SPEC && SSL_version(hs->ssl) == TLS1_2_VERSION;
+	       hs->header[0] == RECORD_CHANGE_CIPHER_SPEC &&
+	       SSL_version(hs->ssl) == TLS1_2_VERSION && client_proven(hs);
 }
 
 static int header_complete(struct handshake *hs)
@@ -491,7 +510,8 @@ static int keys_13(struct handshake *hs, enum tls_cipher cipher, const char *dig
 		ret = keys_tls13(cipher, digest, tx_secret, hs->secrets.len, tx);
 	if (ret)
 		return ret;
-	/* A server's records after the client's Finished (tickets) are under the traffic key already. */
+	/* A server's records after the client's Finished (tickets) are under the traffic key
+	 * already. */
 	tx->seq = server ? hs->tx_step_records : 0;
 	memcpy(kept->rx, rx_secret, hs->secrets.len);
 	memcpy(kept->tx, tx_secret, hs->secrets.len);
@@ -539,8 +559,8 @@ int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *t
 	digest = EVP_MD_get0_name(SSL_CIPHER_get_handshake_digest(suite));
 	hs->side->version = (uint16_t)SSL_version(hs->ssl);
 	hs->side->cipher = (uint8_t)cipher;
-	return hs->side->version == TLS_13 ? keys_13(hs, cipher, digest, rx, tx) :
-					     keys_12(hs, cipher, digest, rx, tx);
+	return hs->side->version == TLS_13 ? keys_13(hs, cipher, digest, rx, tx)
+					   : keys_12(hs, cipher, digest, rx, tx);
 }
 
 /* ---- an alert of ours ---- */
@@ -570,21 +590,49 @@ static size_t sealed_alert(struct handshake *hs, const uint8_t *secret, int aler
 	return n > 0 ? (size_t)n : 0;
 }
 
+/* Feeds one record if all of it is there; nothing waits here. */
+static bool feed_now(struct handshake *hs)
+{
+	uint8_t header[RECORD_HEADER];
+	struct record_header h;
+	uint8_t *record;
+	ssize_t len;
+	int alert;
+
+	if (recv(hs->side->fd, header, sizeof(header), MSG_PEEK | MSG_DONTWAIT) !=
+		    (ssize_t)sizeof(header) ||
+	    record_parse_header(header, 0, &h, &alert))
+		return false;
+	len = RECORD_HEADER + h.length;
+	record = malloc((size_t)len);
+	if (!record)
+		return false;
+	if (recv(hs->side->fd, record, (size_t)len, MSG_DONTWAIT) != len)
+		len = 0;
+	if (len)
+		BIO_write(hs->in, record, (int)len);
+	free(record);
+	return len > 0;
+}
+
 /*
  * TLS 1.3, waiting at the CertificateRequest: OpenSSL makes the client
- * handshake key only when it goes on. It goes on with nothing, its output (an
- * empty Certificate) is thrown away, and the alert is the first record under
- * that key. Go refuses a plaintext alert here, everybody takes this one.
+ * handshake key only when it goes on, behind the backend's Finished. It goes on
+ * with nothing, its output (an empty Certificate) is thrown away, and the alert
+ * is the first record under that key. Go refuses a plaintext alert here,
+ * everybody takes this one.
  */
 static size_t suspended_alert(struct handshake *hs, int alert, uint8_t *buf)
 {
 	hs->resume = true;
-	ERR_clear_error();
-	(void)SSL_do_handshake(hs->ssl);
+	do {
+		ERR_clear_error();
+		(void)SSL_do_handshake(hs->ssl);
+	} while (!(hs->secrets.have & 1) && feed_now(hs));
 	ERR_clear_error();
 	(void)BIO_reset(hs->out);
 	if (!(hs->secrets.have & 1))
-		return 0;
+		return record_plain_alert(alert, buf);
 	return sealed_alert(hs, hs->secrets.client_handshake, alert, buf);
 }
 
@@ -592,8 +640,8 @@ size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64])
 {
 	bool tls13 = SSL_version(hs->ssl) == TLS1_3_VERSION && SSL_get_current_cipher(hs->ssl);
 
-	/* OpenSSL has had its say; or a record of ours is half sent. */
-	if (alert == ALERT_NONE || hs->output_off < hs->output_len)
+	/* Output not yet sent goes in front of ours; after a failure it is OpenSSL's own alert. */
+	if (alert == ALERT_NONE || (hs->failure && hs->output_off < hs->output_len))
 		return 0;
 	if (!tls13)
 		return hs->tx_encrypted ? 0 : record_plain_alert(alert, buf);

@@ -56,6 +56,7 @@ struct handshake {
 	bool held, suspended, finished;
 	bool resume; /* the certificate callback may go on */
 	bool hello_seen, hello_told;
+	uint8_t last_received; /* type of the newest whole handshake message */
 	bool released; /* the withheld record was fed */
 	bool stopped;
 

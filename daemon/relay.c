@@ -16,7 +16,7 @@
 
 /* Records without data: a burst is normal (tickets), a stream of them is an attack on our CPU. */
 #define IDLE_RECORD_BURST 64
-#define IDLE_RECORD_MS    100 /* one more is allowed per so many ms */
+#define IDLE_RECORD_MS	  100 /* one more is allowed per so many ms */
 
 #define TICK_MIN 1 /* ms */
 #define TICK_MAX 64
@@ -47,10 +47,15 @@ static void half_end(struct half *h, enum side_end end, enum reason client, enum
 		client = backend = REASON_done;
 	h->end = (uint8_t)end;
 	h->end_reason = (uint8_t)(from_client(h) ? client : backend);
+	if (!h->relay->first_end)
+		h->relay->first_end = h;
 }
 
 void relay_fail(struct half *h, enum reason client, enum reason backend, int own_alert)
 {
+	/* A failure behind an orderly end (its bytes could not be kept) must not look like one. */
+	if (!h->end_sent)
+		h->end = END_NONE;
 	half_end(h, END_ALERT, client, backend);
 	h->own_alert = (int16_t)own_alert;
 	h->end_alert = ALERT_INTERNAL_ERROR;
@@ -112,8 +117,8 @@ static bool idle_record_allowed(struct half *h)
 	uint64_t earned = (now - h->idle_refill) / IDLE_RECORD_MS;
 
 	if (earned) {
-		h->idle_records = earned >= h->idle_records ? 0 :
-							      (uint8_t)(h->idle_records - earned);
+		h->idle_records =
+			earned >= h->idle_records ? 0 : (uint8_t)(h->idle_records - earned);
 		h->idle_refill = now;
 	}
 	h->relay->last_move = now;
@@ -385,6 +390,14 @@ static void set_timer(struct relay *r)
 		timer_set(r->env->timers, &r->timer, at > now ? at - now : 0);
 }
 
+/* A receiver that died after its own end was passed on is read by nobody any more. */
+static void check_receiver(struct half *h)
+{
+	if (h->to->broken && !h->end_sent && other_half(h)->end_sent)
+		relay_end(h->relay, from_client(h) ? REASON_backend_reset : REASON_client_reset,
+			  ALERT_NONE, ALERT_NONE);
+}
+
 void relay_run(struct relay *r)
 {
 	bool more;
@@ -397,12 +410,10 @@ void relay_run(struct relay *r)
 	/* The second half may have queued an answer for the first one's receiver. */
 	if (!r->ended && r->from_client.to->pending_len)
 		(void)flush_to(&r->from_client);
-	if (!r->ended && r->from_client.end_sent && r->from_backend.end_sent) {
-		enum reason reason = r->from_client.end == END_FIN ? r->from_client.end_reason :
-								     r->from_backend.end_reason;
-
-		relay_end(r, reason, ALERT_NONE, ALERT_NONE);
-	}
+	if (!r->ended && r->from_client.end_sent && r->from_backend.end_sent)
+		relay_end(r, r->first_end->end_reason, ALERT_NONE, ALERT_NONE);
+	check_receiver(&r->from_client);
+	check_receiver(&r->from_backend);
 	if (r->ended)
 		return;
 	if (more && !r->ready) {

@@ -88,13 +88,14 @@ struct relay {
 	struct relay_env *env;
 	const struct engine *engine;
 	struct half from_client, from_backend;
+	struct half *first_end; /* the half that ended first: its reason is the flow's */
 	struct timer timer;
 	LIST_ENTRY(relay) ready_link;
 	bool ready;
 	bool ended;
 	uint64_t last_move; /* ms: newest data or control record */
 	uint64_t close_by; /* ms: TLS 1.2 close; 0: none */
-	bool tick_wanted; /* a FIN waits for the TLS layer to drain */
+	bool tick_wanted; /* a FIN waits for the TLS layer to drain, or the process is out of pipes */
 	uint32_t tick; /* ms until that is looked at again */
 	/* Called once: the flow is to be closed; alerts are enum tls_alert. */
 	void (*end)(struct relay *r, enum reason reason, int client_alert, int backend_alert);

@@ -22,10 +22,10 @@
 #include "log.h"
 #include "relay.h"
 
-#define PIPE_SLOTS_MIN  8
-#define PIPE_FREE_MAX   64 /* per worker; more are closed when they come back */
-#define PIPE_PLENTY     256 /* borrowed; above, a receiver must be writable first */
-#define RECORDS_PER_RUN 16 /* then the other flows have their turn */
+#define PIPE_SLOTS_MIN	8
+#define PIPE_FREE_MAX	64  /* per worker; more are closed when they come back */
+#define PIPE_PLENTY	256 /* borrowed; above, a receiver must be writable first */
+#define RECORDS_PER_RUN 16  /* then the other flows have their turn */
 
 struct pipe {
 	int read_end, write_end;
@@ -73,6 +73,14 @@ static void wait_for_pipe(struct half *h)
 	stat_inc(env->stats, pipe_waits);
 }
 
+static void stop_waiting(struct half *h)
+{
+	if (!h->waiting)
+		return;
+	h->waiting = false;
+	TAILQ_REMOVE(&h->relay->env->pipes.waiting, h, wait_link);
+}
+
 static bool borrow_pipe(struct half *h)
 {
 	struct relay_env *env = h->relay->env;
@@ -87,25 +95,28 @@ static bool borrow_pipe(struct half *h)
 		if (!p) {
 			pool->exhausted_at = pool->borrowed;
 			wait_for_pipe(h);
+			/* Nobody here will give one back: others have them all. */
+			if (!pool->borrowed)
+				h->relay->tick_wanted = true;
 			return false;
 		}
 	}
+	stop_waiting(h);
 	pool->borrowed++;
 	stat_inc(env->stats, pipes_active);
 	h->pipe = p;
 	return true;
 }
 
-/* Somebody waits: put the first one on the ready list, its turn comes right after. */
+/* Somebody waits and may get one: put the first on the ready list, its turn comes right after. */
 static void wake_waiter(struct relay_env *env)
 {
 	struct half *h = TAILQ_FIRST(&env->pipes.waiting);
 	struct relay *r;
 
-	if (!h)
+	if (!h || (!env->pipes.free && env->pipes.borrowed >= env->pipes.exhausted_at))
 		return;
-	TAILQ_REMOVE(&env->pipes.waiting, h, wait_link);
-	h->waiting = false;
+	stop_waiting(h);
 	r = h->relay;
 	if (!r->ready) {
 		r->ready = true;
@@ -118,8 +129,11 @@ static void return_pipe(struct half *h)
 	struct relay_env *env = h->relay->env;
 	struct pipe *p = TAKE_PTR(h->pipe);
 
-	if (!p)
+	if (!p) {
+		/* Woken for a pipe and had no use for it: the next one's turn. */
+		wake_waiter(env);
 		return;
+	}
 	env->pipes.borrowed--;
 	stat_dec(env->stats, pipes_active);
 	if (h->pipe_len || env->pipes.n_free >= PIPE_FREE_MAX) {
@@ -165,9 +179,9 @@ void relay_env_free(struct relay_env *env)
 static bool receiver_has_room(struct half *h)
 {
 	struct pipe_pool *pool = &h->relay->env->pipes;
-	unsigned plenty = pool->exhausted_at && pool->exhausted_at / 2 < PIPE_PLENTY ?
-				  pool->exhausted_at / 2 :
-				  PIPE_PLENTY;
+	unsigned plenty = pool->exhausted_at && pool->exhausted_at / 2 < PIPE_PLENTY
+				  ? pool->exhausted_at / 2
+				  : PIPE_PLENTY;
 	struct pollfd p = {.fd = h->to->fd, .events = POLLOUT};
 
 	if (pool->borrowed <= plenty)
@@ -349,7 +363,12 @@ static int queue(struct side *s, uint8_t type, const void *buf, size_t len)
 			return ret;
 	}
 	ret = side_pending_add(s, &q, sizeof(q));
-	return ret ? ret : side_pending_add(s, buf, len);
+	if (ret)
+		return ret;
+	ret = side_pending_add(s, buf, len);
+	if (ret) /* no header without its record */
+		s->pending_len -= (uint32_t)sizeof(q);
+	return ret;
 }
 
 static int queue_keys(struct side *s, const struct tls_keys *keys)
@@ -364,12 +383,7 @@ static bool ktls_drained(struct side *s)
 
 static void ktls_release_half(struct half *h)
 {
-	struct relay_env *env = h->relay->env;
-
-	if (h->waiting) {
-		h->waiting = false;
-		TAILQ_REMOVE(&env->pipes.waiting, h, wait_link);
-	}
+	stop_waiting(h);
 	return_pipe(h);
 }
 

@@ -52,12 +52,13 @@ static void user_release_side(struct side *s)
 
 /* ---- sealing ---- */
 
-/* Sealed records, and behind them plaintext still to be sealed: data records in a row become one. */
+/* Sealed records, and behind them plaintext still to be sealed: data records in a row become one.
+ */
 struct batch {
 	struct record_cipher *seal;
 	uint8_t *buf;
 	size_t sealed; /* bytes of finished records */
-	size_t plain; /* bytes at plain_at(), not yet sealed */
+	size_t plain;  /* bytes at plain_at(), not yet sealed */
 };
 
 static uint8_t *plain_at(const struct batch *b)
@@ -194,8 +195,11 @@ static bool read_once(struct half *h)
 		relay_read_end(h, n ? -errno : 0);
 		return false;
 	}
-	/* A short read emptied the socket: the poll is edge-triggered and tells of more. */
-	if ((size_t)n < room)
+	/*
+	 * A short read emptied the socket: the poll is edge-triggered and tells of more.
+	 * But the end may have come in one event with the data in front of it.
+	 */
+	if ((size_t)n < room && !h->from->hung_up)
 		h->from->readable = false;
 	if (u->partial_len)
 		memcpy(env->in, u->partial, u->partial_len);
@@ -206,10 +210,12 @@ static bool read_once(struct half *h)
 		ret = keep_partial(u, env->in + done, h->end ? 0 : have - done);
 	if (!ret)
 		ret = send_batch(h->to, &b);
-	if (ret == -EPIPE || ret == -ECONNRESET)
-		h->to->broken = true;
-	else if (ret)
+	if (ret == -ENOMEM)
 		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
+	else if (ret == -EIO || ret == -EOVERFLOW) /* sealing */
+		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+	else if (ret)
+		h->to->broken = true;
 	if (h->to->pending_len)
 		h->to->writable = false;
 	return h->from->readable && h->to->writable && !h->to->broken && !h->end;

@@ -15,8 +15,8 @@ struct ring {
  * must not get around seccomp through io_uring (openat, socket, ...).
  */
 static const uint8_t allowed_ops[] = {
-	IORING_OP_ACCEPT,  IORING_OP_POLL_ADD, IORING_OP_CONNECT,      IORING_OP_RECV,
-	IORING_OP_SEND,    IORING_OP_READ,     IORING_OP_ASYNC_CANCEL,
+	IORING_OP_ACCEPT, IORING_OP_POLL_ADD, IORING_OP_CONNECT,      IORING_OP_RECV,
+	IORING_OP_SEND,	  IORING_OP_READ,     IORING_OP_ASYNC_CANCEL,
 };
 
 static int restrict_ring(struct io_uring *u)
@@ -56,9 +56,9 @@ int ring_new(unsigned entries, struct ring **out)
 		ret = setup(entries, 0, &r->uring);
 	if (ret < 0) {
 		log_error("io_uring: %s%s", strerror(-ret),
-			  ret == -EPERM || ret == -ENOSYS ?
-				  "; is kernel.io_uring_disabled set, or io_uring forbidden to this unit?" :
-				  "");
+			  ret == -EPERM || ret == -ENOSYS ? "; is kernel.io_uring_disabled set, or "
+							    "io_uring forbidden to this unit?"
+							  : "");
 		free(r);
 		return ret;
 	}
@@ -171,12 +171,29 @@ void ring_cancel(struct ring *r, struct ring_op *op)
 	arm(sqe, NULL);
 }
 
+int ring_wait(struct ring *r, int64_t timeout_ms)
+{
+	struct __kernel_timespec ts = {
+		.tv_sec = timeout_ms / 1000,
+		.tv_nsec = timeout_ms % 1000 * 1000000,
+	};
+	struct io_uring_cqe *cqe;
+	int ret;
+
+	ret = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, timeout_ms < 0 ? NULL : &ts,
+					       NULL);
+	if (ret < 0 && ret != -ETIME && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY)
+		return ret;
+	return 0;
+}
+
 /*
  * A completion function may cancel, re-arm and free operations, so each
  * completion is taken off the queue before it is acted upon.
  */
-static void complete_all(struct io_uring *u)
+void ring_complete(struct ring *r)
 {
+	struct io_uring *u = &r->uring;
 	struct io_uring_cqe *cqe;
 
 	while (!io_uring_peek_cqe(u, &cqe)) {
@@ -190,21 +207,4 @@ static void complete_all(struct io_uring *u)
 		op->armed = more;
 		op->done(op, res);
 	}
-}
-
-int ring_run(struct ring *r, int64_t timeout_ms)
-{
-	struct __kernel_timespec ts = {
-		.tv_sec = timeout_ms / 1000,
-		.tv_nsec = timeout_ms % 1000 * 1000000,
-	};
-	struct io_uring_cqe *cqe;
-	int ret;
-
-	ret = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, timeout_ms < 0 ? NULL : &ts,
-					       NULL);
-	if (ret < 0 && ret != -ETIME && ret != -EINTR && ret != -EAGAIN && ret != -EBUSY)
-		return ret;
-	complete_all(&r->uring);
-	return 0;
 }

@@ -40,9 +40,11 @@ void ring_read(struct ring *r, struct ring_op *op, int fd, void *buf, size_t len
 void ring_cancel(struct ring *r, struct ring_op *op);
 
 /*
- * Submits what was prepared, waits for a completion or until timeout_ms
- * passed (-1: no limit), and runs the completion functions. Returns 0 or -errno.
+ * Submits what was prepared and waits for a completion, or until timeout_ms
+ * passed (-1: no limit). Returns 0 or -errno.
  */
-int ring_run(struct ring *r, int64_t timeout_ms) must_check;
+int ring_wait(struct ring *r, int64_t timeout_ms) must_check;
+/* Runs the completion functions of what has completed. */
+void ring_complete(struct ring *r);
 
 #endif

@@ -43,6 +43,7 @@ struct side {
 
 	/* relay */
 	bool readable, writable; /* edge-triggered: true until a call said EAGAIN */
+	bool hung_up; /* a FIN or reset has come, perhaps behind data not yet read */
 	bool tx_closed; /* close_notify or a fatal alert was sent */
 	bool fin_sent; /* shutdown(SHUT_WR) was done */
 	uint64_t fin_at; /* ms: when, while closing */

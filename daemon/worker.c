@@ -7,7 +7,7 @@
 #include "log.h"
 #include "worker.h"
 
-#define RING_ENTRIES    1024
+#define RING_ENTRIES	1024
 #define ACCEPT_RETRY_MS 100
 
 /* ---- what all workers share ---- */
@@ -176,13 +176,15 @@ static void worker_loop(struct worker *w)
 {
 	while (!w->stopping || w->n_flows) {
 		bool more = relay_run_ready(&w->env);
-		int ret = ring_run(w->ring, more ? 0 : timers_next(&w->timers));
+		int ret = ring_wait(w->ring, more ? 0 : timers_next(&w->timers));
 
 		if (ret) {
 			log_error("worker %u: io_uring: %s", w->index, strerror(-ret));
 			abort();
 		}
+		/* Before the completions: deadlines they set begin now, not when the wait began. */
 		w->timers.now = timer_clock();
+		ring_complete(w->ring);
 		timers_run(&w->timers);
 	}
 	/* A caller that came last must not wait for ever. */

@@ -6,11 +6,13 @@ import re
 import subprocess
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from harness import backend as backends
 from harness import client as clients
 from harness import daemon
 from harness.daemon import settings
+from harness.ports import HOST
 
 PROGRAMS = ("ktlsgated", "ktlsgatectl", "ktlsgate-forge", "ktlsgate-probe")
 
@@ -59,7 +61,6 @@ def test_good_configuration(pki, tmp_path):
     ("dataplane.workers", "many", r"dataplane\.workers = many: "),
     ("certkey.web.cert", "/nowhere/web.pem", r"/nowhere/web\.pem: .*No such file"),
     ("vserver.app.certkey", "nothing", r"vserver\.app\.certkey = nothing: "),
-    ("profile.front.client_auth", "off", r"client_auth"),
 ])
 def test_bad_configuration(pki, tmp_path, key, value, line):
     """File, line, key, value, and what would be right."""
@@ -72,10 +73,16 @@ def test_bad_configuration(pki, tmp_path, key, value, line):
                      re.MULTILINE), r.stderr
 
 
+def test_forging_needs_client_certificates(pki, tmp_path):
+    r = check(tmp_path, settings(pki, 9443, profile__front__client_auth="off"))
+    assert r.returncode == 1
+    assert re.search(r"profile\.front\.client_auth is off", r.stderr), r.stderr
+
+
 def test_key_does_not_match_its_certificate(pki, tmp_path):
     conf = settings(pki, 9443, certkey__web__key=pki.backend().key_file)
     r = check(tmp_path, conf)
-    assert r.returncode == 1 and re.search(r"certkey\.web\.key = .*match", r.stderr), r.stderr
+    assert r.returncode == 1 and re.search(r"certkey\.web\.key = .*not the key", r.stderr), r.stderr
 
 
 def test_forging_certkey_is_no_ca(pki, tmp_path):
@@ -113,16 +120,19 @@ def test_stats(running):
 
 def test_flows(running, pki, engine):
     assert running.flows() == []
-    certkey = pki.client("Flora Flow")
+    certkey = pki.client()
     with clients.connected(running.port, pki=pki, certkey=certkey) as c:
         c.send(b"hello")
         assert c.recv_exactly(5) == b"hello"
         (flow,) = running.flows()
-        table = running.ctl("flows").splitlines()
-        text = json.dumps(flow)
         port = c.sock.getsockname()[1]
-        assert engine in text and "Flora Flow" in text and str(port) in text
-        assert len(table) == 2 and engine in table[1] and str(port) in table[1]
+        fingerprint = certkey.cert.fingerprint(SHA256()).hex()
+        assert flow["client"] == f"{HOST}:{port}" and flow["engine"] == engine
+        assert (flow["vserver"], flow["service"], flow["stage"]) == ("app", "app1", "relay")
+        assert (flow["bytes_from_client"], flow["bytes_from_backend"]) == (5, 5)
+        assert fingerprint.startswith(flow["identity"]) and len(flow["identity"]) >= 16
+        table = running.ctl("flows").splitlines()
+        assert len(table) == 2 and f"{HOST}:{port}" in table[1] and engine in table[1].split()
     assert daemon.wait_until(lambda: running.flows() == [], 5 * daemon.SCALE)
 
 

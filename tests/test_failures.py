@@ -37,12 +37,12 @@ def refused(port, pki, **options):
         return c.ended
 
 
-def never_authenticated(b, connections=1):
-    """The backend was told off, not left alone, and no handshake with it was completed."""
-    for n in range(connections):
-        seen = b.connection(n).wait()
-        assert not seen.handshake and seen.certificate is None
-        assert seen.ended in ("alert handshake_failure", "alert user_canceled"), seen.ended
+def never_authenticated(b, told="alert handshake_failure"):
+    """No handshake with the backend was completed, and it was told so."""
+    seen = b.connection().wait()
+    assert not seen.handshake and seen.certificate is None
+    # OpenSSL does not tell of user_canceled in TLS 1.3: it waits for what follows, our FIN.
+    assert seen.ended == ("eof" if told == "alert user_canceled" else told)
 
 
 # ---- the client's certificate ----
@@ -63,9 +63,9 @@ def test_no_client_certificate(gate, pki, backend, version, auth, reason):
     ("wrong_ca", "client_cert_untrusted", "unknown_ca"),
     ("no_intermediate", "client_cert_untrusted", "unknown_ca"),
     ("expired", "client_cert_expired", "certificate_expired"),
-    ("not_yet_valid", "client_cert_not_yet_valid", "certificate_expired"),
+    ("not_yet_valid", "client_cert_not_yet_valid", "bad_certificate"),
     ("wrong_purpose", "client_cert_purpose", "unsupported_certificate"),
-    ("is_ca", "client_cert_purpose", "unsupported_certificate"),
+    ("is_ca", "client_cert_invalid", "certificate_unknown"),
     ("privileged_san", "forge_rule", "unsupported_certificate"),
     ("unknown_critical", "client_cert_invalid", "certificate_unknown"),
 ])
@@ -107,20 +107,20 @@ def raw_alert(sock):
 
 @pytest.mark.parametrize("data", [
     b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"\0" * 100,
-    b"\x17\x03\x03", b"\x80\x2e\x01\x00\x02" + b"x" * 46,
-], ids=["http", "ssh", "zeros", "data", "sslv2"])
+    b"\x80\x2e\x01\x00\x02" + b"x" * 46,
+], ids=["http", "ssh", "zeros", "sslv2"])
 def test_not_tls(gate, pki, backend, data):
     g = gate(settings(pki, backend.port))
-    with clients.tcp(g.port) as s:
-        if data == b"\x17\x03\x03":  # a record that may not come first, whole
-            data += b"\0\x10" + b"x" * 16
-            with g.ends_with("client_protocol"):
-                s.sendall(data)
-                assert raw_alert(s) == (2, 10)
-            return
-        with g.ends_with("client_not_tls"):
-            s.sendall(data)
-            assert raw_alert(s) == (2, 10)
+    with g.ends_with("client_not_tls"), clients.tcp(g.port) as s:
+        s.sendall(data)
+        assert raw_alert(s) == (2, 10)
+
+
+def test_first_record_is_no_handshake(gate, pki, backend):
+    g = gate(settings(pki, backend.port))
+    with g.ends_with("client_protocol"), clients.tcp(g.port) as s:
+        s.sendall(b"\x17\x03\x03\0\x10" + b"x" * 16)
+        assert raw_alert(s) == (2, 10)
 
 
 def test_garbage_in_a_handshake_record(gate, pki, backend):
@@ -158,10 +158,12 @@ def test_silence_after_the_client_hello(gate, pki, backend, version):
     with g.ends_with("client_timeout"), clients.connect(
             g.port, pki=pki, certkey=pki.client(), version=version) as c:
         assert not (c.handshake(before_flight=lambda: time.sleep(2)) and c.recv())
-        assert c.ended in ("alert user_canceled", "rst", "eof")
-    never_authenticated(backend)
+        # As in never_authenticated(); the alert may also come under keys that OpenSSL has left.
+        assert c.ended == ("alert user_canceled" if version == "1.2" else "eof")
+    never_authenticated(backend, "alert user_canceled")
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
 def test_old_tls_versions_only(gate, pki, backend):
     g = gate(settings(pki, backend.port))
     ctx = peer.context(False, pki.client(), pki.server_ca)
@@ -188,7 +190,7 @@ def test_client_refuses_the_gates_certificate(gate, pki, backend, version):
     ctx = peer.context(False, pki.client(), pki.other_ca, version=version)
     with g.ends_with("client_refused"), clients.connect(g.port, pki=pki, ctx=ctx) as c:
         assert not c.handshake() and c.ended == "error CERTIFICATE_VERIFY_FAILED"
-    never_authenticated(backend)
+    never_authenticated(backend, "alert user_canceled")
     assert g.log_contains("unknown_ca")
 
 
@@ -208,7 +210,7 @@ def test_client_leaves_in_the_handshake(gate, pki, backend, version, end):
             g.port, pki=pki, certkey=pki.client(), version=version) as c:
         with pytest.raises(Left):
             c.handshake(before_flight=leave)
-    never_authenticated(backend)
+    never_authenticated(backend, "alert user_canceled")
 
 
 def test_200_connections_that_die(gate, pki, backend):
@@ -320,9 +322,9 @@ def test_backend_asks_for_no_certificate(gate, pki, version):
 def test_backend_refuses_the_forged_certificate(gate, pki, front, back):
     """In TLS 1.3 its alert comes when the keys may be in the kernel already."""
     with backends.backend(certkey=pki.backend(), client_ca=pki.other_ca, version=back) as b:
-        g = fails(gate, pki, b.port, "backend_refused_certificate", "access_denied", front)
+        g = fails(gate, pki, b.port, "backend_refused_certificate", "unknown_ca", front)
         assert not b.connection().wait().handshake
-        assert g.log_contains(r"app1 refused the forged certificate.*unknown_ca")
+        assert g.log_contains(r"service app1.* refused the forged certificate: unknown_ca")
 
 
 def test_backend_accepts_only_rsa_keys(gate, pki, tmp_path):
@@ -363,7 +365,7 @@ def test_failures_do_not_disturb_good_flows(gate, pki, backend):
 
 
 def test_listening_port_in_use(pki, backend, engine, tmp_path):
-    """The gate does not start, and says which address."""
+    """The gate does not start, and says which listener it is."""
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         g = daemon.Ktlsgated(tmp_path / "gate", pki, engine,
@@ -371,5 +373,5 @@ def test_listening_port_in_use(pki, backend, engine, tmp_path):
         with pytest.raises(AssertionError):
             g.start()
         assert g.process.wait(10) != 0
-        assert f"{HOST}:{port}" in g.log() and "ddress already in use" in g.log()
+        assert "vserver.app.listen" in g.log() and "ddress already in use" in g.log()
         g.process = None

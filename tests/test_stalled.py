@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.datapath, pytest.mark.timeout(240)]
 # under a quarter of the limit, unless told otherwise.
 FLOWS = int(os.environ.get("KTLSGATE_STALLED", "500" if peer.SCALE > 1 else "2000"))
 PIPE_LIMIT = pathlib.Path("/proc/sys/fs/pipe-user-pages-soft")
-BLOB = os.urandom(192 << 10)
+BLOB = os.urandom(768 << 10)
 
 
 @pytest.fixture
@@ -41,9 +41,13 @@ def pipe_limit():
 
 
 def slow_reader(port, pki, ctx):
-    """A connected client with a small receive buffer, that does not read."""
+    """
+    A connected client that does not read. With loopback's segments of 64 KiB the kernel would give
+    the gate megabytes to send into for each.
+    """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
     sock.settimeout(60 * peer.SCALE)
     sock.connect((HOST, port))
     c = peer.Peer(sock, ctx, name=clients.FRONT_NAME, timeout=60 * peer.SCALE)
@@ -80,7 +84,7 @@ def test_stalled_flows(gate, pki, pipe_limit):
         stalled = in_parallel(lambda _: slow_reader(g.port, pki, ctx), range(FLOWS))
         for c in stalled:
             stack.callback(c.close)
-        assert g.stats()["flows_relaying_active"] == FLOWS
+        assert g.stat_reaches("flows_relaying_active", FLOWS, 60 * peer.SCALE)
         # Bytes of all of them have stopped moving: in sockets, and in pipes or buffers of the gate.
         moved = []
         wait_until(lambda: moved.append(g.stats()["bytes_from_backend"]) or (
@@ -92,5 +96,9 @@ def test_stalled_flows(gate, pki, pipe_limit):
                 quick.send(b"%05d" % n * 1000)
                 assert quick.recv_exactly(5000) == b"%05d" % n * 1000
 
-        results = in_parallel(lambda c: (c.recv_all() == BLOB, c.ended), stalled)
+        def read_on(c):
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            return c.recv_all() == BLOB, c.ended
+
+        results = in_parallel(read_on, stalled)
         assert results == [(True, "close_notify")] * FLOWS

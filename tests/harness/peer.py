@@ -336,8 +336,8 @@ class Peer:
     def _end(self, error):
         self.ended = describe(error)
         # OpenSSL's alert, if it has one; its answer to a truncation (decode_error) is kept back,
-        # it would hide how the connection is closed.
-        if self.ended != "eof":
+        # it would hide how the connection is closed. Behind records of our own it has a wrong number.
+        if self.ended != "eof" and not self._writer:
             self._flush()
 
 
@@ -349,7 +349,7 @@ def describe(error):
     if isinstance(error, ssl.SSLZeroReturnError):
         return "close_notify"
     if "ALERT_" in reason:
-        return "alert " + reason.split("ALERT_")[1].lower()
+        return "alert " + reason.split("ALERT_")[1].lower().replace("cancelled", "canceled")
     if reason == "TLSV1_UNRECOGNIZED_NAME":
         return "alert unrecognized_name"
     return f"error {reason or error}"

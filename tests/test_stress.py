@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Random flows in both directions at once, a few dozen at a time: odd writes, pauses, tiny buffers,
+stalls, padding, and every way to end. ktlsgate-peer draws them from a seed, plays both ends and
+compares every byte and every end; tests/peer/plan.h has the table of what must be seen.
+"""
+
+import os
+
+import pytest
+
+from harness.daemon import wait_until
+from harness.peer import SCALE
+from harness.traffic import Traffic
+
+pytestmark = [pytest.mark.datapath, pytest.mark.timeout(120)]
+
+FLOWS = int(os.environ.get("KTLSGATE_STRESS", "150" if SCALE > 1 else "2000"))
+# Most bytes in one direction of a flow.
+BYTES = "64k" if SCALE > 1 else "256k"
+ABORTS = ("rst-client", "rst-backend", "early-client", "early-backend", "alert-client",
+          "alert-backend", "fin-client", "fin-backend")
+
+
+@pytest.fixture
+def traffic(gate, pki, tmp_path):
+    return Traffic(gate, pki, tmp_path)
+
+
+def can_rekey(engine):
+    """KeyUpdate is within the power of our record layer, and of kernel TLS since Linux 6.14."""
+    release = os.uname().release.split(".")
+    return engine == "user" or (int(release[0]), int(release[1])) >= (6, 14)
+
+
+def test_random_flows(traffic, engine):
+    rekey = ["--rekey"] if can_rekey(engine) else []
+    traffic.run("--flows", FLOWS, "--bytes", BYTES, "--tls", "mixed", *rekey, timeout=100)
+    stats = traffic.gate.stats()
+    other = {"user": "ktls", "ktls": "user"}[engine]
+    assert stats[f"engine_{engine}_flows"] >= FLOWS * 0.9
+    assert stats[f"engine_{other}_flows"] == 0
+
+
+def test_aborted_flows_leave_nothing_behind(traffic):
+    """Descriptors, pipes and flows are given back, however rude the ends were."""
+    traffic.run("--flows", 20, "--bytes", "64k", "--tls", "mixed")
+    gate = traffic.gate
+    wait_until(lambda: gate.stats()["flows_active"] == 0, 30 * SCALE)
+    before = gate.descriptors()
+    for kind in ABORTS:
+        traffic.run("--flows", FLOWS // len(ABORTS), "--schedule", kind, "--bytes", "64k",
+                    "--tls", "mixed")
+    assert wait_until(lambda: gate.stats()["flows_active"] == 0, 30 * SCALE)
+    assert gate.stats()["flows_relaying_active"] == 0
+    assert gate.stats()["pipes_active"] == 0
+    # Pipes kept for later are no leak: 64 a worker, two descriptors each.
+    kept = 128 * len(os.sched_getaffinity(0)) if gate.engine == "ktls" else 0
+    assert wait_until(lambda: gate.descriptors() <= before + kept, 5 * SCALE), (
+        before, gate.descriptors())
