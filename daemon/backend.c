@@ -146,9 +146,9 @@ enum reason backend_failure(const struct handshake *hs, bool presented)
 	case HANDSHAKE_PEER_ALERT:
 		if (hs->alert == ALERT_PROTOCOL_VERSION)
 			return REASON_backend_version;
-		return presented && backend_alert_is_refusal(hs->alert) ?
-			       REASON_backend_refused_certificate :
-			       REASON_backend_refused;
+		return presented && backend_alert_is_refusal(hs->alert)
+			       ? REASON_backend_refused_certificate
+			       : REASON_backend_refused;
 	case HANDSHAKE_VERIFY:
 		return verify_reason(hs->error);
 	case HANDSHAKE_VERSION:

@@ -26,10 +26,23 @@ struct cfg_where {
 	unsigned line;
 };
 
-enum cfg_engine { ENGINE_AUTO, ENGINE_KTLS, ENGINE_USER };
-enum cfg_relay { RELAY_SPLICE };
-enum cfg_client_auth { CLIENT_AUTH_OFF, CLIENT_AUTH_OPTIONAL, CLIENT_AUTH_MANDATORY };
-enum cfg_connect { CONNECT_EARLY, CONNECT_VERIFIED };
+enum cfg_engine {
+	ENGINE_AUTO,
+	ENGINE_KTLS,
+	ENGINE_USER
+};
+enum cfg_relay {
+	RELAY_SPLICE
+};
+enum cfg_client_auth {
+	CLIENT_AUTH_OFF,
+	CLIENT_AUTH_OPTIONAL,
+	CLIENT_AUTH_MANDATORY
+};
+enum cfg_connect {
+	CONNECT_EARLY,
+	CONNECT_VERIFIED
+};
 
 /* Socket address with its length; len 0: not set. */
 struct cfg_address {
@@ -39,15 +52,15 @@ struct cfg_address {
 
 struct cfg_certkey {
 	char *name;
-	unsigned index; /* position in config.certkeys */
+	unsigned index;	 /* position in config.certkeys */
 	char *cert_file; /* PEM: leaf first, then the chain to send */
-	char *key_file; /* PEM private key */
+	char *key_file;	 /* PEM private key */
 	struct cfg_where cert_where, key_where;
-	X509 *cert; /* leaf */
-	STACK_OF(X509) *chain; /* the rest of cert_file, in order */
-	EVP_PKEY *pkey; /* NULL until config_load_keys() */
-	bool forging; /* named by some profile.<n>.forging_certkey */
-	bool serving; /* named by some vserver.<n>.certkey */
+	X509 *cert;		/* leaf */
+	STACK_OF(X509) * chain; /* the rest of cert_file, in order */
+	EVP_PKEY *pkey;		/* NULL until config_load_keys() */
+	bool forging;		/* named by some profile.<n>.forging_certkey */
+	bool serving;		/* named by some vserver.<n>.certkey */
 };
 
 struct cfg_profile {
@@ -58,14 +71,14 @@ struct cfg_profile {
 	struct cfg_where client_auth_where;
 	char *client_ca_file; /* PEM bundle */
 	struct cfg_where client_ca_where;
-	STACK_OF(X509) *client_ca;
+	STACK_OF(X509) * client_ca;
 	/* back */
 	bool dynamic_client_cert;
 	struct cfg_where dynamic_client_cert_where;
 	struct cfg_certkey *forging_certkey; /* borrowed from config.certkeys */
 	char *server_ca_file;
 	struct cfg_where server_ca_where;
-	STACK_OF(X509) *server_ca;
+	STACK_OF(X509) * server_ca;
 	bool require_certificate_request;
 };
 
@@ -91,19 +104,20 @@ struct config {
 	char *path;
 	enum cfg_engine engine;
 	enum cfg_relay relay;
-	unsigned workers; /* resolved: never 0 */
-	char *user; /* NULL: keep the user we were started as */
-	char *bpf_dir; /* where maps are pinned; NULL: off */
+	unsigned workers;     /* resolved: never 0 */
+	char *user;	      /* NULL: keep the user we were started as */
+	char *bpf_dir;	      /* where maps are pinned; NULL: off */
 	char *control_socket; /* path */
 	enum log_level log_level;
 	/* seconds */
-	unsigned handshake_timeout; /* client: accept to last handshake message */
-	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for the client excluded */
+	unsigned handshake_timeout;	    /* client: accept to last handshake message */
+	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for
+					       the client excluded */
 	unsigned connect_timeout;
-	unsigned idle_timeout; /* no byte in either direction; 0: never */
-	unsigned drain_timeout; /* at close: how long accepted bytes may take to leave */
+	unsigned idle_timeout;	 /* no byte in either direction; 0: never */
+	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
-	unsigned forge_cache; /* entries */
+	unsigned forge_cache;	 /* entries */
 
 	struct cfg_certkey **certkeys;
 	unsigned n_certkeys;
@@ -125,7 +139,10 @@ struct config {
  */
 int config_load(const char *path, FILE *errors, struct config **out) must_check;
 
-enum cfg_keys { CFG_KEYS_SERVING = 1, CFG_KEYS_FORGING = 2 };
+enum cfg_keys {
+	CFG_KEYS_SERVING = 1,
+	CFG_KEYS_FORGING = 2
+};
 
 /*
  * Loads the private keys of the wanted kinds of certkeys into cfg->pkey and

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The table of configuration keys, their types and printers. Knows no files, lines or certificates.
- */
+/* The table of configuration keys, their types and printers. Knows no files or certificates. */
 #include "config_table.h"
 
 #include <arpa/inet.h>

@@ -147,6 +147,7 @@ static void serve(struct gate *gate, int fd)
 	char request[REQUEST_MAX];
 	char *text = NULL;
 	size_t len = 0, have = 0;
+	uint64_t deadline = timer_clock() + CLIENT_MS;
 	FILE *out;
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
@@ -154,7 +155,8 @@ static void serve(struct gate *gate, int fd)
 	while (have < sizeof(request) - 1) {
 		ssize_t n = recv(fd, request + have, sizeof(request) - 1 - have, 0);
 
-		if (n <= 0)
+		/* One client at a time is served: none may take its time byte by byte. */
+		if (n <= 0 || timer_clock() > deadline)
 			return;
 		have += (size_t)n;
 		if (memchr(request, '\n', have))
@@ -191,7 +193,6 @@ void control_run(struct gate *gate, int listen_fd, int stop_fd)
 		if (fd >= 0)
 			serve(gate, fd);
 		else
-			(void)!poll(NULL, 0,
-				    ACCEPT_RETRY_MS); /* out of descriptors: it stays readable */
+			(void)!poll(NULL, 0, ACCEPT_RETRY_MS); /* out of descriptors */
 	}
 }

@@ -124,6 +124,18 @@ static bool forges(const struct flow *f)
 	return f->service->profile->dynamic_client_cert;
 }
 
+/*
+ * At once, not at the hand-over: the kernel attaches the ULP to an established
+ * connection only, and a peer may have sent its FIN by then. Without keys the
+ * socket stays an ordinary TCP socket.
+ */
+static void attach_ulp(struct side *s)
+{
+	const struct gate *gate = s->flow->worker->gate;
+
+	s->ulp = gate->cfg->engine != ENGINE_USER && !gate->ktls.error && !ktls_attach(s);
+}
+
 static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct flow *f = calloc(1, sizeof(*f));
@@ -172,6 +184,7 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	len = sizeof(f->peer);
 	getpeername(fd, (struct sockaddr *)&f->peer, &len);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	attach_ulp(&f->client);
 	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
 	f->client.hs = handshake_new(&f->client, w->ring, front->ctx, true, on_client);
 	if (!f->client.hs) {
@@ -193,6 +206,7 @@ static void start_backend_handshake(struct flow *f)
 	struct back *back = &w->gate->backs[f->service->index];
 	struct side *s = &f->backend;
 
+	attach_ulp(s);
 	s->hs = handshake_new(s, w->ring, back->ctx, false, on_backend);
 	if (!s->hs || back_expect_name(back, s->hs->ssl)) {
 		flow_fail(f, REASON_no_memory, NULL);
@@ -281,8 +295,7 @@ static void backend_hung_up(struct ring_op *op, int res)
 		reconnect(f);
 		return;
 	}
-	/* It is connected anew once the client is through; until then it would only time out again.
-	 */
+	/* It is connected anew once the client is through; before, it would time out again. */
 	if (f->hs->backend_suspended && !f->hs->backend_resumed)
 		drop_backend(f);
 	if (f->hs->client_verified)
@@ -698,8 +711,7 @@ static const struct engine *choose_engine(struct flow *f)
 		stat_inc(stats, user_because_cipher);
 		return &engine_user;
 	}
-	/* A socket with the ULP but without keys is an ordinary TCP socket still. */
-	if (ktls_attach(&f->client) || ktls_attach(&f->backend)) {
+	if (!f->client.ulp || !f->backend.ulp) {
 		stat_inc(stats, user_because_install);
 		return &engine_user;
 	}
@@ -747,8 +759,7 @@ static void ready(struct ring_op *op, int res)
 	relay_run(&f->relay);
 }
 
-/* The poll that watched the suspended backend may not have come back yet: ready() then re-arms it.
- */
+/* The poll that watched the suspended backend may not have come back yet: ready() re-arms it. */
 static void start_polls(struct flow *f)
 {
 	arm_poll(&f->client);

@@ -12,8 +12,8 @@
 /* In this order and never back. */
 enum flow_stage {
 	FLOW_STAGE_HANDSHAKE, /* both handshakes, interlocked; forging in between */
-	FLOW_STAGE_RELAY, /* keys installed, bytes move */
-	FLOW_STAGE_CLOSING, /* told why, drained, FIN sent */
+	FLOW_STAGE_RELAY,     /* keys installed, bytes move */
+	FLOW_STAGE_CLOSING,   /* told why, drained, FIN sent */
 	FLOW_STAGES
 };
 
@@ -25,19 +25,19 @@ struct flow {
 	const struct cfg_service *service;
 	uint64_t id;
 	LIST_ENTRY(flow) link;
-	uint8_t stage; /* enum flow_stage */
-	uint8_t reason; /* enum reason, from CLOSING on */
-	bool forged; /* the backend was shown a forged certificate */
-	uint32_t tick; /* ms between looks at a closing flow */
-	uint64_t since; /* ms: accepted; from CLOSING on: closed */
-	int16_t alert[2]; /* CLOSING: to be told, by side role */
-	uint8_t end[2]; /* CLOSING: enum side_end, by side role */
+	uint8_t stage;		  /* enum flow_stage */
+	uint8_t reason;		  /* enum reason, from CLOSING on */
+	bool forged;		  /* the backend was shown a forged certificate */
+	uint32_t tick;		  /* ms between looks at a closing flow */
+	uint64_t since;		  /* ms: accepted; from CLOSING on: closed */
+	int16_t alert[2];	  /* CLOSING: to be told, by side role */
+	uint8_t end[2];		  /* CLOSING: enum side_end, by side role */
 	struct sockaddr_in6 peer; /* the client; AF_INET fits too */
-	uint8_t fingerprint[8]; /* of the client's certificate, its first bytes */
-	struct timer timer; /* handshake deadline, closing tick */
+	uint8_t fingerprint[8];	  /* of the client's certificate, its first bytes */
+	struct timer timer;	  /* handshake deadline, closing tick */
 	struct side client, backend;
 	struct flow_handshake *hs; /* HANDSHAKE only */
-	struct relay relay; /* RELAY only */
+	struct relay relay;	   /* RELAY only */
 };
 
 /* Takes fd, a connection just accepted for vserver. */

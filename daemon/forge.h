@@ -14,26 +14,26 @@
 #define FORGE_SERIAL_KEY_LEN 32
 
 struct forge_ca {
-	X509 *cert; /* borrowed */
-	EVP_PKEY *key; /* borrowed */
-	STACK_OF(X509) *chain; /* borrowed; intermediates above cert, may be NULL */
+	X509 *cert;		/* borrowed */
+	EVP_PKEY *key;		/* borrowed */
+	STACK_OF(X509) * chain; /* borrowed; intermediates above cert, may be NULL */
 };
 
 struct forge_policy {
-	long lifespan; /* seconds a forged certificate lives at most */
-	long skew; /* seconds notBefore may lie before now */
+	long lifespan;				  /* seconds a forged certificate lives at most */
+	long skew;				  /* seconds notBefore may lie before now */
 	uint8_t serial_key[FORGE_SERIAL_KEY_LEN]; /* secret of the issuer, rule 4 */
 };
 
 enum forge_error {
 	FORGE_OK,
-	FORGE_NO_CLIENT_AUTH, /* rule 1, 9: the EKU does not hold clientAuth */
-	FORGE_ORIGINAL_IS_CA, /* rule 1 */
-	FORGE_UNKNOWN_CRITICAL, /* rule 1 */
+	FORGE_NO_CLIENT_AUTH,	  /* rule 1, 9: the EKU does not hold clientAuth */
+	FORGE_ORIGINAL_IS_CA,	  /* rule 1 */
+	FORGE_UNKNOWN_CRITICAL,	  /* rule 1 */
 	FORGE_NOT_YET_OR_EXPIRED, /* rule 5: nothing is left of the validity */
 	FORGE_CA_CONSTRAINT, /* rule 3: name constraints, EKU or path length of the forging CA */
-	FORGE_NO_NAME, /* rule 2: empty subject without a critical SAN */
-	FORGE_BAD_SAN, /* rules 6, 7 */
+	FORGE_NO_NAME,	     /* rule 2: empty subject without a critical SAN */
+	FORGE_BAD_SAN,	     /* rules 6, 7 */
 	FORGE_MEMORY,
 	FORGE_SIGN, /* the CA's key did not sign */
 	FORGE_ERRORS

@@ -22,20 +22,21 @@ struct forged {
 
 struct forge_key {
 	uint8_t fingerprint[FINGERPRINT_LEN]; /* of the original leaf */
-	uint8_t issuer[FINGERPRINT_LEN]; /* of the forging CA's certificate */
-	uint8_t chain[FINGERPRINT_LEN]; /* SHA-256 over the verified chain's fingerprints: another path, another validity */
+	uint8_t issuer[FINGERPRINT_LEN];      /* of the forging CA's certificate */
+	uint8_t chain[FINGERPRINT_LEN]; /* SHA-256 over the verified chain's fingerprints: another
+					   path, another validity */
 };
 
 struct forge_cache *forge_cache_new(unsigned entries) must_check;
 void forge_cache_free(struct forge_cache *c); /* NULL-safe */
 
 /* A reference to the entry valid at now, or NULL. An expired entry is dropped. Thread-safe. */
-struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *key, time_t now)
-	must_check;
+struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *key,
+			       time_t now) must_check;
 
 /* Takes cert and key (also on failure); returns a reference, or NULL (out of memory). */
 struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t not_after) must_check;
-/* Adds a reference of its own; replaces an entry of the same key. Returns true if one was evicted. */
+/* Takes a reference; replaces an entry of the same key. True if another one was evicted. */
 bool forge_cache_put(struct forge_cache *c, const struct forge_key *key, struct forged *f);
 void forged_unref(struct forged *f); /* NULL-safe */
 

@@ -276,8 +276,7 @@ static void count_records(struct handshake *hs, const uint8_t *p, size_t n)
 	}
 }
 
-/* Takes what OpenSSL wrote in this step; the output of the step before is sent. False: out of
- * memory. */
+/* Takes what OpenSSL wrote in this step; that of the step before is sent. False: no memory. */
 static bool collect_output(struct handshake *hs)
 {
 	char *data;
@@ -304,8 +303,7 @@ static void sent(struct ring_op *op, int res)
 
 	if (!hs)
 		return;
-	/* Also when stopped: what is left is sent by the closing code, and must not go out twice.
-	 */
+	/* Also when stopped: the closing code sends what is left, and nothing twice. */
 	if (res > 0)
 		hs->output_off += (uint32_t)res;
 	if (hs->stopped)
@@ -510,8 +508,7 @@ static int keys_13(struct handshake *hs, enum tls_cipher cipher, const char *dig
 		ret = keys_tls13(cipher, digest, tx_secret, hs->secrets.len, tx);
 	if (ret)
 		return ret;
-	/* A server's records after the client's Finished (tickets) are under the traffic key
-	 * already. */
+	/* A server's records after the client's Finished (tickets) are under this key already. */
 	tx->seq = server ? hs->tx_step_records : 0;
 	memcpy(kept->rx, rx_secret, hs->secrets.len);
 	memcpy(kept->tx, tx_secret, hs->secrets.len);

@@ -14,25 +14,26 @@
 #include "side.h"
 
 enum handshake_event {
-	HANDSHAKE_HELLO, /* server side: a ClientHello was accepted */
-	HANDSHAKE_HELD, /* TLS 1.2 server side: the client's ChangeCipherSpec is withheld, all before it is verified */
+	HANDSHAKE_HELLO,     /* server side: a ClientHello was accepted */
+	HANDSHAKE_HELD,	     /* TLS 1.2 server side: the client's ChangeCipherSpec is withheld, all
+				before it is verified */
 	HANDSHAKE_SUSPENDED, /* client side: waits at the CertificateRequest */
-	HANDSHAKE_DONE, /* complete, all output accepted by TCP */
-	HANDSHAKE_FAILED, /* handshake.failure tells */
+	HANDSHAKE_DONE,	     /* complete, all output accepted by TCP */
+	HANDSHAKE_FAILED,    /* handshake.failure tells */
 };
 
 enum handshake_failure {
 	HANDSHAKE_OK,
-	HANDSHAKE_EOF, /* FIN */
-	HANDSHAKE_RESET, /* RST or another socket error; .error is the errno */
-	HANDSHAKE_NOT_TLS, /* a record header that is none */
-	HANDSHAKE_PEER_ALERT, /* .alert */
-	HANDSHAKE_VERIFY, /* the peer's certificate; .error is X509_V_ERR_* */
+	HANDSHAKE_EOF,		  /* FIN */
+	HANDSHAKE_RESET,	  /* RST or another socket error; .error is the errno */
+	HANDSHAKE_NOT_TLS,	  /* a record header that is none */
+	HANDSHAKE_PEER_ALERT,	  /* .alert */
+	HANDSHAKE_VERIFY,	  /* the peer's certificate; .error is X509_V_ERR_* */
 	HANDSHAKE_NO_CERTIFICATE, /* mandatory and not sent */
-	HANDSHAKE_VERSION, /* no common version */
-	HANDSHAKE_CIPHER, /* no common cipher, group or signature algorithm */
-	HANDSHAKE_SIGNATURE, /* CertificateVerify is wrong */
-	HANDSHAKE_PROTOCOL, /* any other refusal by OpenSSL; .detail is its text */
+	HANDSHAKE_VERSION,	  /* no common version */
+	HANDSHAKE_CIPHER,	  /* no common cipher, group or signature algorithm */
+	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
+	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */
 };
 
 /* Secrets of the key schedule, from the keylog callback (TLS 1.3). */
@@ -57,7 +58,7 @@ struct handshake {
 	bool resume; /* the certificate callback may go on */
 	bool hello_seen, hello_told;
 	uint8_t last_received; /* type of the newest whole handshake message */
-	bool released; /* the withheld record was fed */
+	bool released;	       /* the withheld record was fed */
 	bool stopped;
 
 	enum handshake_failure failure;
@@ -66,13 +67,13 @@ struct handshake {
 	char detail[128];
 
 	uint8_t header[RECORD_HEADER];
-	uint8_t *record; /* being read: header included */
+	uint8_t *record;		  /* being read: header included */
 	uint32_t record_len, record_have; /* 0: the header is being read */
 
 	uint8_t *output; /* being sent */
 	uint32_t output_off, output_len;
-	uint64_t tx_step_records; /* records of the newest step's output */
-	bool tx_encrypted; /* a record went out under handshake or traffic keys */
+	uint64_t tx_step_records;	/* records of the newest step's output */
+	bool tx_encrypted;		/* a record went out under handshake or traffic keys */
 	uint8_t last_explicit_nonce[8]; /* TLS 1.2 GCM: of the newest record sent */
 
 	uint8_t *transcript; /* handshake messages up to the client's CertificateVerify */
@@ -86,7 +87,8 @@ struct handshake {
  */
 SSL_CTX *handshake_ctx_new(bool server) must_check;
 
-/* ctx from handshake_ctx_new(). Takes side->fd's I/O over until DONE or FAILED. NULL: out of memory. */
+/* ctx from handshake_ctx_new(). Takes side->fd's I/O over until DONE or FAILED. NULL: out of
+ * memory. */
 struct handshake *handshake_new(struct side *side, struct ring *ring, SSL_CTX *ctx, bool server,
 				void (*event)(struct handshake *, enum handshake_event)) must_check;
 void handshake_start(struct handshake *hs);

@@ -14,15 +14,15 @@
 
 struct identity {
 	uint8_t fingerprint[FINGERPRINT_LEN];
-	X509 *leaf; /* borrowed from chain */
-	STACK_OF(X509) *chain; /* verified: leaf first, anchor last; owned */
-	time_t not_before; /* latest of the leaf alone */
-	time_t not_after; /* earliest of the whole verified chain (rule 5) */
-	char subject[256]; /* RFC 2253 text, cut, printable ASCII; for logs and flows only */
+	X509 *leaf;		/* borrowed from chain */
+	STACK_OF(X509) * chain; /* verified: leaf first, anchor last; owned */
+	time_t not_before;	/* latest of the leaf alone */
+	time_t not_after;	/* earliest of the whole verified chain (rule 5) */
+	char subject[256];	/* RFC 2253 text, cut, printable ASCII; for logs and flows only */
 };
 
 /* Takes ownership of chain on success. NULL when out of memory or on an unparsable date. */
-struct identity *identity_new(STACK_OF(X509) *chain) must_check;
+struct identity *identity_new(STACK_OF(X509) * chain) must_check;
 void identity_free(struct identity *id);
 
 /* ASN.1 time to seconds since the epoch. Returns 0 or -EINVAL. */

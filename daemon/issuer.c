@@ -18,7 +18,8 @@ int issuer_init(struct issuer *is, struct ring *ring, int fd)
 	is->buf = malloc(SIGNER_MESSAGE_MAX);
 	if (!is->buf)
 		return -ENOMEM;
-	/* The socket outlives this process: answers to a predecessor's requests must not match ours. */
+	/* The socket outlives this process: answers to a predecessor's requests must not match
+	 * ours. */
 	if (getrandom(&is->next_id, sizeof(is->next_id), 0) != sizeof(is->next_id))
 		return -EIO;
 	is->poll.done = ready;
@@ -95,7 +96,8 @@ static void answered(struct issuer *is, const struct signer_response *r)
 	struct issue *issue;
 
 	/* Answers come in the order of the requests: the first one it is, mostly. */
-	TAILQ_FOREACH(issue, &is->sent, link) {
+	TAILQ_FOREACH(issue, &is->sent, link)
+	{
 		if (issue->id != r->id)
 			continue;
 		remove_issue(is, issue);

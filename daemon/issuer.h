@@ -11,7 +11,7 @@
 #include "signer.h"
 
 struct issue {
-	/* Called once, unless issue_cancel() came first. r: NULL when the signer is out of reach. */
+	/* Called once, unless issue_cancel() came first. r NULL: the signer is out of reach. */
 	void (*done)(struct issue *issue, const struct signer_response *r);
 	uint64_t id;
 	uint8_t *message; /* not sent yet */

@@ -12,8 +12,8 @@
 #include "scoped.h"
 
 #define TLS_SECRET_MAX 64
-#define TLS_12         0x0303
-#define TLS_13         0x0304
+#define TLS_12	       0x0303
+#define TLS_13	       0x0304
 
 enum tls_cipher {
 	TLS_AES_128_GCM,
@@ -24,11 +24,11 @@ enum tls_cipher {
 
 /* Row of the cipher table: what OpenSSL and the kernel call it. */
 struct tls_cipher_desc {
-	const char *name; /* "AES-128-GCM" */
-	int nid; /* SSL_CIPHER_get_cipher_nid() */
+	const char *name;     /* "AES-128-GCM" */
+	int nid;	      /* SSL_CIPHER_get_cipher_nid() */
 	const char *evp_name; /* for EVP_CIPHER_fetch() */
 	unsigned key_len;
-	unsigned fixed_iv_12; /* bytes of IV from the TLS 1.2 key block: 4 (GCM) or 12 */
+	unsigned fixed_iv_12;	/* bytes of IV from the TLS 1.2 key block: 4 (GCM) or 12 */
 	uint16_t kernel_cipher; /* TLS_CIPHER_* of linux/tls.h */
 };
 
@@ -41,9 +41,10 @@ struct tls_keys {
 	uint16_t version; /* TLS_12 or TLS_13 */
 	enum tls_cipher cipher;
 	uint8_t key[32];
-	uint8_t iv[12]; /* TLS 1.2 GCM: only the 4-byte salt is used */
-	uint64_t seq; /* sequence number of the next record */
-	uint64_t explicit_nonce; /* TLS 1.2 GCM, sending: explicit nonce of the next record, as a big-endian number */
+	uint8_t iv[12];		 /* TLS 1.2 GCM: only the 4-byte salt is used */
+	uint64_t seq;		 /* sequence number of the next record */
+	uint64_t explicit_nonce; /* TLS 1.2 GCM, sending: explicit nonce of the next record, as a
+				    big-endian number */
 };
 
 /*
@@ -51,8 +52,8 @@ struct tls_keys {
  * or -EIO when OpenSSL refused; out is wiped then. seq and explicit_nonce are
  * left for the caller, who counts the records.
  */
-int keys_tls13(enum tls_cipher cipher, const char *digest, const uint8_t *secret,
-	       size_t secret_len, struct tls_keys *out) must_check;
+int keys_tls13(enum tls_cipher cipher, const char *digest, const uint8_t *secret, size_t secret_len,
+	       struct tls_keys *out) must_check;
 /* RFC 8446 section 7.2: application_traffic_secret_N+1; out may be secret. */
 int keys_tls13_next_secret(const char *digest, const uint8_t *secret, size_t secret_len,
 			   uint8_t *out) must_check;

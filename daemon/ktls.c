@@ -50,7 +50,7 @@ static int64_t given_to_tcp(int fd)
 	return (int64_t)info.tcpi_bytes_acked + queued;
 }
 
-/* As a base it must be exact: one too small would tell "drained" too early. Nothing is being sent. */
+/* As a base it must be exact: one too small would tell "drained" too early. */
 static int64_t given_exactly(int fd)
 {
 	int64_t given = given_to_tcp(fd), again;
@@ -198,6 +198,14 @@ ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type)
 	return n;
 }
 
+static int clear_error(int fd)
+{
+	int error;
+	socklen_t len = sizeof(error);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+}
+
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len)
 {
 	union {
@@ -219,6 +227,10 @@ int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t le
 	cmsg->cmsg_len = CMSG_LEN(sizeof(unsigned char));
 	*CMSG_DATA(cmsg) = type;
 	n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	/* A bad record received leaves its error on the socket (tls_err_abort): it is not about
+	 * this. */
+	if (n < 0 && (errno == EBADMSG || errno == EMSGSIZE) && !clear_error(side->fd))
+		n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0)
 		return -errno;
 	side->tx_plain += (uint64_t)n;

@@ -10,9 +10,10 @@
 
 /* Found on loopback sockets, never by version number. */
 struct ktls_caps {
-	int error; /* 0: kernel TLS works; else the errno of the first refusal */
-	uint8_t ciphers[2]; /* bit per enum tls_cipher that works in both directions; [0] TLS 1.2, [1] TLS 1.3 */
-	bool rekey; /* KeyUpdate: TLS_TX and TLS_RX can be set again */
+	int error;	    /* 0: kernel TLS works; else the errno of the first refusal */
+	uint8_t ciphers[2]; /* bit per enum tls_cipher that works in both directions; [0] TLS 1.2,
+			       [1] TLS 1.3 */
+	bool rekey;	    /* KeyUpdate: TLS_TX and TLS_RX can be set again */
 };
 
 void ktls_probe(struct ktls_caps *caps);
@@ -23,14 +24,16 @@ static inline bool ktls_can(const struct ktls_caps *caps, uint16_t version, uint
 }
 
 /*
- * Attaches the ULP to side->fd. -errno, with the socket unchanged, when the
- * kernel refuses: the flow can still be relayed in user space.
+ * Attaches the ULP to side->fd, which must be ESTABLISHED (net/tls/tls_main.c,
+ * tls_init). -errno, with the socket unchanged, when the kernel refuses.
+ * Without keys the socket goes on as an ordinary TCP socket.
  */
 int ktls_attach(struct side *side) must_check;
 /* Installs both directions and begins the TX accounting. On -errno the socket is of no more use. */
-int ktls_install(struct side *side, const struct tls_keys *rx, const struct tls_keys *tx) must_check;
+int ktls_install(struct side *side, const struct tls_keys *rx,
+		 const struct tls_keys *tx) must_check;
 
-/* New keys for one direction after a KeyUpdate. Returns 0 or -errno (-EBUSY: this kernel cannot). */
+/* New keys for one direction after a KeyUpdate. 0 or -errno (-EBUSY: this kernel cannot). */
 int ktls_rekey_rx(struct side *side, const struct tls_keys *rx) must_check;
 int ktls_rekey_tx(struct side *side, const struct tls_keys *tx) must_check;
 

@@ -11,7 +11,12 @@
 #include <stddef.h>
 #include "scoped.h"
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+	LOG_LEVEL_ERROR = 3,
+	LOG_LEVEL_WARN = 4,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7
+};
 
 /* ident: the process, e.g. "ktlsgated[signer]"; must outlive the process. */
 void log_open(const char *ident, enum log_level max);

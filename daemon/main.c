@@ -63,7 +63,10 @@ static int test_config(struct config *cfg)
 
 int main(int argc, char **argv)
 {
-	enum { OPT_KEYS = 256, OPT_EXAMPLE };
+	enum {
+		OPT_KEYS = 256,
+		OPT_EXAMPLE
+	};
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"test", no_argument, NULL, 't'},

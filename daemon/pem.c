@@ -202,8 +202,7 @@ int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why, size
 	for (;;) {
 		scoped_block b = {0};
 
-		/* Not PEM_read_bio_PrivateKey(): it leaves the last line of the text on the heap.
-		 */
+		/* Not PEM_read_bio_PrivateKey(): it leaves a line of the text on the heap. */
 		if (!PEM_read_bio_ex(bio, &b.name, &b.header, &b.der, &b.len,
 				     PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE))
 			break;

@@ -16,10 +16,11 @@ enum record_type {
 	RECORD_APPLICATION_DATA = 23,
 };
 
-#define RECORD_HEADER      5
-#define RECORD_PLAIN_MAX   16384 /* 2^14 */
-#define RECORD_CIPHER_MAX  (RECORD_PLAIN_MAX + 256) /* TLSCiphertext.length, TLS 1.3 */
-#define RECORD_MAX         (RECORD_HEADER + RECORD_PLAIN_MAX + 2048) /* TLS 1.2 allows 2048 of expansion */
+#define RECORD_HEADER	  5
+#define RECORD_PLAIN_MAX  16384			   /* 2^14 */
+#define RECORD_CIPHER_MAX (RECORD_PLAIN_MAX + 256) /* TLSCiphertext.length, TLS 1.3 */
+/* TLS 1.2 allows 2048 bytes of expansion. */
+#define RECORD_MAX (RECORD_HEADER + RECORD_PLAIN_MAX + 2048)
 /* What sealing adds at most: header, explicit nonce, content type, tag. */
 #define RECORD_HEADROOM_MAX (RECORD_HEADER + 8)
 #define RECORD_TAILROOM_MAX (1 + 16)
@@ -70,8 +71,8 @@ struct record_header {
  * -EPROTO (no TLS record: unknown type or major version), -EMSGSIZE (longer
  * than encrypted records of this version may be; version 0: TLS 1.2's limit).
  */
-int record_parse_header(const uint8_t p[RECORD_HEADER], uint16_t version,
-			struct record_header *out, int *alert) must_check;
+int record_parse_header(const uint8_t p[RECORD_HEADER], uint16_t version, struct record_header *out,
+			int *alert) must_check;
 
 /* ---- sealing and opening ---- */
 
@@ -131,12 +132,12 @@ struct record_control {
 
 enum record_event_kind {
 	EVENT_CLOSE_NOTIFY,
-	EVENT_WARNING, /* alert that does not end the connection; .alert */
-	EVENT_FATAL, /* the peer ended the connection; .alert */
-	EVENT_TICKET, /* TLS 1.3 NewSessionTicket from a server; dropped here */
-	EVENT_KEY_UPDATE, /* TLS 1.3; .requested; always the last event of its record */
+	EVENT_WARNING,	     /* alert that does not end the connection; .alert */
+	EVENT_FATAL,	     /* the peer ended the connection; .alert */
+	EVENT_TICKET,	     /* TLS 1.3 NewSessionTicket from a server; dropped here */
+	EVENT_KEY_UPDATE,    /* TLS 1.3; .requested; always the last event of its record */
 	EVENT_RENEGOTIATION, /* TLS 1.2 HelloRequest or ClientHello: answer no_renegotiation */
-	EVENT_ILLEGAL, /* the peer broke the protocol: send .alert and close */
+	EVENT_ILLEGAL,	     /* the peer broke the protocol: send .alert and close */
 };
 
 struct record_event {
@@ -160,9 +161,8 @@ struct record_event {
  * (RFC 8446 section 6).
  * A TLS 1.2 NewSessionTicket after the handshake is illegal.
  */
-int record_control_next(struct record_control *rc, uint16_t version, bool from_server,
-			uint8_t type, const uint8_t **p, size_t *n, struct record_event *ev)
-	must_check;
+int record_control_next(struct record_control *rc, uint16_t version, bool from_server, uint8_t type,
+			const uint8_t **p, size_t *n, struct record_event *ev) must_check;
 
 /* True while a handshake message is unfinished: a data record is illegal then. */
 static inline bool record_control_pending(const struct record_control *rc)

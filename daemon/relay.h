@@ -24,17 +24,17 @@ struct relay;
 struct half {
 	struct side *from, *to;
 	struct relay *relay;
-	uint8_t end; /* enum side_end: how the sender ended; END_NONE: not yet */
-	uint8_t end_reason; /* enum reason: what that means for the flow */
-	int16_t end_alert; /* to pass on, END_ALERT */
-	int16_t own_alert; /* to tell the sender, ALERT_NONE: nothing */
-	bool end_sent; /* passed on to the receiver */
-	bool waiting; /* for a pipe, in env->pipes.waiting */
+	uint8_t end;	      /* enum side_end: how the sender ended; END_NONE: not yet */
+	uint8_t end_reason;   /* enum reason: what that means for the flow */
+	int16_t end_alert;    /* to pass on, END_ALERT */
+	int16_t own_alert;    /* to tell the sender, ALERT_NONE: nothing */
+	bool end_sent;	      /* passed on to the receiver */
+	bool waiting;	      /* for a pipe, in env->pipes.waiting */
 	uint8_t idle_records; /* records without data since the bucket was full */
 	uint64_t idle_refill; /* ms, when it was last refilled */
-	uint64_t bytes; /* plaintext moved */
-	struct pipe *pipe; /* borrowed while bytes are in flight */
-	uint32_t pipe_len; /* bytes in it */
+	uint64_t bytes;	      /* plaintext moved */
+	struct pipe *pipe;    /* borrowed while bytes are in flight */
+	uint32_t pipe_len;    /* bytes in it */
 	TAILQ_ENTRY(half) wait_link;
 };
 
@@ -47,7 +47,8 @@ struct engine {
 	bool (*move)(struct half *h);
 	/* Queues one record for the peer of s. Returns 0 or -errno. */
 	int (*send_record)(struct side *s, uint8_t type, const void *buf, size_t len);
-	/* Hands queued bytes to the kernel. 0: all accepted, -EAGAIN: wait; else the side is broken. */
+	/* Hands queued bytes to the kernel. 0: all accepted, -EAGAIN: wait; else the side is
+	 * broken. */
 	int (*flush)(struct side *s);
 	/* Has everything accepted reached TCP? Then shutdown() loses nothing. */
 	bool (*drained)(struct side *s);
@@ -65,7 +66,8 @@ extern const struct engine engine_ktls, engine_user, engine_raw;
 struct pipe_pool {
 	struct pipe *free;
 	unsigned n_free, borrowed;
-	unsigned exhausted_at; /* pipes we had when the kernel gave no more of full size; 0: never */
+	unsigned
+		exhausted_at; /* pipes we had when the kernel gave no more of full size; 0: never */
 	TAILQ_HEAD(, half) waiting;
 };
 
@@ -78,7 +80,7 @@ struct relay_env {
 	uint8_t *in, *out; /* RELAY_SCRATCH_IN, RELAY_SCRATCH_OUT bytes */
 	struct pipe_pool pipes;
 	LIST_HEAD(, relay) ready; /* relays with more to do at once */
-	uint64_t idle_timeout; /* ms, 0: never */
+	uint64_t idle_timeout;	  /* ms, 0: never */
 };
 
 #define RELAY_SCRATCH_IN  (65536 + RECORD_MAX)
@@ -94,9 +96,9 @@ struct relay {
 	bool ready;
 	bool ended;
 	uint64_t last_move; /* ms: newest data or control record */
-	uint64_t close_by; /* ms: TLS 1.2 close; 0: none */
-	bool tick_wanted; /* a FIN waits for the TLS layer to drain, or the process is out of pipes */
-	uint32_t tick; /* ms until that is looked at again */
+	uint64_t close_by;  /* ms: TLS 1.2 close; 0: none */
+	bool tick_wanted;   /* a FIN waits for the TLS layer to drain, or no pipe is to be had */
+	uint32_t tick;	    /* ms until that is looked at again */
 	/* Called once: the flow is to be closed; alerts are enum tls_alert. */
 	void (*end)(struct relay *r, enum reason reason, int client_alert, int backend_alert);
 };

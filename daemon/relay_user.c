@@ -52,8 +52,7 @@ static void user_release_side(struct side *s)
 
 /* ---- sealing ---- */
 
-/* Sealed records, and behind them plaintext still to be sealed: data records in a row become one.
- */
+/* Sealed records, and plaintext still to be sealed: data records in a row become one. */
 struct batch {
 	struct record_cipher *seal;
 	uint8_t *buf;

@@ -14,9 +14,9 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
-#define must_check       __attribute__((warn_unused_result))
-#define printf_like(a, b) __attribute__((format(printf, a, b)))
-#define ARRAY_SIZE(a)    (sizeof(a) / sizeof((a)[0]))
+#define must_check		      __attribute__((warn_unused_result))
+#define printf_like(a, b)	      __attribute__((format(printf, a, b)))
+#define ARRAY_SIZE(a)		      (sizeof(a) / sizeof((a)[0]))
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
 static inline void scoped_close_(int *fd)

@@ -10,14 +10,17 @@
 #include "record.h"
 #include "ring.h"
 
-enum side_role { SIDE_CLIENT, SIDE_BACKEND }; /* who is at the other end of this socket */
+enum side_role {
+	SIDE_CLIENT,
+	SIDE_BACKEND
+}; /* who is at the other end of this socket */
 
 /* How a side's sending ended or is to end; all are different things on the wire. */
 enum side_end {
 	END_NONE,
 	END_CLOSE_NOTIFY, /* close_notify */
-	END_FIN, /* FIN; after a close_notify an orderly end, without one a truncation */
-	END_ALERT, /* a fatal alert, then FIN */
+	END_FIN,	  /* FIN; after a close_notify an orderly end, without one a truncation */
+	END_ALERT,	  /* a fatal alert, then FIN */
 	END_RST,
 };
 
@@ -32,32 +35,34 @@ struct handshake;
 struct user_side;
 
 struct side {
-	struct flow *flow; /* owner */
-	int fd; /* -1: not connected */
-	uint8_t role; /* enum side_role */
-	uint8_t cipher; /* enum tls_cipher, once negotiated */
-	uint16_t version; /* TLS_12, TLS_13; 0: not yet */
-	struct ring_op poll; /* readiness in the relay; RDHUP watch while suspended */
+	struct flow *flow;     /* owner */
+	int fd;		       /* -1: not connected */
+	uint8_t role;	       /* enum side_role */
+	uint8_t cipher;	       /* enum tls_cipher, once negotiated */
+	bool ulp;	       /* kernel TLS can be installed */
+	uint16_t version;      /* TLS_12, TLS_13; 0: not yet */
+	struct ring_op poll;   /* readiness in the relay; RDHUP watch while suspended */
 	struct ring_op rx, tx; /* handshake I/O; rx: connect too */
-	struct handshake *hs; /* until the hand-over */
+	struct handshake *hs;  /* until the hand-over */
 
 	/* relay */
 	bool readable, writable; /* edge-triggered: true until a call said EAGAIN */
-	bool hung_up; /* a FIN or reset has come, perhaps behind data not yet read */
-	bool tx_closed; /* close_notify or a fatal alert was sent */
-	bool fin_sent; /* shutdown(SHUT_WR) was done */
-	uint64_t fin_at; /* ms: when, while closing */
-	bool broken; /* the socket is dead: reset, or a send failed */
+	bool hung_up;		 /* a FIN or reset has come, perhaps behind data not yet read */
+	bool tx_closed;		 /* close_notify or a fatal alert was sent */
+	bool fin_sent;		 /* shutdown(SHUT_WR) was done */
+	uint64_t fin_at;	 /* ms: when, while closing */
+	bool broken;		 /* the socket is dead: reset, or a send failed */
 	struct record_control control; /* handshake messages received after the hand-over */
 	struct side_secrets secrets;
 	struct user_side *user; /* user engine only */
-	uint8_t *pending; /* sealed bytes (user) or control records (ktls) not yet accepted */
+	uint8_t *pending;	/* sealed bytes (user) or control records (ktls) not yet accepted */
 	uint32_t pending_off, pending_len;
 
 	/* ktls: what the tx accounting needs, see ktls_tx_drained() */
-	uint64_t tx_base; /* bytes TCP had been given when the keys were installed */
-	uint64_t tx_plain; /* plaintext accepted by the TLS layer since then, control records included */
-	uint64_t tx_seq0; /* record sequence number at the last TX key change */
+	uint64_t tx_base;    /* bytes TCP had been given when the keys were installed */
+	uint64_t tx_plain;   /* plaintext accepted by the TLS layer since then, control records
+				included */
+	uint64_t tx_seq0;    /* record sequence number at the last TX key change */
 	uint64_t tx_records; /* records under earlier TX keys */
 };
 

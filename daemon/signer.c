@@ -284,8 +284,7 @@ static bool sign_and_verify(const struct forge_ca *ca)
 	       EVP_DigestVerify(check, sig, len, text, sizeof(text)) == 1;
 }
 
-/* Each key works, and what OpenSSL and the C library load at first use is there before the filter.
- */
+/* Each key works, and what libraries load at first use is there before the filter. */
 static int rehearse(struct signer *s)
 {
 	struct verify_result ignored;

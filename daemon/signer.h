@@ -16,7 +16,7 @@
 
 /* Wire format; both ends are the same binary. */
 struct signer_request {
-	uint64_t id; /* the caller's, echoed */
+	uint64_t id;	  /* the caller's, echoed */
 	uint32_t vserver; /* index: names client_ca, server certificate and forging CA */
 	uint32_t key_len; /* DER SubjectPublicKeyInfo of the new key */
 	uint32_t transcript_len;
@@ -26,10 +26,10 @@ struct signer_request {
 enum signer_status {
 	SIGNER_OK,
 	SIGNER_BAD_REQUEST, /* malformed, unknown vserver, vserver does not forge */
-	SIGNER_NO_PROOF, /* detail: enum transcript_error */
-	SIGNER_CHAIN, /* detail: X509_V_ERR_* */
-	SIGNER_RULE, /* detail: enum forge_error */
-	SIGNER_REPLAY, /* this transcript was used before */
+	SIGNER_NO_PROOF,    /* detail: enum transcript_error */
+	SIGNER_CHAIN,	    /* detail: X509_V_ERR_* */
+	SIGNER_RULE,	    /* detail: enum forge_error */
+	SIGNER_REPLAY,	    /* this transcript was used before */
 	SIGNER_STATUSES
 };
 
@@ -51,16 +51,16 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len);
  * becomes readable. Closes every other descriptor but 0, 1, 2. Returns the exit
  * status.
  */
-int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd)
-	must_check;
+int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd,
+	       int stop_fd) must_check;
 
 /*
  * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length,
  * -EMSGSIZE, or -EINVAL when OpenSSL cannot encode the key.
  */
 ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
-			     const uint8_t *transcript, size_t transcript_len, uint8_t *buf)
-	must_check;
+			     const uint8_t *transcript, size_t transcript_len,
+			     uint8_t *buf) must_check;
 
 /* Checks lengths; returns the response inside buf (aligned as by malloc) or NULL. */
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len);

@@ -17,7 +17,8 @@ static uint64_t sum(struct stats *const *blocks, unsigned n, size_t offset)
 
 void stats_write(struct stats *const *blocks, unsigned n, FILE *out)
 {
-#define X(name, help) fprintf(out, "%s %" PRIu64 "\n", #name, sum(blocks, n, offsetof(struct stats, name)));
+#define X(name, help)                                                                              \
+	fprintf(out, "%s %" PRIu64 "\n", #name, sum(blocks, n, offsetof(struct stats, name)));
 	COUNTERS(X)
 #undef X
 	for (unsigned r = 0; r < REASON_COUNT; r++)

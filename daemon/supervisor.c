@@ -18,11 +18,15 @@
 #include "supervisor.h"
 
 #define START_TIMEOUT_MS 20000
-#define RESTART_PAUSE_S  1 /* between two deaths of the same process */
-#define BACKLOG          4096
-#define MAX_FLOWS        65536 /* entries of the BPF flow maps */
+#define RESTART_PAUSE_MS 1000
+#define BACKLOG		 4096
+#define MAX_FLOWS	 65536 /* entries of the BPF flow maps */
 
-enum child_kind { CHILD_SIGNER, CHILD_DATA, CHILDREN };
+enum child_kind {
+	CHILD_SIGNER,
+	CHILD_DATA,
+	CHILDREN
+};
 static const char *const child_names[CHILDREN] = {"signer", "data process"};
 
 struct supervisor {
@@ -30,7 +34,7 @@ struct supervisor {
 	struct ktls_caps ktls;
 	struct count *count;
 	struct steer *steer;
-	int *listeners; /* [worker * n_vservers + vserver] */
+	int *listeners;			/* [worker * n_vservers + vserver] */
 	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
 	int control_fd;
 	int stop_read, stop_write; /* children end when the write end closes */
@@ -90,8 +94,7 @@ static int listen_on(const struct cfg_vserver *v)
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
 	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) ||
-	    (family == AF_INET6 &&
-	     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
+	    (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
 	    bind(fd, (const struct sockaddr *)&v->listen.ss, v->listen.len) ||
 	    listen(fd, BACKLOG)) {
 		int err = errno;
@@ -159,7 +162,8 @@ static int open_signer_sockets(struct supervisor *s)
 	for (unsigned i = 0; i < n; i++) {
 		int pair[2];
 
-		/* Both ends stay here: a restarted process finds the same socket, no worker notices. */
+		/* Both ends stay here: a restarted process finds the same socket, no worker
+		 * notices. */
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 			return -errno;
 		s->worker_ends[i] = pair[0];
@@ -234,8 +238,10 @@ static int run_child(struct supervisor *s, enum child_kind kind, int ready_fd)
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* The terminal's ^C goes to the whole group: the supervisor decides. */
+	/* ^C goes to the whole group, systemd's SIGTERM to the whole cgroup: the supervisor
+	 * decides. */
 	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	close(s->stop_write);
 	close(s->signal_fd);
@@ -278,6 +284,9 @@ static int start_child(struct supervisor *s, enum child_kind kind)
 	if (!(p.revents & POLLIN) || read(ready[0], &byte, 1) != 1) {
 		close(ready[0]);
 		log_error("%s (pid %d) did not start", child_names[kind], pid);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		s->children[kind] = 0;
 		return -ECHILD;
 	}
 	close(ready[0]);
@@ -304,7 +313,7 @@ static void describe(int status, char *buf, size_t len)
 		snprintf(buf, len, "exit status %d", WEXITSTATUS(status));
 }
 
-static void restart_dead(struct supervisor *s)
+static void reap(struct supervisor *s)
 {
 	int status;
 	pid_t pid;
@@ -318,12 +327,23 @@ static void restart_dead(struct supervisor *s)
 		describe(status, how, sizeof(how));
 		log_error("%s (pid %d) died: %s; starting it again", child_names[kind], pid, how);
 		s->children[kind] = 0;
-		sleep(RESTART_PAUSE_S);
-		while (start_child(s, kind)) {
-			if (s->children[kind] > 0)
-				waitpid(s->children[kind], NULL, 0);
-			sleep(RESTART_PAUSE_S);
-		}
+	}
+}
+
+static bool all_alive(const struct supervisor *s)
+{
+	for (int kind = 0; kind < CHILDREN; kind++) {
+		if (!s->children[kind])
+			return false;
+	}
+	return true;
+}
+
+static void start_missing(struct supervisor *s)
+{
+	for (int kind = 0; kind < CHILDREN; kind++) {
+		if (!s->children[kind])
+			(void)!start_child(s, (enum child_kind)kind);
 	}
 }
 
@@ -340,16 +360,26 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* What has died is started again after a pause, and again after each failure. */
 static void watch(struct supervisor *s)
 {
+	struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
 	struct signalfd_siginfo si;
 
-	while (read(s->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+	for (;;) {
+		int n = poll(&p, 1, all_alive(s) ? -1 : RESTART_PAUSE_MS);
+
+		if (n == 0)
+			start_missing(s);
+		if (n <= 0)
+			continue;
+		if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
+			return;
 		if (si.ssi_signo != SIGCHLD) {
 			log_info("stopping: signal %u", si.ssi_signo);
 			return;
 		}
-		restart_dead(s);
+		reap(s);
 	}
 }
 

@@ -11,16 +11,16 @@
 #include <stdint.h>
 #include "scoped.h"
 
-#define TRANSCRIPT_MAX        65536
+#define TRANSCRIPT_MAX	      65536
 #define TRANSCRIPT_DIGEST_LEN 32
 
 enum transcript_error {
 	TRANSCRIPT_OK,
-	TRANSCRIPT_MALFORMED, /* not ClientHello .. CertificateVerify in a legal order */
-	TRANSCRIPT_NOT_OUR_SERVER, /* the server's Certificate does not begin with the expected leaf */
+	TRANSCRIPT_MALFORMED,	   /* not ClientHello .. CertificateVerify in a legal order */
+	TRANSCRIPT_NOT_OUR_SERVER, /* the server's leaf is not the expected one */
 	TRANSCRIPT_NO_CERTIFICATE, /* the client sent none */
-	TRANSCRIPT_BAD_SIGNATURE, /* CertificateVerify does not verify */
-	TRANSCRIPT_WEAK, /* signature scheme we do not accept (SHA-1, MD5, unknown) */
+	TRANSCRIPT_BAD_SIGNATURE,  /* CertificateVerify does not verify */
+	TRANSCRIPT_WEAK,	   /* signature scheme we do not accept (SHA-1, MD5, unknown) */
 	TRANSCRIPT_MEMORY,
 	TRANSCRIPT_ERRORS
 };

@@ -13,14 +13,15 @@
 struct verify_result {
 	int error; /* X509_V_OK or the X509_V_ERR_* of the refusal */
 	int depth; /* of the certificate at fault; 0 is the leaf */
-	STACK_OF(X509) *chain; /* leaf first, anchor last; owned by the caller; NULL unless verified */
+	STACK_OF(X509) *
+		chain; /* leaf first, anchor last; owned by the caller; NULL unless verified */
 };
 
 /*
  * Builds an X509_STORE of trust anchors for verify_client_chain().
  * NULL on allocation failure. Shared between threads read-only afterwards.
  */
-X509_STORE *verify_store_new(STACK_OF(X509) *anchors) must_check;
+X509_STORE *verify_store_new(STACK_OF(X509) * anchors) must_check;
 
 /*
  * Verifies leaf against the anchors of store at time now (seconds since the
@@ -32,7 +33,7 @@ X509_STORE *verify_store_new(STACK_OF(X509) *anchors) must_check;
  * Returns 0 with out->error == X509_V_OK and the verified chain, -EACCES with
  * the verdict in out, or -ENOMEM.
  */
-int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) *untrusted, time_t now,
+int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, time_t now,
 			struct verify_result *out) must_check;
 
 /* The TLS alert (RFC 8446 section 6.2) that tells a peer about verdict error. */

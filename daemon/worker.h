@@ -18,13 +18,13 @@
 struct gate {
 	struct config *cfg;
 	struct front *fronts; /* by vserver index */
-	struct back *backs; /* by service index */
+	struct back *backs;   /* by service index */
 	struct forge_cache *cache;
 	struct count *count; /* NULL: no BPF */
 	struct ktls_caps ktls;
 	unsigned n_workers;
 	struct worker *workers;
-	const int *listeners; /* [worker * n_vservers + vserver] */
+	const int *listeners;  /* [worker * n_vservers + vserver] */
 	const int *signer_fds; /* by worker */
 };
 

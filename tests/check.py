@@ -16,7 +16,8 @@ import time
 import xml.etree.ElementTree as ET
 
 TESTS = pathlib.Path(__file__).resolve().parent
-PYTEST = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider", "-p", "no:xdist"]
+PYTEST = ["/usr/bin/python3", "-m", "pytest", "-q", "-rf", "-p", "no:cacheprovider",
+          "-p", "no:xdist"]
 
 
 def main():

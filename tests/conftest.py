@@ -15,7 +15,7 @@ from harness.rig import Rig
 def pytest_configure(config):
     config.addinivalue_line("markers", "datapath: also run in the guest with the ktls engine")
     config.addinivalue_line("markers", "slow: takes a minute; run once, natively")
-    config.addinivalue_line("markers", "timeout(seconds): instead of 60; four times that in a guest")
+    config.addinivalue_line("markers", "timeout(seconds): instead of 60; in a guest times four")
 
 
 # ---- no test may hang ----

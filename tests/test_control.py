@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records that are not data, in the middle of a flow: tickets, KeyUpdate, empty records, HelloRequest."""
+"""Records that are not data inside a flow: tickets, KeyUpdate, empty records, HelloRequest."""
 
 import os
 import platform

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.datapath, pytest.mark.timeout(120)]
 FLOWS = int(os.environ.get("KTLSGATE_STRESS", "150" if SCALE > 1 else "2000"))
 # Most bytes in one direction of a flow.
 BYTES = "64k" if SCALE > 1 else "256k"
+STALLED = 10 if SCALE > 1 else 50
 ABORTS = ("rst-client", "rst-backend", "early-client", "early-backend", "alert-client",
           "alert-backend", "fin-client", "fin-backend")
 
@@ -35,11 +36,38 @@ def can_rekey(engine):
 
 def test_random_flows(traffic, engine):
     rekey = ["--rekey"] if can_rekey(engine) else []
-    traffic.run("--flows", FLOWS, "--bytes", BYTES, "--tls", "mixed", *rekey, timeout=100)
+    traffic.run("--flows", FLOWS, "--concurrency", 200, "--bytes", BYTES, "--tls", "mixed", *rekey,
+                timeout=100)
     stats = traffic.gate.stats()
     other = {"user": "ktls", "ktls": "user"}[engine]
     assert stats[f"engine_{engine}_flows"] >= FLOWS * 0.9
     assert stats[f"engine_{other}_flows"] == 0
+
+
+def test_many_at_once(traffic):
+    """Hundreds of handshakes under way: completions come late, and in any order."""
+    traffic.run("--flows", FLOWS, "--concurrency", 400, "--bytes", 256, "--schedule", "close",
+                "--tls", "mixed")
+
+
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_bulk(traffic, tls):
+    """One flow, both directions as fast as they can."""
+    printed = traffic.run("--bulk", "8M" if SCALE > 1 else "128M", "--tls", tls)
+    assert "sha256 equal" in printed
+
+
+def test_stalled_readers(traffic):
+    """Clients that do not read until nothing moves any more; then every byte is there."""
+    gate = traffic.gate
+    with traffic.held("--stall", STALLED, "--bytes", "16M") as (_, lines):
+        stalled = int(lines[-1].rsplit(" ", 1)[1])
+        assert stalled < STALLED * (16 << 20), "nothing is stalled"
+        assert gate.stats()["flows_relaying_active"] == STALLED
+        assert gate.stats()["pipes_active"] <= STALLED
+    assert wait_until(lambda: gate.stats()["flows_active"] == 0, 20 * SCALE)
+    assert gate.stats()["pipes_active"] == 0
+    assert gate.stats()["bytes_from_backend"] >= stalled
 
 
 def test_aborted_flows_leave_nothing_behind(traffic):

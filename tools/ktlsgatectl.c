@@ -245,9 +245,12 @@ static int config(const char *key)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'}, {"all", no_argument, NULL, 'a'},
-		{"values", no_argument, NULL, 'n'},	  {"json", no_argument, NULL, 'j'},
-		{"version", no_argument, NULL, 'V'},	  {"help", no_argument, NULL, 'h'},
+		{"socket", required_argument, NULL, 's'},
+		{"all", no_argument, NULL, 'a'},
+		{"values", no_argument, NULL, 'n'},
+		{"json", no_argument, NULL, 'j'},
+		{"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
 	bool all = false;

@@ -378,9 +378,8 @@ static void print_counts(const struct flow *f)
 		memset(&t, 0, sizeof(t));
 		if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &t, &len))
 			die("flow %u is no longer open", f->plan.flow);
-		/* The port of the client, and the one the gate uses towards the backend. */
-		printf(" %s_port %u sent %" PRIu64 " resent %" PRIu64 " received %" PRIu64,
-		       role_words[i], port_of(fd, i == CLIENT ? getsockname : getpeername),
+		printf(" %s %u gate %u sent %" PRIu64 " resent %" PRIu64 " received %" PRIu64,
+		       role_words[i], port_of(fd, getsockname), port_of(fd, getpeername),
 		       (uint64_t)t.tcpi_bytes_sent, (uint64_t)t.tcpi_bytes_retrans,
 		       (uint64_t)t.tcpi_bytes_received);
 	}

@@ -169,7 +169,7 @@ static void plan_hold(struct plan *p, uint64_t bytes)
 		return;
 	p->end[CLIENT].when = WHEN_PEER_ENDED;
 	p->end[CLIENT].total = NUMBER_LEN;
-	p->end[CLIENT].rcvbuf = 4096;
+	p->end[CLIENT].rcvbuf = 65536;
 	p->end[BACKEND].total = bytes;
 	p->end[BACKEND].sizes = SIZES_MIXED;
 }

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * flow.c is included, not linked: its hand-over can then be entered without
+ * handshakes in front of it, and everything behind it, to the close, is the
+ * daemon's own.
+ */
+#include "flow.c"
+
+#include <fcntl.h>
+#include "gate.h"
+
+#define RING_ENTRIES 1024
+
+struct test_gate {
+	struct gate gate;
+	struct config cfg;
+	struct cfg_profile profile;
+	struct cfg_service service;
+	struct cfg_vserver vserver;
+	struct worker worker;
+	int pipe[2]; /* of pointers to gate_flow; NULL: stop */
+	struct ring_op handed;
+	struct gate_flow *next;
+};
+
+/* ---- a flow begins ---- */
+
+/* Which gate_flow a flow is of: found by its number, for a struct flow is all flow.c's. */
+static struct gate_flow *owners[1 << 16];
+
+static struct gate_flow **owner_of(const struct flow *f)
+{
+	return &owners[f->id % ARRAY_SIZE(owners)];
+}
+
+static void tell_and_close(struct relay *r, enum reason reason, int client_alert, int backend_alert)
+{
+	struct gate_flow *owner = TAKE_PTR(*owner_of(container_of(r, struct flow, relay)));
+
+	relay_ended(r, reason, client_alert, backend_alert);
+	if (owner)
+		atomic_store(&owner->reason, (int)reason);
+}
+
+static int install_side(const struct engine *engine, struct side *s, const struct gate_side *from)
+{
+	const struct flow_keys keys = {.rx = from->rx, .tx = from->tx};
+
+	memcpy(s->secrets.rx, from->rx_secret, sizeof(s->secrets.rx));
+	memcpy(s->secrets.tx, from->tx_secret, sizeof(s->secrets.tx));
+	s->secrets.len = from->secret_len;
+	return install(engine, s, &keys);
+}
+
+static void begin_flow(struct test_gate *g, struct gate_flow *from)
+{
+	struct worker *w = &g->worker;
+	struct flow *f = flow_new(w, &g->vserver, from->side[SIDE_CLIENT].fd);
+	const struct engine *engine;
+	int ret;
+
+	if (!f)
+		abort();
+	f->backend.fd = from->side[SIDE_BACKEND].fd;
+	f->client.version = from->side[SIDE_CLIENT].rx.version;
+	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
+	f->backend.version = from->side[SIDE_BACKEND].rx.version;
+	f->backend.cipher = (uint8_t)from->side[SIDE_BACKEND].rx.cipher;
+	engine = choose_engine(f);
+	ret = engine == &engine_user && g->cfg.engine == ENGINE_KTLS && !from->may_fall_back
+		      ? -ENOTSUP
+		      : 0;
+	if (!ret)
+		ret = install_side(engine, &f->client, &from->side[SIDE_CLIENT]);
+	if (!ret)
+		ret = install_side(engine, &f->backend, &from->side[SIDE_BACKEND]);
+	if (ret) {
+		fprintf(stderr, "gate: the %s engine refuses: %s\n", engine->name, strerror(-ret));
+		engine->release_side(&f->client);
+		flow_fail(f, REASON_engine_failed, strerror(-ret));
+		atomic_store(&from->reason, REASON_engine_failed);
+		return;
+	}
+	atomic_store(&from->engine, engine == &engine_ktls ? GATE_KTLS : GATE_USER);
+	*owner_of(f) = from;
+	/* As start_relay(), but for the handshakes. */
+	free_handshake(f);
+	f->stage = FLOW_STAGE_RELAY;
+	stat_inc(&w->stats, flows_relaying_active);
+	f->relay.engine = engine;
+	start_polls(f);
+	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, tell_and_close);
+}
+
+/* ---- the loop, as worker.c's ---- */
+
+static void read_next(struct test_gate *g)
+{
+	ring_read(g->worker.ring, &g->handed, g->pipe[0], &g->next, sizeof(g->next));
+}
+
+static void handed_over(struct ring_op *op, int res)
+{
+	struct test_gate *g = container_of(op, struct test_gate, handed);
+
+	if (res != sizeof(g->next))
+		abort();
+	if (!g->next) {
+		g->worker.stopping = true;
+		return;
+	}
+	begin_flow(g, g->next);
+	read_next(g);
+}
+
+static void *gate_main(void *arg)
+{
+	struct test_gate *g = arg;
+	struct worker *w = &g->worker;
+
+	if (ring_new(RING_ENTRIES, &w->ring))
+		abort();
+	w->timers.now = timer_clock();
+	w->env.ring = w->ring;
+	if (relay_env_init(&w->env))
+		abort();
+	g->handed.done = handed_over;
+	read_next(g);
+	while (!w->stopping || w->n_flows) {
+		bool more = relay_run_ready(&w->env);
+
+		if (ring_wait(w->ring, more ? 0 : timers_next(&w->timers)))
+			abort();
+		w->timers.now = timer_clock();
+		ring_complete(w->ring);
+		timers_run(&w->timers);
+	}
+	ring_free(w->ring);
+	relay_env_free(&w->env);
+	free(w->timers.heap);
+	return NULL;
+}
+
+/* ---- for the other thread ---- */
+
+struct test_gate *test_gate_start(const struct gate_options *o, const struct ktls_caps *caps)
+{
+	struct test_gate *g = calloc(1, sizeof(*g));
+	struct worker *w;
+
+	if (!g || pipe2(g->pipe, O_CLOEXEC))
+		abort();
+	w = &g->worker;
+	g->cfg.engine = o->ktls ? ENGINE_KTLS : ENGINE_USER;
+	g->cfg.drain_timeout = o->drain_seconds;
+	g->service.name = g->vserver.name = (char *)"test";
+	g->service.profile = g->vserver.profile = &g->profile;
+	g->vserver.service = &g->service;
+	g->gate.cfg = &g->cfg;
+	g->gate.ktls = *caps;
+	w->gate = &g->gate;
+	w->env.timers = &w->timers;
+	w->env.stats = &w->stats;
+	w->env.caps = &g->gate.ktls;
+	LIST_INIT(&w->flows);
+	if (pthread_create(&w->thread, NULL, gate_main, g))
+		abort();
+	return g;
+}
+
+void test_gate_hand_over(struct test_gate *g, struct gate_flow *flow)
+{
+	if (write(g->pipe[1], &flow, sizeof(flow)) != sizeof(flow))
+		abort();
+}
+
+static unsigned left(const char *what, uint64_t n)
+{
+	if (n)
+		printf("left behind: %" PRIu64 " %s\n", n, what);
+	return n != 0;
+}
+
+unsigned test_gate_stop(struct test_gate *g)
+{
+	struct stats *s = &g->worker.stats;
+	unsigned count;
+
+	test_gate_hand_over(g, NULL);
+	pthread_join(g->worker.thread, NULL);
+	count = left("flows", s->flows_active) + left("relays", s->flows_relaying_active) +
+		left("pipes", s->pipes_active) +
+		left("sides not drained in time", s->drain_timeouts);
+	close(g->pipe[0]);
+	close(g->pipe[1]);
+	free(g);
+	return count;
+}

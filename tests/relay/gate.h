@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gate under test: a worker thread whose flows begin at the hand-over, with
+ * keys that the test chose. From there on all of it is the daemon's own code:
+ * ring, timers, engines, relay, close. Knows no schedule.
+ */
+#ifndef RELAY_GATE_H
+#define RELAY_GATE_H
+
+#include <stdatomic.h>
+#include "keys.h"
+#include "ktls.h"
+
+enum gate_engine {
+	GATE_NOT_YET,
+	GATE_KTLS,
+	GATE_USER
+};
+
+struct gate_side {
+	int fd; /* the gate's from now on */
+	struct tls_keys rx, tx;
+	uint8_t rx_secret[48], tx_secret[48]; /* TLS 1.3 */
+	uint8_t secret_len;
+};
+
+struct gate_flow {
+	struct gate_side side[2]; /* client, backend */
+	bool may_fall_back; /* to the user engine, when a socket is not ESTABLISHED any more */
+	_Atomic int engine; /* enum gate_engine: what it became */
+	/* enum reason once the relay has ended; from then on the flow is its owner's. -1 before. */
+	_Atomic int reason;
+};
+
+struct gate_options {
+	bool ktls;
+	unsigned drain_seconds;
+};
+
+struct test_gate;
+
+/* caps: of kernel TLS, also when the user engine is to be used. NULL: no ring. */
+struct test_gate *test_gate_start(const struct gate_options *o, const struct ktls_caps *caps);
+void test_gate_hand_over(struct test_gate *g, struct gate_flow *flow);
+/* Waits until every flow is closed. Returns how many things were left behind, each printed. */
+unsigned test_gate_stop(struct test_gate *g);
+
+#endif
