@@ -32,7 +32,7 @@ say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
 
 $(B)/ktlsgated: $(B)/daemon/main.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
 $(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
@@ -63,6 +63,20 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)bpftool gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
 
+# Programs of the tests: traffic through a whole gate, and through the relay alone.
+PEER  := $(B)/tests/ktlsgate-peer
+RELAY := $(B)/tests/ktlsgate-relay-test
+TESTPROGS := $(PEER) $(RELAY)
+$(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto -lm
+$(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+
+testprogs: $(TESTPROGS)
 unit: $(UNIT)
 $(B)/unit/%: tests/unit/%.c $(LIB)
 	$(call say,UNIT,$@)
@@ -100,7 +114,7 @@ quickstart:
 KERNELS ?= 6.1 7.3
 check:
 	$(call need,$(DEPS_BUILD) $(DEPS_CHECK))
-	@$(MAKE) --no-print-directory all unit
+	@$(MAKE) --no-print-directory all unit testprogs
 	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS))
 
 check-kernels:
@@ -111,7 +125,7 @@ check-kernels:
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 asan:
 	@$(MAKE) --no-print-directory B=build-asan HARDEN=-fPIE CFLAGS="-O1 -g $(SANITIZE)" \
-		LDFLAGS="$(SANITIZE)" all unit
+		LDFLAGS="$(SANITIZE)" all unit testprogs
 	@KTLSGATE_BUILD=$(abspath build-asan) tests/check.py --no-guest
 
 lint:
@@ -152,6 +166,6 @@ help:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit deps quickstart check check-kernels asan lint fuzz format example help clean
+.PHONY: all unit testprogs deps quickstart check check-kernels asan lint fuzz format example help clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -19,7 +19,6 @@
 #include "identity.h"
 #include "log.h"
 
-#define FORGE_TIMEOUT_MS 5000
 #define RECONNECTS_MAX	 3
 #define PATIENCE_MS	 500  /* a backend kept waiting longer may give up without being at fault */
 #define CLOSING_TICK_MAX 64   /* ms */
@@ -578,7 +577,8 @@ static bool find_or_forge(struct flow *f)
 	stat_inc(&w->stats, forge_cache_misses);
 	h->new_key = EVP_EC_gen("P-256");
 	h->issue.done = issued;
-	backend_deadline(f, FORGE_TIMEOUT_MS, REASON_forge_timeout);
+	backend_deadline(f, w->gate->cfg->backend_handshake_timeout * 1000ull,
+			 REASON_forge_timeout);
 	if (!h->new_key || issue_start(&w->issuer, &h->issue, f->vserver->index, h->new_key,
 				       client->transcript, client->transcript_len))
 		flow_fail(f, REASON_forge_failed, NULL);

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.datapath
 
 IN_GUEST = bool(os.environ.get("KTLSGATE_GUEST"))
 BULK_MIB = int(os.environ.get("KTLSGATE_BULK_MIB", "64" if IN_GUEST else "1024"))
-FLOWS = int(os.environ.get("KTLSGATE_FLOWS", "500"))
+FLOWS = int(os.environ.get("KTLSGATE_FLOWS", "150" if IN_GUEST else "500"))
 ENDS = list(itertools.product(peer.VERSIONS, peer.CIPHERS))
 
 

@@ -51,6 +51,8 @@ def settings(pki, backend_port, *, port=None, **changes):
         "service.app1.server_name": BACK_NAME,
         "service.app1.profile": "back",
     }
+    if SCALE > 1:  # hundreds of handshakes at once take Python backends minutes in a guest
+        conf.update({"timeout.handshake": "5m", "timeout.backend_handshake": "5m"})
     conf.update({key.replace("__", "."): value for key, value in changes.items()})
     return {key: value for key, value in conf.items() if value is not None}
 

@@ -34,21 +34,21 @@ class Traffic:
         conf.update(second_vserver("back12", self.back["1.2"]))
         self.gate = start(conf)
 
-    def argv(self, *args):
-        front = f"{HOST}:{self.gate.port},{HOST}:{self.gate.port_of('back12')}"
-        back = f"{HOST}:{self.back['1.3']},{HOST}:{self.back['1.2']}"
-        if "--tls" not in args:  # one TLS version of the backends: one pair of addresses
-            front, back = front.split(",")[0], back.split(",")[0]
+    def argv(self, *args, pairs=None):
+        """pairs: 1, backends of one TLS version; by default two if args name the TLS versions."""
+        pairs = pairs or 1 + ("--tls" in args)
+        front = [f"{HOST}:{self.gate.port}", f"{HOST}:{self.gate.port_of('back12')}"][:pairs]
+        back = [f"{HOST}:{port}" for port in self.back.values()][:pairs]
         backend = self.pki.backend()
-        return [program("tests/ktlsgate-peer"), "--connect", front, "--listen", back,
+        return [program("tests/ktlsgate-peer"), "--connect", ",".join(front), "--listen", ",".join(back),
                 "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
                 "--backend-cert", backend.cert_file, "--backend-key", backend.key_file,
                 "--backend-ca", self.pki.forging_root.cert_file, *map(str, args), *seed()]
 
-    def run(self, *args, timeout=50):
+    def run(self, *args, timeout=50, pairs=None):
         """What it printed; fails unless every flow was right."""
-        done = subprocess.run(self.argv(*args), capture_output=True, text=True, check=False,
-                              timeout=timeout * SCALE, stdin=subprocess.DEVNULL)
+        done = subprocess.run(self.argv(*args, pairs=pairs), capture_output=True, text=True,
+                              check=False, timeout=timeout * SCALE, stdin=subprocess.DEVNULL)
         print(done.stdout[-4000:])
         verdict = re.search(r"^flows (\d+), ok (\d+), wrong (\d+), ", done.stdout, re.MULTILINE)
         assert verdict, done.stdout + done.stderr

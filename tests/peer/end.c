@@ -11,9 +11,9 @@
 #include <openssl/err.h>
 #include "end.h"
 
-#define READ_SIZE  (64 << 10)
-#define CHUNK	   (64 << 10) /* sealed at a time */
-#define BURST_MAX  64 /* small writes to a segment */
+#define READ_SIZE (64 << 10)
+#define CHUNK	  (64 << 10) /* sealed at a time */
+#define BURST_MAX 64	     /* small writes to a segment */
 
 static BIO_METHOD *method;
 
@@ -65,9 +65,9 @@ static int bio_write(BIO *bio, const char *buf, int len)
 static int inject(struct end *e, char *buf, int len)
 {
 	static const uint8_t rubbish[3][5] = {
-		{23, 3, 3, 0, 64}, /* bad_record_mac */
+		{23, 3, 3, 0, 64},	/* bad_record_mac */
 		{23, 3, 3, 0x7f, 0xff}, /* record_overflow */
-		{22, 3, 3, 0, 64}, /* unexpected_message in TLS 1.3 */
+		{22, 3, 3, 0, 64},	/* unexpected_message in TLS 1.3 */
 	};
 	const uint8_t *header = rubbish[e->plan->pattern % 3];
 
@@ -117,9 +117,9 @@ int end_init(void)
 	method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "end");
 	return method && BIO_meth_set_write(method, bio_write) &&
 			       BIO_meth_set_read(method, bio_read) &&
-			       BIO_meth_set_ctrl(method, bio_ctrl) ?
-		       0 :
-		       -1;
+			       BIO_meth_set_ctrl(method, bio_ctrl)
+		       ? 0
+		       : -1;
 }
 
 void end_info(const SSL *ssl, int where, int value)
@@ -393,9 +393,9 @@ static void maybe_update_keys(struct end *e)
 {
 	if (e->plan->key_updates && SSL_version(e->ssl) == TLS1_3_VERSION &&
 	    draw_below(&e->plan->random, 1000) < e->plan->key_updates)
-		SSL_key_update(e->ssl, draw_below(&e->plan->random, 2) ?
-					       SSL_KEY_UPDATE_REQUESTED :
-					       SSL_KEY_UPDATE_NOT_REQUESTED);
+		SSL_key_update(e->ssl, draw_below(&e->plan->random, 2)
+					       ? SSL_KEY_UPDATE_REQUESTED
+					       : SSL_KEY_UPDATE_NOT_REQUESTED);
 }
 
 static void transmit(struct end *e)
@@ -430,8 +430,7 @@ static bool ripe(const struct end *e)
 	case WHEN_SENT:
 		return sent;
 	case WHEN_BOTH:
-		return sent &&
-		       (s->ended || s->received >= e->flow->plan.end[!e->role].total);
+		return sent && (s->ended || s->received >= e->flow->plan.end[!e->role].total);
 	case WHEN_PEER_ENDED:
 		return sent && s->ended;
 	case WHEN_RECEIVED:
@@ -545,7 +544,10 @@ static void set_interest(struct end *e)
 	if (ev.events == e->interest)
 		return;
 	e->interest = ev.events;
-	epoll_ctl(e->world->epoll, !was ? EPOLL_CTL_ADD : ev.events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL,
+	epoll_ctl(e->world->epoll,
+		  !was	      ? EPOLL_CTL_ADD
+		  : ev.events ? EPOLL_CTL_MOD
+			      : EPOLL_CTL_DEL,
 		  e->fd, &ev);
 }
 

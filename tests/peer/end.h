@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One end of a flow: a socket and an SSL object that do what the plan says and note what they see. */
+/* One end of a flow: a socket and an SSL object that do what the plan says and note what they see.
+ */
 #ifndef PEER_END_H
 #define PEER_END_H
 
@@ -13,7 +14,7 @@ struct flow {
 	struct plan plan;
 	struct seen seen[2];
 	struct end *end[2]; /* while they live */
-	bool met; /* the backend's end has read the number */
+	bool met;	    /* the backend's end has read the number */
 	bool over[2];
 	bool wrong;
 	EVP_MD_CTX *digest[2][2]; /* --bulk: by sending end; sent and received */
@@ -29,11 +30,11 @@ enum end_state {
 /* What the ends of a run share. */
 struct world {
 	int epoll;
-	uint64_t now; /* ms */
-	uint64_t wake; /* ms: when some end is to be looked at, UINT64_MAX: never */
+	uint64_t now;	   /* ms */
+	uint64_t wake;	   /* ms: when some end is to be looked at, UINT64_MAX: never */
 	uint64_t patience; /* ms without an end's progress before the flow is given up */
-	bool told; /* WHEN_TOLD may close */
-	uint64_t bytes; /* received and compared */
+	bool told;	   /* WHEN_TOLD may close */
+	uint64_t bytes;	   /* received and compared */
 	LIST_HEAD(, end) ends;
 	/* A backend's end has read a number: its flow, or NULL. */
 	struct flow *(*meet)(struct end *e, int64_t number);
@@ -54,16 +55,16 @@ struct end {
 
 	uint8_t *out; /* sealed, not yet accepted by the kernel */
 	size_t out_off, out_len, out_size;
-	uint64_t write_left; /* of the write under way */
+	uint64_t write_left;		  /* of the write under way */
 	uint64_t read_sleep, write_sleep; /* ms: until when; 0: awake */
-	bool stalled; /* the pause of stall_at is over, or under way */
-	bool closed; /* our own end of the stream is sent */
+	bool stalled;			  /* the pause of stall_at is over, or under way */
+	bool closed;			  /* our own end of the stream is sent */
 	bool fin_sent;
 	bool send_broken; /* a send said that the connection is gone */
-	bool reset, eof; /* what recv said */
-	bool inject; /* reads get rubbish: OpenSSL then sends a fatal alert */
+	bool reset, eof;  /* what recv said */
+	bool inject;	  /* reads get rubbish: OpenSSL then sends a fatal alert */
 	size_t injected;
-	int alert_in; /* level << 8 | description, -1: none */
+	int alert_in;		    /* level << 8 | description, -1: none */
 	uint8_t number[NUMBER_LEN]; /* first bytes, while there is no flow */
 	unsigned number_len;
 	LIST_ENTRY(end) link;

@@ -31,10 +31,16 @@
 #define EVENTS_MAX 256
 #define TICK_MS	   50
 #define QUIET_MS   1500 /* --stall: nothing has moved for so long */
-#define GRACE_MS   500 /* for connections of flows that were aborted early */
+#define GRACE_MS   500	/* for connections of flows that were aborted early */
 #define RATE_FLOWS 1000000
 
-enum mode { MODE_FLOWS, MODE_IDLE, MODE_STALL, MODE_RATE, MODE_BULK };
+enum mode {
+	MODE_FLOWS,
+	MODE_IDLE,
+	MODE_STALL,
+	MODE_RATE,
+	MODE_BULK
+};
 
 struct address {
 	struct sockaddr_storage ss;
@@ -287,8 +293,8 @@ static bool more_to_launch(void)
 static void launch_some(void)
 {
 	while (more_to_launch()) {
-		if (holding() ? launched - met >= opt.concurrency :
-				live_ends >= 2 * opt.concurrency)
+		if (holding() ? launched - met >= opt.concurrency
+			      : live_ends >= 2 * opt.concurrency)
 			return;
 		launched++;
 		if (opt.only < 0 || opt.only == launched - 1)
@@ -299,7 +305,6 @@ static void launch_some(void)
 static void accept_all(unsigned pair)
 {
 	int fd;
-
 
 	while ((fd = accept4(listeners[pair], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
 		SSL *ssl = SSL_new(backend_ctx);
@@ -703,14 +708,18 @@ static void __attribute__((noreturn)) help(void)
 }
 
 static const struct option long_options[] = {
-	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},	{"flows", 1, NULL, 'f'},
-	{"concurrency", 1, NULL, 'n'},	{"seed", 1, NULL, 's'},		{"schedule", 1, NULL, 'k'},
-	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},		{"cipher", 1, NULL, 'C'},
-	{"ca", 1, NULL, 'a'},		{"cert", 1, NULL, 'e'},		{"key", 1, NULL, 'y'},
-	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'},	{"backend-ca", 1, NULL, 'A'},
-	{"idle", 1, NULL, 'i'},		{"stall", 1, NULL, 'S'},	{"counts", 0, NULL, 'o'},
-	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},		{"only", 1, NULL, 'O'},
-	{"name", 1, NULL, 'N'},		{"rekey", 0, NULL, 'R'},	{"patience", 1, NULL, 'p'},
+	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},
+	{"flows", 1, NULL, 'f'},	{"concurrency", 1, NULL, 'n'},
+	{"seed", 1, NULL, 's'},		{"schedule", 1, NULL, 'k'},
+	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},
+	{"cipher", 1, NULL, 'C'},	{"ca", 1, NULL, 'a'},
+	{"cert", 1, NULL, 'e'},		{"key", 1, NULL, 'y'},
+	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'},
+	{"backend-ca", 1, NULL, 'A'},	{"idle", 1, NULL, 'i'},
+	{"stall", 1, NULL, 'S'},	{"counts", 0, NULL, 'o'},
+	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},
+	{"only", 1, NULL, 'O'},		{"name", 1, NULL, 'N'},
+	{"rekey", 0, NULL, 'R'},	{"patience", 1, NULL, 'p'},
 	{"help", 0, NULL, 'h'},		{NULL, 0, NULL, 0},
 };
 
@@ -724,24 +733,60 @@ static void set_mode(enum mode mode, enum kind kind, uint64_t n_flows)
 static void parse_option(int c)
 {
 	switch (c) {
-	case 'c': opt.n_connect = parse_addresses(optarg, opt.connect); break;
-	case 'l': opt.n_listen = parse_addresses(optarg, opt.listen); break;
-	case 'f': opt.flows = (uint32_t)parse_number(optarg); break;
-	case 'n': opt.concurrency = (unsigned)parse_number(optarg); break;
-	case 's': opt.plan.seed = parse_number(optarg); break;
-	case 'k': opt.plan.kind = parse_kind(optarg); break;
-	case 'b': opt.plan.bytes = parse_number(optarg); break;
-	case 't': opt.plan.tls = optarg; break;
-	case 'C': opt.cipher = optarg; break;
-	case 'a': opt.ca = optarg; break;
-	case 'e': opt.cert = optarg; break;
-	case 'y': opt.key = optarg; break;
-	case 'E': opt.backend_cert = optarg; break;
-	case 'Y': opt.backend_key = optarg; break;
-	case 'A': opt.backend_ca = optarg; break;
-	case 'i': set_mode(MODE_IDLE, KIND_HOLD, parse_number(optarg)); break;
-	case 'S': set_mode(MODE_STALL, KIND_STALLED, parse_number(optarg)); break;
-	case 'o': opt.counts = true; break;
+	case 'c':
+		opt.n_connect = parse_addresses(optarg, opt.connect);
+		break;
+	case 'l':
+		opt.n_listen = parse_addresses(optarg, opt.listen);
+		break;
+	case 'f':
+		opt.flows = (uint32_t)parse_number(optarg);
+		break;
+	case 'n':
+		opt.concurrency = (unsigned)parse_number(optarg);
+		break;
+	case 's':
+		opt.plan.seed = parse_number(optarg);
+		break;
+	case 'k':
+		opt.plan.kind = parse_kind(optarg);
+		break;
+	case 'b':
+		opt.plan.bytes = parse_number(optarg);
+		break;
+	case 't':
+		opt.plan.tls = optarg;
+		break;
+	case 'C':
+		opt.cipher = optarg;
+		break;
+	case 'a':
+		opt.ca = optarg;
+		break;
+	case 'e':
+		opt.cert = optarg;
+		break;
+	case 'y':
+		opt.key = optarg;
+		break;
+	case 'E':
+		opt.backend_cert = optarg;
+		break;
+	case 'Y':
+		opt.backend_key = optarg;
+		break;
+	case 'A':
+		opt.backend_ca = optarg;
+		break;
+	case 'i':
+		set_mode(MODE_IDLE, KIND_HOLD, parse_number(optarg));
+		break;
+	case 'S':
+		set_mode(MODE_STALL, KIND_STALLED, parse_number(optarg));
+		break;
+	case 'o':
+		opt.counts = true;
+		break;
 	case 'r':
 		set_mode(MODE_RATE, KIND_QUICK, 0);
 		opt.seconds = (unsigned)parse_number(optarg);
@@ -751,12 +796,22 @@ static void parse_option(int c)
 		set_mode(MODE_BULK, KIND_BULK, 1);
 		opt.plan.bytes = parse_number(optarg);
 		break;
-	case 'O': opt.only = (int64_t)parse_number(optarg); break;
-	case 'N': opt.server_name = optarg; break;
-	case 'R': opt.plan.rekey = true; break;
-	case 'p': world.patience = parse_number(optarg) * 1000; break;
-	case 'h': help();
-	default: exit(2);
+	case 'O':
+		opt.only = (int64_t)parse_number(optarg);
+		break;
+	case 'N':
+		opt.server_name = optarg;
+		break;
+	case 'R':
+		opt.plan.rekey = true;
+		break;
+	case 'p':
+		world.patience = parse_number(optarg) * 1000;
+		break;
+	case 'h':
+		help();
+	default:
+		exit(2);
 	}
 }
 

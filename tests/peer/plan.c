@@ -290,8 +290,8 @@ void plan_make(struct plan *p, const struct plan_options *o, uint32_t flow)
 	p->kind = draw_kind(o, &state);
 	p->pair = draw_below(&state, o->pairs);
 	p->version[CLIENT] = draw_version(o->tls, &state);
-	p->version[BACKEND] = p->pair == 1 || !strcmp(o->tls, "1.2") ? TLS1_2_VERSION :
-								       TLS1_3_VERSION;
+	p->version[BACKEND] =
+		p->pair == 1 || !strcmp(o->tls, "1.2") ? TLS1_2_VERSION : TLS1_3_VERSION;
 	if (plan_tls12(p) && (p->kind == KIND_HALF_CLIENT || p->kind == KIND_HALF_BACKEND))
 		p->kind = KIND_CLOSE;
 	for (int i = 0; i < 2; i++) {
@@ -410,8 +410,8 @@ static const char *expectation(const struct plan *p, enum role end, const struct
 		*good = prefix && cut;
 		return "a prefix and FIN or RST";
 	case BY_CLOSE_NOTIFY_CLOSE:
-		*good = s->ended == ENDED_CLOSE_NOTIFY ? s->received == sender->sent :
-							 prefix && cut;
+		*good = s->ended == ENDED_CLOSE_NOTIFY ? s->received == sender->sent
+						       : prefix && cut;
 		return "every byte sent and close_notify, or a prefix and FIN or RST";
 	}
 	return "?";

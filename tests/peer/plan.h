@@ -25,8 +25,9 @@
 /* X(name, word, help); drawn by "mixed" up to and including KIND_TINY. */
 #define KINDS(X)                                                                                   \
 	X(CLOSE, "close", "both send all, receive all, then close_notify")                         \
-	X(HALF_CLIENT, "half-client", "TLS 1.3: the client closes its direction, the other goes on") \
-	X(HALF_BACKEND, "half-backend", "TLS 1.3: the backend closes its direction")              \
+	X(HALF_CLIENT, "half-client",                                                              \
+	  "TLS 1.3: the client closes its direction, the other goes on")                           \
+	X(HALF_BACKEND, "half-backend", "TLS 1.3: the backend closes its direction")               \
 	X(BOTH, "both", "each says close_notify behind its own last byte")                         \
 	X(RST_CLIENT, "rst-client", "the client resets in mid-transfer")                           \
 	X(RST_BACKEND, "rst-backend", "the backend resets in mid-transfer")                        \
@@ -57,7 +58,10 @@ enum kind {
 extern const char *const kind_words[KIND_COUNT];
 extern const char *const kind_helps[KIND_COUNT];
 
-enum role { CLIENT, BACKEND };
+enum role {
+	CLIENT,
+	BACKEND
+};
 extern const char *const role_words[2];
 
 enum finish {
@@ -65,15 +69,15 @@ enum finish {
 	BY_FIN,
 	BY_RST,
 	BY_ALERT,
-	BY_CLOSE, /* close(), whatever is unread or unsent */
+	BY_CLOSE,	       /* close(), whatever is unread or unsent */
 	BY_CLOSE_NOTIFY_CLOSE, /* close_notify, then the same */
 };
 
 enum when {
-	WHEN_SENT, /* its last byte is with the kernel */
-	WHEN_BOTH, /* and everything of the other end was received */
+	WHEN_SENT,	 /* its last byte is with the kernel */
+	WHEN_BOTH,	 /* and everything of the other end was received */
 	WHEN_PEER_ENDED, /* its last byte is sent and the other end has ended */
-	WHEN_RECEIVED, /* stop_at bytes were received, whatever is still to be sent */
+	WHEN_RECEIVED,	 /* stop_at bytes were received, whatever is still to be sent */
 	WHEN_TOLD,
 };
 
@@ -92,35 +96,35 @@ struct end_plan {
 	enum finish finish;
 	enum when when;
 	uint64_t stop_at; /* WHEN_RECEIVED */
-	bool after_peer; /* but for its number it sends only when the other end has ended */
+	bool after_peer;  /* but for its number it sends only when the other end has ended */
 	bool fin_at_once; /* FIN right behind close_notify, not when both have closed */
 	enum sizes sizes;
-	int sndbuf, rcvbuf; /* 0: the kernel's default */
-	unsigned padding; /* SSL_set_block_padding(), 0: none */
-	unsigned fragment; /* largest record, 0: 16384 */
-	uint64_t stall_at; /* bytes received when it stops reading */
-	unsigned stall_ms; /* 0: does not */
-	unsigned pauses; /* chance in 1000 of one before a write */
+	int sndbuf, rcvbuf;   /* 0: the kernel's default */
+	unsigned padding;     /* SSL_set_block_padding(), 0: none */
+	unsigned fragment;    /* largest record, 0: 16384 */
+	uint64_t stall_at;    /* bytes received when it stops reading */
+	unsigned stall_ms;    /* 0: does not */
+	unsigned pauses;      /* chance in 1000 of one before a write */
 	unsigned key_updates; /* chance in 1000 of one before a write */
-	uint64_t pattern; /* of the bytes it sends */
-	uint64_t random; /* state, for what is drawn on the way */
+	uint64_t pattern;     /* of the bytes it sends */
+	uint64_t random;      /* state, for what is drawn on the way */
 };
 
 struct plan {
 	enum kind kind;
 	uint32_t flow;
 	uint16_t version[2]; /* what each end offers; 0: both */
-	unsigned pair; /* of addresses */
+	unsigned pair;	     /* of addresses */
 	struct end_plan end[2];
 };
 
 struct plan_options {
 	uint64_t seed;
-	int kind; /* enum kind, or -1: mixed */
-	bool rekey; /* mixed draws KIND_REKEY too */
-	uint64_t bytes; /* most bytes in a direction */
+	int kind;	 /* enum kind, or -1: mixed */
+	bool rekey;	 /* mixed draws KIND_REKEY too */
+	uint64_t bytes;	 /* most bytes in a direction */
 	const char *tls; /* "1.2", "1.3", "mixed" */
-	unsigned pairs; /* with two, the second one's backend speaks TLS 1.2 only */
+	unsigned pairs;	 /* with two, the second one's backend speaks TLS 1.2 only */
 };
 
 /* The same plan for the same flow and options, always. */
@@ -152,8 +156,8 @@ enum ended {
 struct seen {
 	uint64_t sent, received;
 	int64_t different_at; /* first byte that was not the one sent, -1: none */
-	enum ended ended; /* how the other end closed */
-	int alert; /* ENDED_ALERT */
+	enum ended ended;     /* how the other end closed */
+	int alert;	      /* ENDED_ALERT */
 	int alert_sent;
 	bool closed_early; /* it said close_notify before it had received everything */
 };

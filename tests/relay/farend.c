@@ -331,8 +331,6 @@ static bool may_end(const struct farend *e)
 {
 	const struct end_plan *p = e->plan;
 
-	if (e->held)
-		return false;
 	switch (p->when) {
 	case WHEN_RECEIVED:
 		return e->seen.ended || e->seen.received >= e->schedule->end[!e->role].total;
@@ -622,8 +620,6 @@ short farend_wants(struct farend *e, uint64_t now, uint64_t *wake)
 		return events;
 	if (!e->idle)
 		events |= POLLOUT;
-	else if (e->held)
-		soonest(now + 1, now, wake);
 	return events;
 }
 

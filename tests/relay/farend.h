@@ -30,7 +30,6 @@ struct farend {
 	bool sealed_all; /* its own end stands in out */
 	bool idle;	 /* nothing to send until something comes */
 	bool reset;	 /* a send was told so */
-	bool held;	 /* its end must wait for the hand-over */
 	bool done;
 };
 

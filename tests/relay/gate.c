@@ -66,10 +66,9 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
 	f->backend.version = from->side[SIDE_BACKEND].rx.version;
 	f->backend.cipher = (uint8_t)from->side[SIDE_BACKEND].rx.cipher;
+	f->client.ulp = f->backend.ulp = g->cfg.engine == ENGINE_KTLS;
 	engine = choose_engine(f);
-	ret = engine == &engine_user && g->cfg.engine == ENGINE_KTLS && !from->may_fall_back
-		      ? -ENOTSUP
-		      : 0;
+	ret = engine == (g->cfg.engine == ENGINE_KTLS ? &engine_ktls : &engine_user) ? 0 : -ENOTSUP;
 	if (!ret)
 		ret = install_side(engine, &f->client, &from->side[SIDE_CLIENT]);
 	if (!ret)
@@ -81,7 +80,6 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 		atomic_store(&from->reason, REASON_engine_failed);
 		return;
 	}
-	atomic_store(&from->engine, engine == &engine_ktls ? GATE_KTLS : GATE_USER);
 	*owner_of(f) = from;
 	/* As start_relay(), but for the handshakes. */
 	free_handshake(f);

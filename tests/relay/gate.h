@@ -11,14 +11,8 @@
 #include "keys.h"
 #include "ktls.h"
 
-enum gate_engine {
-	GATE_NOT_YET,
-	GATE_KTLS,
-	GATE_USER
-};
-
 struct gate_side {
-	int fd; /* the gate's from now on */
+	int fd; /* the gate's from now on; for ktls the ULP is attached, as at accept */
 	struct tls_keys rx, tx;
 	uint8_t rx_secret[48], tx_secret[48]; /* TLS 1.3 */
 	uint8_t secret_len;
@@ -26,8 +20,6 @@ struct gate_side {
 
 struct gate_flow {
 	struct gate_side side[2]; /* client, backend */
-	bool may_fall_back; /* to the user engine, when a socket is not ESTABLISHED any more */
-	_Atomic int engine; /* enum gate_engine: what it became */
 	/* enum reason once the relay has ended; from then on the flow is its owner's. -1 before. */
 	_Atomic int reason;
 };

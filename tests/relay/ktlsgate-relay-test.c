@@ -82,6 +82,7 @@ static void dial(struct dialer *d, const struct end_plan *p, enum role role, uin
 		 struct sockets *out)
 {
 	struct sockaddr_in to = d->address;
+	bool ktls = d->o->schedule.ktls;
 	int dialing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), accepted;
 
 	check(dialing, "socket");
@@ -98,6 +99,9 @@ static void dial(struct dialer *d, const struct end_plan *p, enum role role, uin
 		prepare(accepted, p->gate_sndbuf, p->gate_rcvbuf, p->mss);
 	else
 		prepare(accepted, p->sndbuf, p->rcvbuf, p->mss);
+	if (ktls)
+		check(ktls_attach(&(struct side){.fd = role == CLIENT ? accepted : dialing}),
+		      "TCP_ULP");
 	out->far[role] = role == CLIENT ? dialing : accepted;
 	out->gate[role] = role == CLIENT ? accepted : dialing;
 }
@@ -253,10 +257,8 @@ static void slot_start(struct run *run, struct slot *slot, const struct sockets 
 		side->fd = sockets->gate[role];
 		farend_start(&slot->end[role], &o->schedule, s, (enum role)role, sockets->far[role],
 			     &tx, &rx);
-		slot->end[role].held = !s->hasty;
 		slot->wake[role] = 0;
 	}
-	g->may_fall_back = s->hasty;
 	atomic_store(&g->reason, -1);
 	slot->gate = g;
 	slot->used = true;
@@ -313,12 +315,9 @@ static void slot_end(struct run *run, struct slot *slot, int reason)
 static void slot_run(struct run *run, struct slot *slot, const struct pollfd polls[2])
 {
 	uint64_t now = timer_clock();
-	bool handed = atomic_load(&slot->gate->engine) != GATE_NOT_YET;
 	int reason;
 
 	for (int r = 0; r < 2; r++) {
-		if (handed)
-			slot->end[r].held = false;
 		if (polls[r].revents || slot->wake[r] <= now)
 			farend_run(&slot->end[r], polls[r].revents, now);
 	}

@@ -337,7 +337,6 @@ void schedule_make(struct schedule *s, const struct schedule_options *o, uint32_
 	draw_end(&s->end[CLIENT], o, &r);
 	draw_end(&s->end[BACKEND], o, &r);
 	draw_ends(s, o, &r);
-	s->hasty = s->kind != KIND_BREAK && draw_chance(&r, 50);
 }
 
 static void print_end(const struct end_plan *e, char *buf, size_t len)
@@ -364,8 +363,8 @@ void schedule_print(const struct schedule *s, char *buf, size_t len)
 
 	print_end(&s->end[CLIENT], end[CLIENT], sizeof(end[CLIENT]));
 	print_end(&s->end[BACKEND], end[BACKEND], sizeof(end[BACKEND]));
-	snprintf(buf, len, "%s by the %s%s\n    client  %s\n    backend %s", kinds[s->kind],
-		 roles[s->actor], s->hasty ? ", hasty" : "", end[CLIENT], end[BACKEND]);
+	snprintf(buf, len, "%s by the %s\n    client  %s\n    backend %s", kinds[s->kind],
+		 roles[s->actor], end[CLIENT], end[BACKEND]);
 }
 
 /* ---- judging ---- */

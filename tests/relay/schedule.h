@@ -148,11 +148,6 @@ struct schedule {
 	uint32_t flow;
 	enum kind kind;
 	enum role actor;
-	/*
-	 * The ends may come before the keys are installed. Not otherwise: kernel TLS
-	 * takes ESTABLISHED sockets only, and such a flow gets the user engine.
-	 */
-	bool hasty;
 	struct end_plan end[2];
 };
 
