@@ -28,6 +28,7 @@
 struct flow_handshake {
 	struct flow *flow;
 	bool client_verified;	/* as far as OpenSSL and the policy go */
+	bool client_done;	/* and all output is with TCP: `finished` alone does not say that */
 	bool backend_suspended; /* at its CertificateRequest */
 	bool backend_resumed;
 	bool backend_asked; /* for a certificate */
@@ -294,9 +295,11 @@ static void backend_hung_up(struct ring_op *op, int res)
 		reconnect(f);
 		return;
 	}
+	/* Cancelled: the handshake goes on, and its events decide. */
+	if (!f->hs->backend_suspended || f->hs->backend_resumed)
+		return;
 	/* It is connected anew once the client is through; before, it would time out again. */
-	if (f->hs->backend_suspended && !f->hs->backend_resumed)
-		drop_backend(f);
+	drop_backend(f);
 	if (f->hs->client_verified)
 		proceed(f);
 }
@@ -423,6 +426,7 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 		client_verified(f);
 		break;
 	case HANDSHAKE_DONE:
+		f->hs->client_done = true;
 		/* In TLS 1.2 it was held, and verified, before. */
 		if (f->hs->client_verified)
 			proceed(f);
@@ -665,7 +669,7 @@ static void proceed(struct flow *f)
 		flow_fail(f, REASON_backend_no_certificate_request, NULL);
 		return;
 	}
-	if (f->client.hs->finished)
+	if (h->client_done)
 		hand_over(f);
 	else if (f->client.hs->held && !f->client.hs->released)
 		handshake_release(f->client.hs);

@@ -157,6 +157,20 @@ int ktls_rekey_rx(struct side *side, const struct tls_keys *rx)
 	return set_keys(side->fd, TLS_RX, rx);
 }
 
+int ktls_keep_rx(struct side *side)
+{
+	uint8_t info[KEYS_CRYPTO_INFO_MAX];
+	struct tls_keys any = {.version = side->version, .cipher = side->cipher};
+	socklen_t len = (socklen_t)keys_to_crypto_info(&any, info);
+	int ret = 0;
+
+	if (getsockopt(side->fd, SOL_TLS, TLS_RX, info, &len) ||
+	    setsockopt(side->fd, SOL_TLS, TLS_RX, info, len))
+		ret = -errno;
+	OPENSSL_cleanse(info, sizeof(info));
+	return ret;
+}
+
 int ktls_rekey_tx(struct side *side, const struct tls_keys *tx)
 {
 	uint64_t seq = 0;

@@ -38,6 +38,13 @@ int ktls_rekey_rx(struct side *side, const struct tls_keys *rx) must_check;
 int ktls_rekey_tx(struct side *side, const struct tls_keys *tx) must_check;
 
 /*
+ * After -EKEYEXPIRED, no KeyUpdate having come: the kernel (6.14 and later)
+ * takes each handshake record that begins with a 24 for one and then waits for
+ * new keys, but it was a part of a message. Gives it the old ones again.
+ */
+int ktls_keep_rx(struct side *side) must_check;
+
+/*
  * Takes one record of any type, or data; never waits. Returns its length with
  * *type set (0 and *type == 23: end of stream), or -errno.
  */

@@ -219,6 +219,16 @@ static bool splice_out(struct half *h)
 	return true;
 }
 
+/* False: the half ended. */
+static bool keep_keys(struct half *h)
+{
+	int ret = ktls_keep_rx(h->from);
+
+	if (ret)
+		relay_read_end(h, ret);
+	return !ret;
+}
+
 /* splice() said EINVAL: the next record is not data. False: stop reading for now. */
 static bool take_record(struct half *h)
 {
@@ -226,11 +236,15 @@ static bool take_record(struct half *h)
 	ssize_t n = ktls_recv(h->from, buf, RECORD_PLAIN_MAX, &type);
 	bool go_on;
 
-	if (n == -EAGAIN) {
-		h->from->readable = false;
+	if (n == -EKEYEXPIRED)
+		return keep_keys(h);
+	/* Nothing is there: it was the parser's EINVAL, which knows no such version (tls_rx_msg_size). */
+	if (n == -EAGAIN || (n == 0 && type == RECORD_APPLICATION_DATA)) {
+		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
+			   ALERT_PROTOCOL_VERSION);
 		return false;
 	}
-	if (n < 0 || (n == 0 && type == RECORD_APPLICATION_DATA)) {
+	if (n < 0) {
 		relay_read_end(h, (int)n);
 		return false;
 	}
@@ -288,6 +302,8 @@ static bool splice_in(struct half *h)
 		return false;
 	case EINVAL:
 		return take_record(h);
+	case EKEYEXPIRED:
+		return keep_keys(h);
 	default:
 		relay_read_end(h, -errno);
 		return false;

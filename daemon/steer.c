@@ -129,7 +129,7 @@ static void key_ipv6(const struct sockaddr_in6 *sin6, struct steer_listener_key 
 /* As the program will see it: the kernel's view of the socket, not the configuration's. */
 static int describe(int fd, struct steer_listener_key *key, struct steer_listener *value)
 {
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	int device = 0, err;
 
@@ -138,7 +138,6 @@ static int describe(int fd, struct steer_listener_key *key, struct steer_listene
 	err = get_option(fd, SO_BINDTOIFINDEX, &device);
 	if (err)
 		return err;
-	/* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): set by get_option() */
 	key->device = device;
 	key->family = ss.ss_family;
 	if (ss.ss_family == AF_INET)
