@@ -238,7 +238,8 @@ static bool take_record(struct half *h)
 
 	if (n == -EKEYEXPIRED)
 		return keep_keys(h);
-	/* Nothing is there: it was the parser's EINVAL, which knows no such version (tls_rx_msg_size). */
+	/* Nothing is there: it was the parser's EINVAL, which knows no such version
+	 * (tls_rx_msg_size). */
 	if (n == -EAGAIN || (n == 0 && type == RECORD_APPLICATION_DATA)) {
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
 			   ALERT_PROTOCOL_VERSION);

@@ -278,12 +278,16 @@ static void print_seen(const char *who, const struct farend *e)
 	       s->finished ? "sent" : "not sent");
 }
 
-static void print_slot(const struct slot *slot, const char *verdict)
+static void print_slot(const struct slot *slot, const char *verdict, int reason)
 {
-	char text[1024];
+	char text[1024], *ends;
 
 	schedule_print(&slot->schedule, text, sizeof(text));
-	printf("flow %u: %s\n  %s\n", slot->schedule.flow, verdict, text);
+	ends = strchr(text, '\n');
+	*ends++ = 0;
+	ends += strspn(ends, " ");
+	printf("flow %u: %s\n  %s; the log says %s\n    %s\n", slot->schedule.flow, verdict, text,
+	       reason < 0 ? "nothing yet" : reasons[reason].name, ends);
 	print_seen("client", &slot->end[CLIENT]);
 	print_seen("backend", &slot->end[BACKEND]);
 	fflush(stdout);
@@ -301,9 +305,9 @@ static void slot_end(struct run *run, struct slot *slot, int reason)
 	run->by_kind[slot->schedule.kind]++;
 	run->bytes += seen[CLIENT].received + seen[BACKEND].received;
 	if (!ok)
-		print_slot(slot, text);
+		print_slot(slot, text, reason);
 	else if (run->o->verbose)
-		print_slot(slot, reasons[reason].name);
+		print_slot(slot, "right", reason);
 	farend_stop(&slot->end[CLIENT]);
 	farend_stop(&slot->end[BACKEND]);
 	if (reason >= 0) /* else the gate may still write to it */
@@ -545,7 +549,7 @@ int main(int argc, char **argv)
 	parse(argc, argv, &o);
 	if (o.only >= o.flows)
 		o.flows = (uint32_t)o.only + 1;
-	log_open("gate", LOG_LEVEL_ERROR);
+	log_open("gate", o.verbose ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR);
 	signal(SIGPIPE, SIG_IGN);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;

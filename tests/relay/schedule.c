@@ -308,6 +308,9 @@ static void draw_ends(struct schedule *s, const struct schedule_options *o, uint
 	case KIND_BREAK:
 		a->finish = BY_BREAK;
 		a->broken = draw_broken(r, o, a, s->actor);
+		/* With its FIN there the kernel takes all empty records for the end at once. */
+		if (a->broken == BREAK_EMPTY_FLOOD)
+			a->fin_at_once = false;
 		break;
 	case KIND_RST:
 	case KIND_EARLY:

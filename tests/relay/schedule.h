@@ -76,7 +76,7 @@ enum when {
 	X(LONG_PLAINTEXT, 5, '*', 22, 22) /* 2^14 + 1 bytes, authentic */                          \
 	X(UNKNOWN_TYPE, 5, '*', 10, 10)                                                            \
 	X(CHANGE_CIPHER_SPEC, 5, '*', 10, 10)                                                      \
-	X(NOT_TLS, 5, '*', 10, 10)  /* plain text */                                               \
+	X(NOT_TLS, 5, '*', 10, 70)  /* plain text: the kernel looks at the version only */         \
 	X(NO_TYPE, 3, '*', 10, 20)  /* nothing but padding */                                      \
 	X(FINISHED, 5, '*', 10, 10) /* a handshake message with no place here */                   \
 	X(EMPTY_HANDSHAKE, 5, '*', 10, 10)                                                         \
