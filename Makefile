@@ -126,7 +126,8 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omi
 asan:
 	@$(MAKE) --no-print-directory B=build-asan HARDEN=-fPIE CFLAGS="-O1 -g $(SANITIZE)" \
 		LDFLAGS="$(SANITIZE)" all unit testprogs
-	@KTLSGATE_BUILD=$(abspath build-asan) tests/check.py --no-guest
+	@KTLSGATE_BUILD=$(abspath build-asan) KTLSGATE_STRESS=300 KTLSGATE_STALLED=500 \
+		tests/check.py --no-guest
 
 lint:
 	$(call need,$(DEPS_BUILD) $(DEPS_LINT))

@@ -992,17 +992,23 @@ static bool discard(struct flow *f, struct side *s)
 
 		if (n == -EAGAIN || n == -EBADMSG || n == -EMSGSIZE || n == -EKEYEXPIRED)
 			return false;
-		if (n < 0 || (n == 0 && type == RECORD_APPLICATION_DATA))
+		if (n < 0 || (n == 0 && !type))
 			return true;
 	}
 	return false;
 }
 
+/* All that was sent, the FIN included, has arrived; or the connection is reset and nothing will. */
 static bool acked(const struct side *s)
 {
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
 	int queued;
 
-	return ioctl(s->fd, SIOCOUTQ, &queued) || !queued;
+	if (ioctl(s->fd, SIOCOUTQ, &queued) || !queued)
+		return true;
+	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	       info.tcpi_state == TCP_CLOSE;
 }
 
 static void close_side(struct flow *f, struct side *s)
@@ -1020,6 +1026,7 @@ static bool close_step(struct flow *f, struct side *s)
 {
 	const struct engine *engine = closing_engine(f);
 	uint64_t now = f->worker->timers.now;
+	bool ended;
 	int ret;
 
 	if (s->fd < 0)
@@ -1054,7 +1061,10 @@ static bool close_step(struct flow *f, struct side *s)
 		s->fin_at = now;
 		shutdown(s->fd, SHUT_WR);
 	}
-	if (!discard(f, s) && (!acked(s) || now - s->fin_at < LINGER_MS))
+	ended = discard(f, s);
+	/* A record cut short stays unread, and close() then sends RST: not before all has arrived.
+	 */
+	if (!acked(s) || (!ended && now - s->fin_at < LINGER_MS))
 		return false;
 	close_side(f, s);
 	return true;

@@ -187,7 +187,7 @@ int ktls_rekey_tx(struct side *side, const struct tls_keys *tx)
 
 /* ---- records ---- */
 
-ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type)
+static ssize_t recv_record(const struct side *side, void *buf, size_t len, int flags, uint8_t *type)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(unsigned char))];
@@ -201,15 +201,30 @@ ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type)
 		.msg_controllen = sizeof(control.buf),
 	};
 	struct cmsghdr *cmsg;
-	ssize_t n = recvmsg(side->fd, &msg, MSG_DONTWAIT);
+	ssize_t n = recvmsg(side->fd, &msg, MSG_DONTWAIT | flags);
 
 	if (n < 0)
 		return -errno;
-	*type = RECORD_APPLICATION_DATA;
+	*type = 0;
 	cmsg = CMSG_FIRSTHDR(&msg);
 	if (cmsg && cmsg->cmsg_level == SOL_TLS && cmsg->cmsg_type == TLS_GET_RECORD_TYPE)
 		*type = *CMSG_DATA(cmsg);
 	return n;
+}
+
+ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type)
+{
+	return recv_record(side, buf, len, 0, type);
+}
+
+int ktls_ended(struct side *side)
+{
+	uint8_t byte, type = 0;
+	ssize_t n = recv_record(side, &byte, sizeof(byte), MSG_PEEK, &type);
+
+	if (n == -EAGAIN || n == -EKEYEXPIRED)
+		return 0;
+	return n < 0 ? (int)n : n == 0 && !type;
 }
 
 static int clear_error(int fd)

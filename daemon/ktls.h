@@ -46,9 +46,14 @@ int ktls_keep_rx(struct side *side) must_check;
 
 /*
  * Takes one record of any type, or data; never waits. Returns its length with
- * *type set (0 and *type == 23: end of stream), or -errno.
+ * *type set (0 at the end of the stream, and on a socket without keys), or -errno.
  */
 ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type) must_check;
+/*
+ * When splice(2) or recv(2) has said 0: was it the end of the stream, or an
+ * empty record? Only a record has a type. 1, 0 or -errno.
+ */
+int ktls_ended(struct side *side) must_check;
 /* Sends one record of the given type; never waits. Returns 0 or -errno. */
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len) must_check;
 

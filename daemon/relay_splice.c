@@ -238,9 +238,8 @@ static bool take_record(struct half *h)
 
 	if (n == -EKEYEXPIRED)
 		return keep_keys(h);
-	/* Nothing is there: it was the parser's EINVAL, which knows no such version
-	 * (tls_rx_msg_size). */
-	if (n == -EAGAIN || (n == 0 && type == RECORD_APPLICATION_DATA)) {
+	/* There is none: it was the parser's EINVAL, for a version that is no TLS. */
+	if (n == -EAGAIN || (n == 0 && !type)) {
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
 			   ALERT_PROTOCOL_VERSION);
 		return false;
@@ -249,6 +248,8 @@ static bool take_record(struct half *h)
 		relay_read_end(h, (int)n);
 		return false;
 	}
+	if (type == RECORD_APPLICATION_DATA && n == 0)
+		return relay_empty_record(h);
 	if (type == RECORD_APPLICATION_DATA) {
 		/* Not expected (it was no data a moment ago), but never to be lost. */
 		relay_moved(h, (size_t)n);
@@ -264,18 +265,12 @@ static bool take_record(struct half *h)
 /* splice() said 0: FIN, or only an empty record. False: it was FIN. */
 static bool was_empty_record(struct half *h)
 {
-	struct pollfd p = {.fd = h->from->fd, .events = POLLRDHUP};
-	char byte;
-	ssize_t n;
+	int ended = ktls_ended(h->from);
 
-	if (poll(&p, 1, 0) == 0)
+	if (!ended)
 		return relay_empty_record(h);
-	n = recv(h->from->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EIO)) {
-		relay_read_end(h, n ? -errno : 0);
-		return false;
-	}
-	return relay_empty_record(h);
+	relay_read_end(h, ended < 0 ? ended : 0);
+	return false;
 }
 
 /* Takes one record into the empty pipe. False: stop reading for now. */

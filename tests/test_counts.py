@@ -37,7 +37,8 @@ def test_counts_are_what_the_peers_say(gate, pki, tmp_path, engine):
     traffic = Traffic(gate, pki, tmp_path, bpf__dir=pinned)
     if not (pinned / "flows").exists():
         pytest.skip("no BPF here: " + traffic.gate.log())
-    with traffic.held("--idle", FLOWS, "--counts", "--bytes", "200k", "--tls", "mixed") as (_, lines):
+    with traffic.held("--idle", FLOWS, "--counts", "--bytes", "200k",
+                      "--tls", "mixed") as (_, lines):
         flows, info = dump(pinned, "flows"), dump(pinned, "flow_info")
         said = [m.groupdict() for m in map(LINE.fullmatch, lines) if m]
         assert len(said) == FLOWS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an idle flow costs: memory and descriptors. Figures are printed; asserted are loose bounds."""
+"""What an idle flow costs: memory and descriptors; printed, and held to loose bounds."""
 
 import os
 import pathlib

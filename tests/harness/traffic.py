@@ -35,13 +35,13 @@ class Traffic:
         self.gate = start(conf)
 
     def argv(self, *args, pairs=None):
-        """pairs: 1, backends of one TLS version; by default two if args name the TLS versions."""
-        pairs = pairs or 1 + ("--tls" in args)
+        """pairs: 1, backends of one TLS version; by default two if args say "mixed"."""
+        pairs = pairs or 1 + ("mixed" in args)
         front = [f"{HOST}:{self.gate.port}", f"{HOST}:{self.gate.port_of('back12')}"][:pairs]
         back = [f"{HOST}:{port}" for port in self.back.values()][:pairs]
         backend = self.pki.backend()
-        return [program("tests/ktlsgate-peer"), "--connect", ",".join(front), "--listen", ",".join(back),
-                "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
+        return [program("tests/ktlsgate-peer"),
+                "--connect", ",".join(front), "--listen", ",".join(back), "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
                 "--backend-cert", backend.cert_file, "--backend-key", backend.key_file,
                 "--backend-ca", self.pki.forging_root.cert_file, *map(str, args), *seed()]
 

@@ -312,9 +312,9 @@ static void accept_all(unsigned pair)
 		if (!ssl)
 			die("SSL_new");
 		SSL_set_accept_state(ssl);
-		if (pair == 1)
+		if (pair == 1 || !strcmp(opt.plan.tls, "1.2"))
 			SSL_set_max_proto_version(ssl, TLS1_2_VERSION);
-		else if (strcmp(opt.plan.tls, "1.2"))
+		else
 			SSL_set_min_proto_version(ssl, TLS1_3_VERSION);
 		live_ends++;
 		end_run(end_new(&world, BACKEND, fd, ssl, NULL));

@@ -218,7 +218,8 @@ static void put_flood(struct farend *e, enum broken broken)
 static void put_break(struct farend *e)
 {
 	static const char http[] = "GET / HTTP/1.1\r\nHost: ktlsgate\r\n\r\n";
-	static const uint8_t short_record[] = {WIRE_DATA, 3, 3, 0, 3, 1, 2, 3};
+	static const uint8_t short_record[] = {WIRE_DATA, 3, 3, 0, 10, 1, 2, 3,
+					       4,	  5, 6, 7, 8,  9, 10};
 	uint8_t buf[512] = {WIRE_DATA, 3, 3, 0x80, 0};
 	size_t n;
 

@@ -55,10 +55,14 @@ static int install_side(const struct engine *engine, struct side *s, const struc
 static void begin_flow(struct test_gate *g, struct gate_flow *from)
 {
 	struct worker *w = &g->worker;
-	struct flow *f = flow_new(w, &g->vserver, from->side[SIDE_CLIENT].fd);
 	const struct engine *engine;
+	struct flow *f;
 	int ret;
 
+	/* This load pairs with the owner's store: not every checker sees the pipe's order. */
+	if (atomic_load(&from->reason) >= 0)
+		abort();
+	f = flow_new(w, &g->vserver, from->side[SIDE_CLIENT].fd);
 	if (!f)
 		abort();
 	f->backend.fd = from->side[SIDE_BACKEND].fd;

@@ -250,6 +250,15 @@ static void draw_end(struct end_plan *e, const struct schedule_options *o, uint6
 	e->fin_at_once = draw_chance(r, 500);
 }
 
+/* No more than a slow reader takes within the patience. */
+static void spare_reader(struct end_plan *sender, const struct end_plan *reader)
+{
+	bool small = (reader->rcvbuf && reader->rcvbuf < 32768) || reader->read_max < 2000;
+
+	if (small && sender->total > 100000)
+		sender->total = 100000;
+}
+
 static enum broken draw_broken(uint64_t *r, const struct schedule_options *o,
 			       const struct end_plan *e, enum role role)
 {
@@ -339,6 +348,8 @@ void schedule_make(struct schedule *s, const struct schedule_options *o, uint32_
 	s->actor = (enum role)draw_below(&r, 2);
 	draw_end(&s->end[CLIENT], o, &r);
 	draw_end(&s->end[BACKEND], o, &r);
+	spare_reader(&s->end[CLIENT], &s->end[BACKEND]);
+	spare_reader(&s->end[BACKEND], &s->end[CLIENT]);
 	draw_ends(s, o, &r);
 }
 
