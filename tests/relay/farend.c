@@ -91,7 +91,8 @@ static size_t message(uint8_t *p, enum message type, size_t body)
 	p[1] = 0;
 	p[2] = (uint8_t)(body >> 8);
 	p[3] = (uint8_t)body;
-	memset(p + 4, 0x5a, body);
+	/* A later part of it looks like a KeyUpdate to a kernel that sees its first byte only. */
+	memset(p + 4, KEY_UPDATE, body);
 	return 4 + body;
 }
 
