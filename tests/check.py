@@ -47,7 +47,8 @@ def native(out, extra):
 
 
 def guest(kernel, out, report, extra):
-    return [str(TESTS / "guest/run"), "--kernel", kernel, "--out", str(out), "--", "env",
+    return [str(TESTS / "guest/run"), "--kernel", kernel, "--timeout", "2400",
+            "--out", str(out), "--", "env",
             "KTLSGATE_ENGINE=ktls", *PYTEST, "-m", "datapath and not slow",
             f"--junitxml=/mnt/out/{report.name}", "tests", *extra]
 
