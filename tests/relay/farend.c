@@ -91,8 +91,11 @@ static size_t message(uint8_t *p, enum message type, size_t body)
 	p[1] = 0;
 	p[2] = (uint8_t)(body >> 8);
 	p[3] = (uint8_t)body;
-	/* A later part of it looks like a KeyUpdate to a kernel that sees its first byte only. */
-	memset(p + 4, KEY_UPDATE, body);
+	/*
+	 * A later part of a ticket shall look like a KeyUpdate to the kernel, which sees the first
+	 * byte only. In TLS 1.2, where it cannot be given keys again, that would be the end.
+	 */
+	memset(p + 4, type == NEW_SESSION_TICKET ? KEY_UPDATE : 0x5a, body);
 	return 4 + body;
 }
 
