@@ -1038,7 +1038,9 @@ static bool close_step(struct flow *f, struct side *s)
 	if (!s->tx_closed && !s->broken)
 		tell(f, s, engine);
 	ret = s->broken ? 0 : engine->flush(s);
-	if (ret && ret != -EAGAIN)
+	if (!ret && !s->broken)
+		ret = engine->drained(s);
+	if (ret < 0 && ret != -EAGAIN)
 		s->broken = true;
 	if (!s->broken && now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
 		stat_inc(&f->worker->stats, drain_timeouts);
@@ -1048,7 +1050,7 @@ static bool close_step(struct flow *f, struct side *s)
 		close_side(f, s);
 		return true;
 	}
-	if (ret == -EAGAIN || !engine->drained(s))
+	if (ret <= 0)
 		return false;
 	if (f->end[s->role] == END_RST) {
 		if (!acked(s))

@@ -18,6 +18,7 @@
 #ifndef SOL_TLS
 #define SOL_TLS 282
 #endif
+#define TCP_CLOSE 7 /* include/net/tcp_states.h */
 
 /* ---- installing ---- */
 
@@ -135,8 +136,10 @@ static uint64_t overhead(const struct side *side)
 	return side->cipher == TLS_CHACHA20_POLY1305 ? RECORD_HEADER + 16 : RECORD_HEADER + 8 + 16;
 }
 
-bool ktls_tx_drained(struct side *side)
+int ktls_tx_drained(struct side *side)
 {
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
 	uint64_t seq = 0, records, expected;
 	int64_t given;
 
@@ -147,7 +150,12 @@ bool ktls_tx_drained(struct side *side)
 		return false;
 	records = side->tx_records + (seq - side->tx_seq0);
 	expected = side->tx_base + side->tx_plain + records * overhead(side);
-	return (uint64_t)given >= expected;
+	if ((uint64_t)given >= expected)
+		return 1;
+	/* Reset, and TCP has thrown away what it had: the sum will never be reached. */
+	if (!getsockopt(side->fd, SOL_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE)
+		return -EPIPE;
+	return 0;
 }
 
 /* ---- re-keying ---- */

@@ -63,8 +63,9 @@ int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t le
  * silence (net/tls/tls_sw.c, tls_sw_release_resources_tx) and SIOCOUTQ does
  * not see. So the bytes given to TCP (acked + queued) are compared with what
  * the accepted plaintext must have become: its length plus the overhead of as
- * many records as the kernel's own record sequence number tells.
+ * many records as the kernel's own record sequence number tells. 1: yes, 0: not
+ * yet, -EPIPE: never, the connection is gone.
  */
-bool ktls_tx_drained(struct side *side);
+int ktls_tx_drained(struct side *side) must_check;
 
 #endif

@@ -256,13 +256,19 @@ static void relay_end(struct relay *r, enum reason reason, int client_alert, int
 /* shutdown() only once nothing is left that it could throw away; until then the tick comes back. */
 static bool send_fin(struct half *h)
 {
+	int drained;
 	struct side *to = h->to;
 
 	if (to->fin_sent || to->broken)
 		return true;
-	if (!h->relay->engine->drained(to)) {
+	drained = h->relay->engine->drained(to);
+	if (!drained) {
 		h->relay->tick_wanted = true;
 		return false;
+	if (drained < 0) {
+		to->broken = true;
+		return true;
+	}
 	}
 	h->relay->tick = TICK_MIN;
 	to->fin_sent = to->tx_closed = true;
@@ -552,7 +558,7 @@ void side_pending_free(struct side *s)
 
 /* ---- before there is an engine: bytes are sent as they are ---- */
 
-static bool raw_drained(struct side *s)
+static int raw_drained(struct side *s)
 {
 	return !s->pending_len;
 }

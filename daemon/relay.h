@@ -50,8 +50,9 @@ struct engine {
 	/* Hands queued bytes to the kernel. 0: all accepted, -EAGAIN: wait; else the side is
 	 * broken. */
 	int (*flush)(struct side *s);
-	/* Has everything accepted reached TCP? Then shutdown() loses nothing. */
-	bool (*drained)(struct side *s);
+	/* Has everything accepted reached TCP (1)? Then shutdown() loses nothing. 0: not yet;
+	 * -errno: never. */
+	int (*drained)(struct side *s);
 	/* KeyUpdate: next keys for receiving; and for sending, right behind a KeyUpdate record. */
 	int (*rekey_rx)(struct side *s, const struct tls_keys *keys);
 	int (*rekey_tx)(struct side *s, const struct tls_keys *keys);

@@ -388,9 +388,9 @@ static int queue_keys(struct side *s, const struct tls_keys *keys)
 	return queue(s, QUEUED_KEYS, keys, sizeof(*keys));
 }
 
-static bool ktls_drained(struct side *s)
+static int ktls_drained(struct side *s)
 {
-	return !s->pending_len && ktls_tx_drained(s);
+	return s->pending_len ? 0 : ktls_tx_drained(s);
 }
 
 static void ktls_release_half(struct half *h)

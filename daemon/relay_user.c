@@ -245,7 +245,7 @@ static int user_send_record(struct side *s, uint8_t type, const void *buf, size_
 	return n < 0 ? (int)n : side_pending_add(s, rec, (size_t)n);
 }
 
-static bool user_drained(struct side *s)
+static int user_drained(struct side *s)
 {
 	return !s->pending_len;
 }
