@@ -990,7 +990,8 @@ static bool discard(struct flow *f, struct side *s)
 		uint8_t type;
 		ssize_t n = ktls_recv(s, buf, RELAY_SCRATCH_IN, &type);
 
-		if (n == -EAGAIN || n == -EBADMSG || n == -EMSGSIZE || n == -EKEYEXPIRED)
+		if (n == -EAGAIN || n == -EBADMSG || n == -EMSGSIZE || n == -EINVAL ||
+		    n == -EKEYEXPIRED)
 			return false;
 		if (n < 0 || (n == 0 && !type))
 			return true;

@@ -144,10 +144,10 @@ int ktls_tx_drained(struct side *side)
 	int64_t given;
 
 	if (tx_sequence(side, &seq))
-		return false;
+		return 0;
 	given = given_to_tcp(side->fd);
 	if (given < 0)
-		return false;
+		return 0;
 	records = side->tx_records + (seq - side->tx_seq0);
 	expected = side->tx_base + side->tx_plain + records * overhead(side);
 	if ((uint64_t)given >= expected)
@@ -235,12 +235,19 @@ int ktls_ended(struct side *side)
 	return n < 0 ? (int)n : n == 0 && !type;
 }
 
-static int clear_error(int fd)
+bool ktls_take_receive_error(struct side *side, int error)
 {
-	int error;
-	socklen_t len = sizeof(error);
+	int left = 0;
+	socklen_t len = sizeof(left);
 
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	if (error != EBADMSG && error != EMSGSIZE && error != EINVAL)
+		return false;
+	/* None there: it was about the send after all. */
+	if (getsockopt(side->fd, SOL_SOCKET, SO_ERROR, &left, &len) || !left)
+		return false;
+	side->rx_error = left;
+	side->readable = true;
+	return true;
 }
 
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len)
@@ -263,11 +270,9 @@ int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t le
 	cmsg->cmsg_type = TLS_SET_RECORD_TYPE;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(unsigned char));
 	*CMSG_DATA(cmsg) = type;
-	n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	/* A bad record received leaves its error on the socket (tls_err_abort): it is not about
-	 * this. */
-	if (n < 0 && (errno == EBADMSG || errno == EMSGSIZE) && !clear_error(side->fd))
+	do {
 		n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (n < 0 && ktls_take_receive_error(side, errno));
 	if (n < 0)
 		return -errno;
 	side->tx_plain += (uint64_t)n;

@@ -54,6 +54,12 @@ ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type) must_
  * empty record? Only a record has a type. 1, 0 or -errno.
  */
 int ktls_ended(struct side *side) must_check;
+/*
+ * A bad record that came leaves its error on the socket (tls_err_abort), and sending reports it
+ * too, though nothing is wrong with sending. True: error was such a one; it is in side->rx_error
+ * now, for the reader, and the send can be tried again.
+ */
+bool ktls_take_receive_error(struct side *side, int error) must_check;
 /* Sends one record of the given type; never waits. Returns 0 or -errno. */
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len) must_check;
 

@@ -30,11 +30,6 @@ static bool from_client(const struct half *h)
 	return h->from->role == SIDE_CLIENT;
 }
 
-static struct half *other_half(struct half *h)
-{
-	return h == &h->relay->from_client ? &h->relay->from_backend : &h->relay->from_client;
-}
-
 static void half_end(struct half *h, enum side_end end, enum reason client, enum reason backend)
 {
 	if (h->end)
@@ -43,7 +38,7 @@ static void half_end(struct half *h, enum side_end end, enum reason client, enum
 	 * Many servers answer a close_notify with a mere FIN. It is passed on as the
 	 * FIN it is, but with the other end gone nothing was cut off.
 	 */
-	if (end == END_FIN && other_half(h)->end == END_CLOSE_NOTIFY)
+	if (end == END_FIN && half_other(h)->end == END_CLOSE_NOTIFY)
 		client = backend = REASON_done;
 	h->end = (uint8_t)end;
 	h->end_reason = (uint8_t)(from_client(h) ? client : backend);
@@ -87,6 +82,10 @@ void relay_read_end(struct half *h, int error)
 	case EMSGSIZE:
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
 			   ALERT_RECORD_OVERFLOW);
+		break;
+	case EINVAL: /* of the kernel's parser: a version that is no TLS */
+		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
+			   ALERT_PROTOCOL_VERSION);
 		break;
 	case ENOMEM:
 	case ENOBUFS:
@@ -256,8 +255,8 @@ static void relay_end(struct relay *r, enum reason reason, int client_alert, int
 /* shutdown() only once nothing is left that it could throw away; until then the tick comes back. */
 static bool send_fin(struct half *h)
 {
-	int drained;
 	struct side *to = h->to;
+	int drained;
 
 	if (to->fin_sent || to->broken)
 		return true;
@@ -265,10 +264,10 @@ static bool send_fin(struct half *h)
 	if (!drained) {
 		h->relay->tick_wanted = true;
 		return false;
+	}
 	if (drained < 0) {
 		to->broken = true;
 		return true;
-	}
 	}
 	h->relay->tick = TICK_MIN;
 	to->fin_sent = to->tx_closed = true;
@@ -297,7 +296,7 @@ static void pass_close_notify(struct half *h)
 				h->to->broken = true;
 			(void)!r->engine->flush(h->to);
 		}
-		if (!other_half(h)->end)
+		if (!half_other(h)->end)
 			stat_inc(r->env->stats, half_closes);
 		/* Half-close is a thing of TLS 1.3; in 1.2 the answer follows soon. */
 		if (h->from->version == TLS_12 && !r->close_by)
@@ -369,12 +368,12 @@ static bool half_run(struct half *h)
 	 * when the other half reads the reset; all that half has read still arrives.
 	 */
 	if (h->to->broken) {
-		other_half(h)->from->readable = true;
+		half_other(h)->from->readable = true;
 		return false;
 	}
 	if (!h->end)
 		more = h->relay->engine->move(h);
-	if (h->end && !h->pipe_len && flush_to(h))
+	if (h->end && !h->in_flight && flush_to(h))
 		pass_end(h);
 	return more && !h->end;
 }
@@ -399,9 +398,16 @@ static void set_timer(struct relay *r)
 /* A receiver that died after its own end was passed on is read by nobody any more. */
 static void check_receiver(struct half *h)
 {
-	if (h->to->broken && !h->end_sent && other_half(h)->end_sent)
+	if (h->to->broken && !h->end_sent && half_other(h)->end_sent)
 		relay_end(h->relay, from_client(h) ? REASON_backend_reset : REASON_client_reset,
 			  ALERT_NONE, ALERT_NONE);
+}
+
+/* A send was told that a bad record has come: no poll tells of it again. */
+static bool has_error_to_read(const struct half *h)
+{
+	return h->from->rx_error && !h->end && h->to->writable && !h->to->broken &&
+	       !h->to->pending_len;
 }
 
 void relay_run(struct relay *r)
@@ -422,6 +428,7 @@ void relay_run(struct relay *r)
 	check_receiver(&r->from_backend);
 	if (r->ended)
 		return;
+	more |= has_error_to_read(&r->from_client) || has_error_to_read(&r->from_backend);
 	if (more && !r->ready) {
 		r->ready = true;
 		LIST_INSERT_HEAD(&r->env->ready, r, ready_link);

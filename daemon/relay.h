@@ -29,13 +29,13 @@ struct half {
 	int16_t end_alert;    /* to pass on, END_ALERT */
 	int16_t own_alert;    /* to tell the sender, ALERT_NONE: nothing */
 	bool end_sent;	      /* passed on to the receiver */
-	bool waiting;	      /* for a pipe, in env->pipes.waiting */
 	uint8_t idle_records; /* records without data since the bucket was full */
 	uint64_t idle_refill; /* ms, when it was last refilled */
 	uint64_t bytes;	      /* plaintext moved */
 	struct pipe *pipe;    /* borrowed while bytes are in flight */
-	uint32_t pipe_len;    /* bytes in it */
-	TAILQ_ENTRY(half) wait_link;
+	uint8_t *copied;      /* in place of a pipe where the kernel gives none */
+	uint32_t copied_off;  /* bytes of it already delivered */
+	uint32_t in_flight;   /* plaintext bytes taken and not yet delivered, in either of them */
 };
 
 struct engine {
@@ -67,9 +67,6 @@ extern const struct engine engine_ktls, engine_user, engine_raw;
 struct pipe_pool {
 	struct pipe *free;
 	unsigned n_free, borrowed;
-	unsigned
-		exhausted_at; /* pipes we had when the kernel gave no more of full size; 0: never */
-	TAILQ_HEAD(, half) waiting;
 };
 
 /* What a worker lends to its relays. */
@@ -98,7 +95,7 @@ struct relay {
 	bool ended;
 	uint64_t last_move; /* ms: newest data or control record */
 	uint64_t close_by;  /* ms: TLS 1.2 close; 0: none */
-	bool tick_wanted;   /* a FIN waits for the TLS layer to drain, or no pipe is to be had */
+	bool tick_wanted;   /* a FIN waits for the TLS layer to drain */
 	uint32_t tick;	    /* ms until that is looked at again */
 	/* Called once: the flow is to be closed; alerts are enum tls_alert. */
 	void (*end)(struct relay *r, enum reason reason, int client_alert, int backend_alert);
@@ -111,7 +108,7 @@ void relay_env_free(struct relay_env *env);
 void relay_start(struct relay *r, struct relay_env *env, const struct engine *engine,
 		 struct side *client, struct side *backend,
 		 void (*end)(struct relay *, enum reason, int, int));
-/* Goes on after readiness of a side, a returned pipe, or a turn in the ready list. */
+/* Goes on after readiness of a side, or a turn in the ready list. */
 void relay_run(struct relay *r);
 /* Runs what stands in env->ready; true if there is still more. */
 bool relay_run_ready(struct relay_env *env);
@@ -119,6 +116,12 @@ bool relay_run_ready(struct relay_env *env);
 void relay_stop(struct relay *r);
 
 /* ---- for the engines ---- */
+
+/* The other direction of the same flow. */
+static inline struct half *half_other(struct half *h)
+{
+	return h == &h->relay->from_client ? &h->relay->from_backend : &h->relay->from_client;
+}
 
 /* A record that is not data. False: the half ended, read no more. */
 bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n) must_check;

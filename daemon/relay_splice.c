@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ktls engine: splice(2) from one kernel TLS socket into a pipe and out of
- * it into the other. Plaintext stays in the kernel. Knows pipes and how the
- * kernel loses bytes; what records mean is relay.c's.
+ * it into the other. Plaintext stays in the kernel, as long as the kernel gives
+ * pipes. Knows those and how bytes get lost in them; what records mean is
+ * relay.c's.
  *
  * What keeps every byte (docs/design.md names the tests):
  *  - a pipe is refilled only when it is empty: below 7.2 splicing from a TLS
  *    socket into a pipe that is not corrupts the stream in silence;
  *  - it has at least 8 slots; an unprivileged user over
- *    fs.pipe-user-pages-soft gets 2, such a pipe is thrown away;
+ *    fs.pipe-user-pages-soft gets 2, such a pipe is thrown away and the record
+ *    goes by recv(2) and send(2);
  *  - out of it exactly what is in it is asked for, never more: 16 full
  *    buffers and a larger length leave the record open (6.12 and later);
  *  - SPLICE_F_MORE is never used: its tail is lost at close;
@@ -62,66 +64,23 @@ static struct pipe *pipe_create(void)
 	return p;
 }
 
-static void wait_for_pipe(struct half *h)
-{
-	struct relay_env *env = h->relay->env;
-
-	if (h->waiting)
-		return;
-	h->waiting = true;
-	TAILQ_INSERT_TAIL(&env->pipes.waiting, h, wait_link);
-	stat_inc(env->stats, pipe_waits);
-}
-
-static void stop_waiting(struct half *h)
-{
-	if (!h->waiting)
-		return;
-	h->waiting = false;
-	TAILQ_REMOVE(&h->relay->env->pipes.waiting, h, wait_link);
-}
-
+/* False: the kernel gives no more. */
 static bool borrow_pipe(struct half *h)
 {
-	struct relay_env *env = h->relay->env;
-	struct pipe_pool *pool = &env->pipes;
-	struct pipe *p = pool->free;
+	struct pipe_pool *pool = &h->relay->env->pipes;
 
-	if (p) {
-		pool->free = p->next;
+	if (pool->free) {
+		h->pipe = pool->free;
+		pool->free = h->pipe->next;
 		pool->n_free--;
 	} else {
-		p = pipe_create();
-		if (!p) {
-			pool->exhausted_at = pool->borrowed;
-			wait_for_pipe(h);
-			/* Nobody here will give one back: others have them all. */
-			if (!pool->borrowed)
-				h->relay->tick_wanted = true;
+		h->pipe = pipe_create();
+		if (!h->pipe)
 			return false;
-		}
 	}
-	stop_waiting(h);
 	pool->borrowed++;
-	stat_inc(env->stats, pipes_active);
-	h->pipe = p;
+	stat_inc(h->relay->env->stats, pipes_active);
 	return true;
-}
-
-/* Somebody waits and may get one: put the first on the ready list, its turn comes right after. */
-static void wake_waiter(struct relay_env *env)
-{
-	struct half *h = TAILQ_FIRST(&env->pipes.waiting);
-	struct relay *r;
-
-	if (!h || (!env->pipes.free && env->pipes.borrowed >= env->pipes.exhausted_at))
-		return;
-	stop_waiting(h);
-	r = h->relay;
-	if (!r->ready) {
-		r->ready = true;
-		LIST_INSERT_HEAD(&env->ready, r, ready_link);
-	}
 }
 
 static void return_pipe(struct half *h)
@@ -129,27 +88,21 @@ static void return_pipe(struct half *h)
 	struct relay_env *env = h->relay->env;
 	struct pipe *p = TAKE_PTR(h->pipe);
 
-	if (!p) {
-		/* Woken for a pipe and had no use for it: the next one's turn. */
-		wake_waiter(env);
+	if (!p)
 		return;
-	}
 	env->pipes.borrowed--;
 	stat_dec(env->stats, pipes_active);
-	if (h->pipe_len || env->pipes.n_free >= PIPE_FREE_MAX) {
-		h->pipe_len = 0;
+	if (h->in_flight || env->pipes.n_free >= PIPE_FREE_MAX) {
 		pipe_destroy(p);
 	} else {
 		p->next = env->pipes.free;
 		env->pipes.free = p;
 		env->pipes.n_free++;
 	}
-	wake_waiter(env);
 }
 
 int relay_env_init(struct relay_env *env)
 {
-	TAILQ_INIT(&env->pipes.waiting);
 	LIST_INIT(&env->ready);
 	env->in = malloc(RELAY_SCRATCH_IN);
 	env->out = malloc(RELAY_SCRATCH_OUT);
@@ -178,13 +131,9 @@ void relay_env_free(struct relay_env *env)
  */
 static bool receiver_has_room(struct half *h)
 {
-	struct pipe_pool *pool = &h->relay->env->pipes;
-	unsigned plenty = pool->exhausted_at && pool->exhausted_at / 2 < PIPE_PLENTY
-				  ? pool->exhausted_at / 2
-				  : PIPE_PLENTY;
 	struct pollfd p = {.fd = h->to->fd, .events = POLLOUT};
 
-	if (pool->borrowed <= plenty)
+	if (h->relay->env->pipes.borrowed <= PIPE_PLENTY)
 		return true;
 	if (poll(&p, 1, 0) < 0 || p.revents)
 		return true;
@@ -192,16 +141,39 @@ static bool receiver_has_room(struct half *h)
 	return false;
 }
 
-/* ---- moving ---- */
+/* ---- in flight: in the pipe or, where there is none, copied ---- */
 
-/* Empties the pipe into the receiver. False: it is full, or gone. */
-static bool splice_out(struct half *h)
+static void free_copied(struct half *h)
 {
-	while (h->pipe_len) {
-		ssize_t n = splice(h->pipe->read_end, NULL, h->to->fd, NULL, h->pipe_len,
-				   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	if (h->copied)
+		OPENSSL_cleanse(h->copied, h->copied_off + h->in_flight);
+	free(TAKE_PTR(h->copied));
+	h->copied_off = 0;
+}
 
-		if (n < 0 && errno == EINTR)
+static void drop_in_flight(struct half *h)
+{
+	free_copied(h);
+	return_pipe(h);
+	h->in_flight = 0;
+}
+
+static ssize_t give(struct half *h)
+{
+	if (h->copied)
+		return send(h->to->fd, h->copied + h->copied_off, h->in_flight,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
+	return splice(h->pipe->read_end, NULL, h->to->fd, NULL, h->in_flight,
+		      SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+}
+
+/* Gives what is in flight to the receiver. False: it takes no more, or is gone. */
+static bool deliver(struct half *h)
+{
+	while (h->in_flight) {
+		ssize_t n = give(h);
+
+		if (n < 0 && (errno == EINTR || ktls_take_receive_error(h->to, errno)))
 			continue;
 		if (n < 0 && errno == EAGAIN) {
 			h->to->writable = false;
@@ -209,15 +181,20 @@ static bool splice_out(struct half *h)
 		}
 		if (n <= 0) {
 			h->to->broken = true;
-			return_pipe(h);
+			drop_in_flight(h);
 			return false;
 		}
-		h->pipe_len -= (uint32_t)n;
+		if (h->copied)
+			h->copied_off += (uint32_t)n;
+		h->in_flight -= (uint32_t)n;
 		h->to->tx_plain += (uint64_t)n;
 		relay_moved(h, (size_t)n);
 	}
+	free_copied(h);
 	return true;
 }
+
+/* ---- moving ---- */
 
 /* False: the half ended. */
 static bool keep_keys(struct half *h)
@@ -229,35 +206,59 @@ static bool keep_keys(struct half *h)
 	return !ret;
 }
 
-/* splice() said EINVAL: the next record is not data. False: stop reading for now. */
-static bool take_record(struct half *h)
+/* False: the half ended. */
+static bool may_be_data(struct half *h)
+{
+	if (!record_control_pending(&h->from->control))
+		return true;
+	relay_fail(h, REASON_client_illegal, REASON_backend_illegal, ALERT_UNEXPECTED_MESSAGE);
+	return false;
+}
+
+/* False: the half ended. */
+static bool copy(struct half *h, const uint8_t *p, size_t n)
+{
+	if (!may_be_data(h))
+		return false;
+	h->copied = malloc(n);
+	if (!h->copied) {
+		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
+		return false;
+	}
+	memcpy(h->copied, p, n);
+	h->in_flight = (uint32_t)n;
+	stat_inc(h->relay->env->stats, records_copied);
+	return true;
+}
+
+/* False: stop reading for now. */
+static bool nothing_there(struct half *h, int error)
+{
+	h->from->readable = false;
+	if (error)
+		relay_read_end(h, -error);
+	return false;
+}
+
+/* Takes one record of any type; error is what it means if there is none. False: stop for now. */
+static bool take_record(struct half *h, int error)
 {
 	uint8_t *buf = h->relay->env->in, type;
 	ssize_t n = ktls_recv(h->from, buf, RECORD_PLAIN_MAX, &type);
 	bool go_on;
 
+	if (n == -EAGAIN)
+		return nothing_there(h, error);
 	if (n == -EKEYEXPIRED)
 		return keep_keys(h);
-	/* There is none: it was the parser's EINVAL, for a version that is no TLS. */
-	if (n == -EAGAIN || (n == 0 && !type)) {
-		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
-			   ALERT_PROTOCOL_VERSION);
+	if (n < 0 || (n == 0 && !type)) {
+		relay_read_end(h, n ? (int)n : -error);
 		return false;
 	}
-	if (n < 0) {
-		relay_read_end(h, (int)n);
-		return false;
-	}
-	if (type == RECORD_APPLICATION_DATA && n == 0)
-		return relay_empty_record(h);
-	if (type == RECORD_APPLICATION_DATA) {
-		/* Not expected (it was no data a moment ago), but never to be lost. */
-		relay_moved(h, (size_t)n);
-		if (engine_ktls.send_record(h->to, type, buf, (size_t)n))
-			h->to->broken = true;
-		return false;
-	}
-	go_on = relay_control(h, type, buf, (size_t)n);
+	if (type != RECORD_APPLICATION_DATA)
+		go_on = relay_control(h, type, buf, (size_t)n);
+	else
+		go_on = n ? copy(h, buf, (size_t)n) : relay_empty_record(h);
 	OPENSSL_cleanse(buf, (size_t)n);
 	return go_on;
 }
@@ -269,23 +270,21 @@ static bool was_empty_record(struct half *h)
 
 	if (!ended)
 		return relay_empty_record(h);
-	relay_read_end(h, ended < 0 ? ended : 0);
+	relay_read_end(h, ended < 0 ? ended : -h->from->rx_error);
 	return false;
 }
 
-/* Takes one record into the empty pipe. False: stop reading for now. */
+/* Takes one record into the empty pipe. False: stop for now. */
 static bool splice_in(struct half *h)
 {
 	ssize_t n = splice(h->from->fd, NULL, h->pipe->write_end, NULL, RECORD_PLAIN_MAX,
 			   SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 
 	if (n > 0) {
-		h->pipe_len = (uint32_t)n;
-		if (!record_control_pending(&h->from->control))
+		h->in_flight = (uint32_t)n;
+		if (may_be_data(h))
 			return true;
-		relay_fail(h, REASON_client_illegal, REASON_backend_illegal,
-			   ALERT_UNEXPECTED_MESSAGE);
-		return_pipe(h);
+		drop_in_flight(h);
 		return false;
 	}
 	if (n == 0)
@@ -294,10 +293,9 @@ static bool splice_in(struct half *h)
 	case EINTR:
 		return true;
 	case EAGAIN:
-		h->from->readable = false;
-		return false;
-	case EINVAL:
-		return take_record(h);
+		return nothing_there(h, h->from->rx_error);
+	case EINVAL: /* the next record is not data; if there is none, the parser saw no TLS */
+		return take_record(h, EINVAL);
 	case EKEYEXPIRED:
 		return keep_keys(h);
 	default:
@@ -306,21 +304,28 @@ static bool splice_in(struct half *h)
 	}
 }
 
+/* Without a pipe the record comes through user space, rather than wait for others to end. */
+static bool take_next(struct half *h)
+{
+	if (h->pipe || borrow_pipe(h))
+		return splice_in(h);
+	return take_record(h, h->from->rx_error);
+}
+
 static bool ktls_move(struct half *h)
 {
 	for (int i = 0; i < RECORDS_PER_RUN; i++) {
-		if (h->pipe_len && !splice_out(h))
+		if (!deliver(h))
 			return false;
-		if (!h->from->readable || h->to->pending_len || !receiver_has_room(h) ||
-		    (!h->pipe && !borrow_pipe(h)))
+		if (!h->from->readable || h->to->pending_len || !receiver_has_room(h))
 			break;
-		if (!splice_in(h))
+		if (!take_next(h))
 			break;
 	}
-	if (h->pipe_len && !splice_out(h))
+	if (!deliver(h))
 		return false;
 	return_pipe(h);
-	return h->from->readable && h->to->writable && !h->waiting && !h->to->pending_len;
+	return h->from->readable && h->to->writable && !h->to->pending_len;
 }
 
 /* ---- records of our own ---- */
@@ -395,8 +400,7 @@ static int ktls_drained(struct side *s)
 
 static void ktls_release_half(struct half *h)
 {
-	stop_waiting(h);
-	return_pipe(h);
+	drop_in_flight(h);
 }
 
 static void ktls_release_side(struct side *s)

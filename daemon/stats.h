@@ -39,7 +39,7 @@
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \
-	X(pipe_waits, "times a direction had to wait for a pipe")
+	X(records_copied, "records that went through user space because the kernel gave no pipe")
 
 struct stats {
 #define X(name, help) _Atomic uint64_t name;

@@ -2,6 +2,7 @@
 """Fixtures of all tests, a time-out for each, and the daemon's log with each failure."""
 
 import os
+import pathlib
 import signal
 
 import pytest
@@ -90,6 +91,15 @@ def gates_are_well():
     yield
     for gate in Ktlsgated.recent:
         gate.check()
+
+
+@pytest.fixture
+def pipe_pages():
+    """pipe_pages(n): an unprivileged user gets n pages of pipe, as long as the test runs."""
+    limit = pathlib.Path("/proc/sys/fs/pipe-user-pages-soft")
+    default = limit.read_text()
+    yield lambda pages: limit.write_text(str(pages))
+    limit.write_text(default)
 
 
 @pytest.fixture

@@ -36,11 +36,25 @@ def relay(engine, flows, *args, inside=(), timeout):
     assert run.returncode == 0, run.stdout[-12000:]
     found = re.search(r"^flows (\d+), ok (\d+), wrong 0, seed \d+$", run.stdout, re.MULTILINE)
     assert found and int(found[1]) == int(found[2]) == flows, run.stdout[-2000:]
+    return int(re.search(r"^records copied (\d+)$", run.stdout, re.MULTILINE)[1])
 
 
 @pytest.mark.timeout(400)
 def test_random_flows(engine):
-    relay(engine, FLOWS, timeout=390 * SCALE)
+    assert relay(engine, FLOWS, timeout=390 * SCALE) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the kernel's limit")
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("pages", [1, 64])
+def test_without_pipes(engine, pages, pipe_pages):
+    """As the user that the daemon becomes: the kernel gives it no pipe at all, or too few."""
+    if engine != "ktls":
+        pytest.skip("only the ktls engine has pipes")
+    pipe_pages(pages)
+    unprivileged = ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
+    copied = relay(engine, max(FLOWS // 5, 50), "--few-pipes", inside=unprivileged, timeout=190 * SCALE)
+    assert copied > 0
 
 
 @pytest.mark.timeout(200)

@@ -6,7 +6,6 @@ a user has: everybody else is still served, and once the stall ends no byte is m
 
 import contextlib
 import os
-import pathlib
 import pwd
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -25,19 +24,9 @@ pytestmark = [pytest.mark.datapath, pytest.mark.timeout(240)]
 # As many as the default limit has pipes, twice over. The guest is slow: fewer flows under
 # a limit as much lower, unless told otherwise.
 FLOWS = int(os.environ.get("KTLSGATE_STALLED", "150" if peer.SCALE > 1 else "2000"))
-PIPE_LIMIT = pathlib.Path("/proc/sys/fs/pipe-user-pages-soft")
+# The kernel's default of fs.pipe-user-pages-soft for 2000 flows.
+PIPE_PAGES = 16384 * min(FLOWS, 2000) // 2000
 BLOB = os.urandom(768 << 10)
-
-
-@pytest.fixture
-def pipe_limit():
-    """The kernel's default for 2000 flows, less for fewer."""
-    default = PIPE_LIMIT.read_text()
-    wanted = 16384 * min(FLOWS, 2000) // 2000
-    if int(default) != wanted:
-        PIPE_LIMIT.write_text(str(wanted))
-    yield
-    PIPE_LIMIT.write_text(default)
 
 
 def slow_reader(port, pki, ctx):
@@ -62,7 +51,9 @@ def in_parallel(function, items, threads=8):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can let the gate become another user")
-def test_stalled_flows(gate, pki, pipe_limit):
+def test_stalled_flows(gate, pki, pipe_pages):
+    pipe_pages(PIPE_PAGES)
+
     def script(seen, p):
         subject = x509.load_der_x509_certificate(seen.certificate).subject
         if "quick" in subject.rfc4514_string():

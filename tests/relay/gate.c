@@ -186,13 +186,20 @@ static unsigned left(const char *what, uint64_t n)
 unsigned test_gate_stop(struct test_gate *g)
 {
 	struct stats *s = &g->worker.stats;
+	struct timespec until;
 	unsigned count;
 
 	test_gate_hand_over(g, NULL);
-	pthread_join(g->worker.thread, NULL);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 2 * g->cfg.drain_timeout + 10;
+	if (pthread_timedjoin_np(g->worker.thread, NULL, &until)) {
+		printf("left behind: the gate, with %u flows that do not end\n", g->worker.n_flows);
+		return 1;
+	}
 	count = left("flows", s->flows_active) + left("relays", s->flows_relaying_active) +
 		left("pipes", s->pipes_active) +
 		left("sides not drained in time", s->drain_timeouts);
+	printf("records copied %" PRIu64 "\n", (uint64_t)s->records_copied);
 	close(g->pipe[0]);
 	close(g->pipe[1]);
 	free(g);

@@ -438,17 +438,20 @@ static void usage(void)
 	fprintf(stderr,
 		"usage: ktlsgate-relay-test [--engine user|ktls] [--flows N] [--concurrent N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
-		"    [--stalls PER_MILLE] [--patience FACTOR] [--verbose]\n");
+		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--verbose]\n");
 	exit(2);
 }
 
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option table[] = {
-		{"engine", 1, NULL, 'e'},   {"flows", 1, NULL, 'n'},   {"concurrent", 1, NULL, 'c'},
-		{"seed", 1, NULL, 's'},	    {"only", 1, NULL, 'o'},    {"kind", 1, NULL, 'k'},
-		{"break", 1, NULL, 'B'},    {"bytes", 1, NULL, 'b'},   {"stalls", 1, NULL, 'S'},
-		{"patience", 1, NULL, 'p'}, {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0},
+		{"engine", 1, NULL, 'e'},     {"flows", 1, NULL, 'n'},
+		{"concurrent", 1, NULL, 'c'}, {"seed", 1, NULL, 's'},
+		{"only", 1, NULL, 'o'},	      {"kind", 1, NULL, 'k'},
+		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
+		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
+		{"few-pipes", 0, NULL, 'f'},  {"verbose", 0, NULL, 'v'},
+		{NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -483,6 +486,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'p':
 			o->schedule.patience = (unsigned)number(optarg);
+			break;
+		case 'f':
+			o->schedule.few_pipes = true;
 			break;
 		case 'v':
 			o->verbose = true;

@@ -259,6 +259,21 @@ static void spare_reader(struct end_plan *sender, const struct end_plan *reader)
 		sender->total = 100000;
 }
 
+static bool engine_allows(const struct schedule_options *o, int broken)
+{
+	switch (broken) {
+	case BREAK_KEY_UPDATE:
+		return !o->rekey;
+	case BREAK_OLD_KEYS:
+	case BREAK_KEY_UPDATE_FLOOD:
+		return o->rekey;
+	case BREAK_EMPTY_FLOOD:
+		return !o->few_pipes;
+	default:
+		return true;
+	}
+}
+
 static enum broken draw_broken(uint64_t *r, const struct schedule_options *o,
 			       const struct end_plan *e, enum role role)
 {
@@ -269,11 +284,7 @@ static enum broken draw_broken(uint64_t *r, const struct schedule_options *o,
 		bool right =
 			breaks[b].roles == '*' || breaks[b].roles == (role == CLIENT ? 'c' : 'b');
 
-		bool possible = b == BREAK_KEY_UPDATE				     ? !o->rekey
-				: b == BREAK_OLD_KEYS || b == BREAK_KEY_UPDATE_FLOOD ? o->rekey
-										     : true;
-
-		if (version && right && possible)
+		if (version && right && engine_allows(o, b))
 			return (enum broken)b;
 		if (o->broken >= 0) /* not in this version, or not by this end */
 			return BREAK_BAD_MAC;
