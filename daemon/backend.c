@@ -47,12 +47,10 @@ void back_free(struct back *back)
 
 int back_socket(const struct back *back)
 {
-	int one = 1;
 	scoped_fd fd = socket(back->service->address.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -errno;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	return TAKE_FD(fd);
 }
 

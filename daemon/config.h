@@ -116,6 +116,7 @@ struct config {
 	unsigned connect_timeout;
 	unsigned idle_timeout;	 /* no byte in either direction; 0: never */
 	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
+	unsigned keepalive;	 /* silence before a peer is probed; 0: never */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
 

@@ -136,6 +136,26 @@ static void attach_ulp(struct side *s)
 	s->ulp = gate->cfg->engine != ENGINE_USER && !gate->ktls.error && !ktls_attach(s);
 }
 
+#define KEEPALIVE_PROBES 4
+
+/*
+ * A peer may be gone without a word, or with a word that was lost: TCP ignores a
+ * RST outside of the window, so behind data that was dropped for lack of memory.
+ */
+static void tune_socket(int fd, const struct config *cfg)
+{
+	int one = 1, probes = KEEPALIVE_PROBES, idle = (int)cfg->keepalive;
+	int interval = idle < KEEPALIVE_PROBES ? 1 : idle / KEEPALIVE_PROBES;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (!idle)
+		return;
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+}
+
 static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct flow *f = calloc(1, sizeof(*f));
@@ -171,7 +191,6 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	struct front *front = &w->gate->fronts[vserver->index];
 	struct flow *f;
 	socklen_t len;
-	int one = 1;
 
 	stat_inc(&w->stats, flows_accepted);
 	f = flow_new(w, vserver, fd);
@@ -183,7 +202,7 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	}
 	len = sizeof(f->peer);
 	getpeername(fd, (struct sockaddr *)&f->peer, &len);
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	tune_socket(fd, w->gate->cfg);
 	attach_ulp(&f->client);
 	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
 	f->client.hs = handshake_new(&f->client, w->ring, front->ctx, true, on_client);
@@ -245,6 +264,7 @@ static void connect_backend(struct flow *f)
 		return;
 	}
 	s->fd = fd;
+	tune_socket(fd, w->gate->cfg);
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
 			 REASON_backend_connect_timeout);
@@ -1038,6 +1058,8 @@ static bool close_step(struct flow *f, struct side *s)
 		end_handshake(f, s);
 	if (!s->tx_closed && !s->broken)
 		tell(f, s, engine);
+	/* From the first moment: with our window shut the peer's ACKs may be outside of it. */
+	ended = discard(f, s);
 	ret = s->broken ? 0 : engine->flush(s);
 	if (!ret && !s->broken)
 		ret = engine->drained(s);
@@ -1064,7 +1086,6 @@ static bool close_step(struct flow *f, struct side *s)
 		s->fin_at = now;
 		shutdown(s->fd, SHUT_WR);
 	}
-	ended = discard(f, s);
 	/* A record cut short stays unread, and close() then sends RST: not before all has arrived.
 	 */
 	if (!acked(s) || (!ended && now - s->fin_at < LINGER_MS))

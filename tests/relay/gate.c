@@ -70,6 +70,8 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
 	f->backend.version = from->side[SIDE_BACKEND].rx.version;
 	f->backend.cipher = (uint8_t)from->side[SIDE_BACKEND].rx.cipher;
+	tune_socket(f->client.fd, &g->cfg);
+	tune_socket(f->backend.fd, &g->cfg);
 	f->client.ulp = f->backend.ulp = g->cfg.engine == ENGINE_KTLS;
 	engine = choose_engine(f);
 	ret = engine == (g->cfg.engine == ENGINE_KTLS ? &engine_ktls : &engine_user) ? 0 : -ENOTSUP;
@@ -155,6 +157,7 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	w = &g->worker;
 	g->cfg.engine = o->ktls ? ENGINE_KTLS : ENGINE_USER;
 	g->cfg.drain_timeout = o->drain_seconds;
+	g->cfg.keepalive = 2;
 	g->service.name = g->vserver.name = (char *)"test";
 	g->service.profile = g->vserver.profile = &g->profile;
 	g->vserver.service = &g->service;
