@@ -114,9 +114,10 @@ struct config {
 	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for
 					       the client excluded */
 	unsigned connect_timeout;
+	unsigned key_limit;	 /* MiB sent under one AES-GCM key */
 	unsigned idle_timeout;	 /* no byte in either direction; 0: never */
-	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
 	unsigned keepalive;	 /* silence before a peer is probed; 0: never */
+	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
 

@@ -1067,6 +1067,8 @@ static bool close_step(struct flow *f, struct side *s)
 		s->broken = true;
 	if (!s->broken && now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
 		stat_inc(&f->worker->stats, drain_timeouts);
+		log_warn("flow %" PRIu64 ": %s took not all its bytes within timeout.drain", f->id,
+			 side_name(s));
 		s->broken = true;
 	}
 	if (s->broken) {

@@ -105,6 +105,8 @@
 	  "backend sent too many records that carry no data")                                      \
 	X(rekey_unsupported, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                           \
 	  "KeyUpdate, and this kernel cannot re-key")                                              \
+	X(key_limit, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                     \
+	  "dataplane.key_limit is reached, and this kernel cannot re-key")                         \
 	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \
 	X(shutdown, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "daemon is stopping")                \
 	X(no_memory, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "out of memory")                  \

@@ -18,6 +18,12 @@
 #define IDLE_RECORD_BURST 64
 #define IDLE_RECORD_MS	  100 /* one more is allowed per so many ms */
 
+/* What a record wears its key out by besides its data: type, nonce and tag in whole blocks. */
+#define RECORD_WEAR 32
+
+/* Answers waiting for a peer that asks and does not read; a batch of data may be among them. */
+#define ANSWERS_MAX (RELAY_SCRATCH_OUT + 4096)
+
 #define TICK_MIN 1 /* ms */
 #define TICK_MAX 64
 /* RFC 5246 7.2.1: close_notify is to be answered with close_notify at once; this long at most. */
@@ -56,24 +62,32 @@ void relay_fail(struct half *h, enum reason client, enum reason backend, int own
 	h->end_alert = ALERT_INTERNAL_ERROR;
 }
 
-void relay_read_end(struct half *h, int error)
+static bool connection_is_gone(int error)
 {
-	switch (-error) {
-	case 0:
-		/* A reset that a send has already been told reads as end of stream. */
-		if (!h->from->broken) {
-			half_end(h, END_FIN, REASON_client_truncated, REASON_backend_truncated);
-			break;
-		}
-		/* fall through */
+	switch (error) {
 	case ECONNRESET:
 	case EPIPE:
 	case ETIMEDOUT:
 	case EHOSTUNREACH:
 	case ENETUNREACH:
 	case ECONNABORTED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void relay_read_end(struct half *h, int error)
+{
+	/* A reset that a send has already been told reads as end of stream. */
+	if (connection_is_gone(-error) || (!error && h->from->broken)) {
 		h->from->broken = true;
 		half_end(h, END_RST, REASON_client_reset, REASON_backend_reset);
+		return;
+	}
+	switch (-error) {
+	case 0:
+		half_end(h, END_FIN, REASON_client_truncated, REASON_backend_truncated);
 		break;
 	case EBADMSG:
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
@@ -97,9 +111,24 @@ void relay_read_end(struct half *h, int error)
 	}
 }
 
+void relay_send_failed(struct half *h, int error)
+{
+	h->relay->engine->release_half(h);
+	if (connection_is_gone(error)) {
+		/* Its reader will be told so, behind all that has still arrived. */
+		h->to->broken = true;
+	} else if (error == ENOMEM || error == ENOBUFS) {
+		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
+	} else {
+		log_warn("%s: sending failed: %s", side_name(h->to), strerror(error));
+		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+	}
+}
+
 void relay_moved(struct half *h, size_t n)
 {
 	h->bytes += n;
+	h->to->key_used += n + RECORD_WEAR;
 	if (from_client(h))
 		stat_add(h->relay->env->stats, bytes_from_client, n);
 	else
@@ -120,11 +149,19 @@ static bool idle_record_allowed(struct half *h)
 			earned >= h->idle_records ? 0 : (uint8_t)(h->idle_records - earned);
 		h->idle_refill = now;
 	}
-	h->relay->last_move = now;
 	if (h->idle_records < IDLE_RECORD_BURST) {
 		h->idle_records++;
 		return true;
 	}
+	relay_fail(h, REASON_client_flood, REASON_backend_flood, ALERT_INTERNAL_ERROR);
+	return false;
+}
+
+/* False: the sender asks for answers that it does not read. */
+static bool may_answer(struct half *h)
+{
+	if (h->from->pending_len - h->from->pending_off <= ANSWERS_MAX)
+		return true;
 	relay_fail(h, REASON_client_flood, REASON_backend_flood, ALERT_INTERNAL_ERROR);
 	return false;
 }
@@ -163,20 +200,31 @@ static int rekey(struct side *s, uint8_t *secret,
 	return ret;
 }
 
+/* A KeyUpdate of ours, and what follows it under the next key. */
+static int update_tx(struct relay *r, struct side *s)
+{
+	uint8_t message[5];
+	int ret = r->engine->send_record(s, RECORD_HANDSHAKE, message,
+					 record_key_update(false, message));
+
+	if (ret)
+		return ret;
+	stat_inc(r->env->stats, key_updates_sent);
+	s->key_used = 0;
+	return rekey(s, s->secrets.tx, r->engine->rekey_tx);
+}
+
 /* RFC 8446 4.6.3. Our answer goes to the sender, so into the other half's stream. */
 static bool key_update(struct half *h, bool requested)
 {
-	const struct engine *engine = h->relay->engine;
-	uint8_t message[5];
 	int ret;
 
 	stat_inc(h->relay->env->stats, key_updates);
-	ret = rekey(h->from, h->from->secrets.rx, engine->rekey_rx);
+	ret = rekey(h->from, h->from->secrets.rx, h->relay->engine->rekey_rx);
 	if (!ret && requested && !h->from->tx_closed) {
-		ret = engine->send_record(h->from, RECORD_HANDSHAKE, message,
-					  record_key_update(false, message));
-		if (!ret)
-			ret = rekey(h->from, h->from->secrets.tx, engine->rekey_tx);
+		if (!may_answer(h))
+			return false;
+		ret = update_tx(h->relay, h->from);
 	}
 	if (!ret)
 		return true;
@@ -188,15 +236,21 @@ static bool key_update(struct half *h, bool requested)
 	return false;
 }
 
-static void refuse_renegotiation(struct half *h)
+static bool refuse_renegotiation(struct half *h)
 {
 	static const uint8_t no_renegotiation[2] = {1, ALERT_NO_RENEGOTIATION};
+	int ret;
 
 	stat_inc(h->relay->env->stats, renegotiations_refused);
-	if (!h->from->tx_closed &&
-	    h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
-					  sizeof(no_renegotiation)))
-		h->from->broken = true;
+	if (h->from->tx_closed)
+		return true;
+	if (!may_answer(h))
+		return false;
+	ret = h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
+					    sizeof(no_renegotiation));
+	if (ret)
+		relay_send_failed(half_other(h), -ret);
+	return true;
 }
 
 static bool control_event(struct half *h, const struct record_event *ev)
@@ -208,8 +262,7 @@ static bool control_event(struct half *h, const struct record_event *ev)
 		stat_inc(h->relay->env->stats, tickets_dropped);
 		return true;
 	case EVENT_RENEGOTIATION:
-		refuse_renegotiation(h);
-		return true;
+		return refuse_renegotiation(h);
 	case EVENT_KEY_UPDATE:
 		return key_update(h, ev->requested);
 	case EVENT_CLOSE_NOTIFY:
@@ -286,15 +339,22 @@ static void pass_close_notify(struct half *h)
 {
 	static const uint8_t close_notify[2] = {1, ALERT_CLOSE_NOTIFY};
 	struct relay *r = h->relay;
+	int ret;
 
 	if (!h->end_sent) {
 		h->end_sent = true;
 		if (!h->to->tx_closed && !h->to->broken) {
 			h->to->tx_closed = true;
-			if (r->engine->send_record(h->to, RECORD_ALERT, close_notify,
-						   sizeof(close_notify)))
-				h->to->broken = true;
-			(void)!r->engine->flush(h->to);
+			ret = r->engine->send_record(h->to, RECORD_ALERT, close_notify,
+						     sizeof(close_notify));
+			if (!ret)
+				ret = r->engine->flush(h->to);
+			if (ret && ret != -EAGAIN) {
+				h->to->tx_closed = h->end_sent = connection_is_gone(-ret);
+				relay_send_failed(h, -ret);
+				if (!h->end_sent)
+					return;
+			}
 		}
 		if (!half_other(h)->end)
 			stat_inc(r->env->stats, half_closes);
@@ -336,6 +396,41 @@ static void pass_end(struct half *h)
 	}
 }
 
+/* ---- keys wear out ---- */
+
+/*
+ * RFC 8446 5.5: AES-GCM protects some 2^24.5 full records under one key. What counts are blocks
+ * of the cipher, so it is bytes that are counted here.
+ */
+static bool key_worn_out(const struct half *h)
+{
+	const struct side *to = h->to;
+	uint64_t limit = h->relay->env->key_limit;
+
+	return limit && to->key_used >= limit && to->cipher != TLS_CHACHA20_POLY1305 &&
+	       !h->in_flight && !to->tx_closed && !to->broken;
+}
+
+static void renew_key(struct half *h)
+{
+	struct relay *r = h->relay;
+	int ret;
+
+	if (h->to->version == TLS_12) {
+		h->to->key_used = 0;
+		stat_inc(r->env->stats, key_limits_passed);
+		log_warn("%s: dataplane.key_limit passed, and TLS 1.2 cannot re-key",
+			 side_name(h->to));
+	} else if (r->engine == &engine_ktls && !r->env->caps->rekey) {
+		relay_end(r, REASON_key_limit, reasons[REASON_key_limit].client_alert,
+			  reasons[REASON_key_limit].backend_alert);
+	} else {
+		ret = update_tx(r, h->to);
+		if (ret)
+			relay_send_failed(h, -ret);
+	}
+}
+
 /* ---- running ---- */
 
 /* False: the other side's kernel takes no more for now. */
@@ -352,7 +447,7 @@ static bool flush_to(struct half *h)
 		return false;
 	}
 	if (ret)
-		to->broken = true;
+		relay_send_failed(h, -ret);
 	return true;
 }
 
@@ -361,7 +456,9 @@ static bool half_run(struct half *h)
 {
 	bool more = false;
 
-	if (!flush_to(h))
+	if (key_worn_out(h))
+		renew_key(h);
+	if (h->relay->ended || !flush_to(h))
 		return false;
 	/*
 	 * With the receiver gone its data has nowhere to go. The sender is told
@@ -403,11 +500,15 @@ static void check_receiver(struct half *h)
 			  ALERT_NONE, ALERT_NONE);
 }
 
-/* A send was told that a bad record has come: no poll tells of it again. */
-static bool has_error_to_read(const struct half *h)
+/*
+ * What the other half may have caused behind this one's turn, and no poll tells of: a send has
+ * taken the error of a bad record that came here; an answer could not be sent.
+ */
+static bool wants_turn(const struct half *h)
 {
-	return h->from->rx_error && !h->end && h->to->writable && !h->to->broken &&
-	       !h->to->pending_len;
+	if (!h->to->writable || h->to->broken || h->to->pending_len)
+		return false;
+	return h->end ? h->end == END_ALERT : h->from->rx_error != 0;
 }
 
 void relay_run(struct relay *r)
@@ -428,7 +529,7 @@ void relay_run(struct relay *r)
 	check_receiver(&r->from_backend);
 	if (r->ended)
 		return;
-	more |= has_error_to_read(&r->from_client) || has_error_to_read(&r->from_backend);
+	more |= wants_turn(&r->from_client) || wants_turn(&r->from_backend);
 	if (more && !r->ready) {
 		r->ready = true;
 		LIST_INSERT_HEAD(&r->env->ready, r, ready_link);

@@ -78,6 +78,7 @@ struct relay_env {
 	uint8_t *in, *out; /* RELAY_SCRATCH_IN, RELAY_SCRATCH_OUT bytes */
 	struct pipe_pool pipes;
 	LIST_HEAD(, relay) ready; /* relays with more to do at once */
+	uint64_t key_limit;	  /* bytes sent under one AES-GCM key, 0: any number */
 	uint64_t idle_timeout;	  /* ms, 0: never */
 };
 
@@ -129,6 +130,11 @@ bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n) mus
 bool relay_empty_record(struct half *h) must_check;
 /* Reading stopped with -errno, or 0 for FIN. */
 void relay_read_end(struct half *h, int error);
+/*
+ * Bytes for the receiver were not accepted, for errno: its connection is gone, or the flow fails.
+ * What is in flight is lost.
+ */
+void relay_send_failed(struct half *h, int error);
 /* The sender broke a rule: it is told own_alert. */
 void relay_fail(struct half *h, enum reason client, enum reason backend, int own_alert);
 /* n bytes were accepted by the receiving side. */

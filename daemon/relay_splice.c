@@ -180,8 +180,7 @@ static bool deliver(struct half *h)
 			return false;
 		}
 		if (n <= 0) {
-			h->to->broken = true;
-			drop_in_flight(h);
+			relay_send_failed(h, n ? errno : EPIPE);
 			return false;
 		}
 		if (h->copied)

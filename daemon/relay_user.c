@@ -209,12 +209,8 @@ static bool read_once(struct half *h)
 		ret = keep_partial(u, env->in + done, h->end ? 0 : have - done);
 	if (!ret)
 		ret = send_batch(h->to, &b);
-	if (ret == -ENOMEM)
-		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
-	else if (ret == -EIO || ret == -EOVERFLOW) /* sealing */
-		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
-	else if (ret)
-		h->to->broken = true;
+	if (ret)
+		relay_send_failed(h, -ret);
 	if (h->to->pending_len)
 		h->to->writable = false;
 	return h->from->readable && h->to->writable && !h->to->broken && !h->end;

@@ -58,7 +58,8 @@ struct side {
 	uint8_t *pending;	/* sealed bytes (user) or control records (ktls) not yet accepted */
 	uint32_t pending_off, pending_len;
 
-	int rx_error; /* ktls: errno of a bad record that a send was told of; see ktls.h */
+	uint64_t key_used; /* bytes sent under the present key, see relay_moved() */
+	int rx_error;	   /* ktls: errno of a bad record that a send was told of; see ktls.h */
 	/* ktls: what the tx accounting needs, see ktls_tx_drained() */
 	uint64_t tx_base;    /* bytes TCP had been given when the keys were installed */
 	uint64_t tx_plain;   /* plaintext accepted by the TLS layer since then, control records

@@ -35,6 +35,8 @@
 	X(backend_no_request, "flows whose backend asked for no client certificate")               \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
+	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \
+	X(key_limits_passed, "times a TLS 1.2 key went past dataplane.key_limit")                  \
 	X(renegotiations_refused, "TLS 1.2 renegotiations answered with no_renegotiation")         \
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \

@@ -166,6 +166,7 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	w->gate = &g->gate;
 	w->env.timers = &w->timers;
 	w->env.stats = &w->stats;
+	w->env.key_limit = o->key_limit;
 	w->env.caps = &g->gate.ktls;
 	LIST_INIT(&w->flows);
 	if (pthread_create(&w->thread, NULL, gate_main, g))

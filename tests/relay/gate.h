@@ -26,6 +26,7 @@ struct gate_flow {
 
 struct gate_options {
 	bool ktls;
+	uint64_t key_limit; /* bytes; 0: none */
 	unsigned drain_seconds;
 };
 

@@ -438,7 +438,8 @@ static void usage(void)
 	fprintf(stderr,
 		"usage: ktlsgate-relay-test [--engine user|ktls] [--flows N] [--concurrent N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
-		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--verbose]\n");
+		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--key-limit BYTES]\n"
+		"    [--verbose]\n");
 	exit(2);
 }
 
@@ -450,8 +451,8 @@ static void parse(int argc, char **argv, struct options *o)
 		{"only", 1, NULL, 'o'},	      {"kind", 1, NULL, 'k'},
 		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
 		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
-		{"few-pipes", 0, NULL, 'f'},  {"verbose", 0, NULL, 'v'},
-		{NULL, 0, NULL, 0},
+		{"few-pipes", 0, NULL, 'f'},  {"key-limit", 1, NULL, 'l'},
+		{"verbose", 0, NULL, 'v'},    {NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -489,6 +490,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'f':
 			o->schedule.few_pipes = true;
+			break;
+		case 'l':
+			o->schedule.key_limit = number(optarg);
 			break;
 		case 'v':
 			o->verbose = true;
@@ -566,6 +570,7 @@ int main(int argc, char **argv)
 
 	descriptors = open_descriptors();
 	gate = (struct gate_options){.ktls = o.schedule.ktls,
+				     .key_limit = o.schedule.key_limit,
 				     .drain_seconds = 15 * o.schedule.patience};
 	run.gate = test_gate_start(&gate, &caps);
 	run.slots = calloc(o.concurrent, sizeof(*run.slots));
