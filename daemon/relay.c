@@ -543,7 +543,8 @@ static void expired(struct timer *t)
 	uint64_t now = r->env->timers->now;
 
 	if (r->close_by && now >= r->close_by) {
-		relay_end(r, REASON_done, ALERT_NONE, ALERT_NONE);
+		/* No close_notify: what the one would still have sent is missing to the other. */
+		relay_end(r, REASON_half_close_timeout, ALERT_NONE, ALERT_NONE);
 		return;
 	}
 	if (r->env->idle_timeout && now >= r->last_move + r->env->idle_timeout) {
