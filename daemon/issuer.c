@@ -123,6 +123,6 @@ static void ready(struct ring_op *op, int res)
 			answered(is, r);
 	}
 	send_unsent(is);
-	if (!op->armed && res >= 0)
+	if (!op->armed)
 		ring_poll_multishot(is->ring, &is->poll, is->fd, POLLIN | POLLOUT);
 }

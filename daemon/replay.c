@@ -4,6 +4,7 @@
  * is taken at the start. Does not know what the digests are of.
  */
 #include <string.h>
+#include <sys/mman.h>
 #include "replay.h"
 
 /* Slots are numbered from 1, so that 0 ends a chain. */
@@ -20,16 +21,19 @@ static void forget(struct replay *r, uint32_t slot);
 
 struct replay *replay_new(void)
 {
-	struct replay *r = calloc(1, sizeof(*r));
+	struct replay *r =
+		mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	if (r)
-		r->oldest = 1;
+	if (r == MAP_FAILED)
+		return NULL;
+	r->oldest = 1;
 	return r;
 }
 
 void replay_free(struct replay *r)
 {
-	free(r);
+	if (r)
+		munmap(r, sizeof(*r));
 }
 
 bool replay_seen(const struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
@@ -67,7 +71,9 @@ static void forget(struct replay *r, uint32_t slot)
 {
 	uint32_t *link = &r->first[hash(r->digest[slot])];
 
-	while (*link != slot)
+	/* Not there: who was to write it died in between. */
+	while (*link && *link != slot)
 		link = &r->next[*link];
-	*link = r->next[slot];
+	if (*link)
+		*link = r->next[slot];
 }

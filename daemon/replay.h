@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The last digests seen: a bounded set that forgets the oldest first.
+ * The last digests seen: a bounded set that forgets the oldest first. Its memory
+ * is shared with processes forked later, so it outlives one that dies.
  */
 #ifndef KTLSGATE_REPLAY_H
 #define KTLSGATE_REPLAY_H
@@ -14,6 +15,7 @@
 
 struct replay;
 
+/* NULL: no memory. */
 struct replay *replay_new(void) must_check;
 void replay_free(struct replay *r); /* NULL-safe */
 

@@ -17,7 +17,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include "log.h"
-#include "replay.h"
 #include "sandbox.h"
 #include "signer.h"
 #include "verify.h"
@@ -38,13 +37,20 @@ struct issuer {
 	struct forge_ca ca;
 };
 
+/* An answer that its worker had no room for; NULL: none. */
+struct unsent {
+	uint8_t *answer;
+	size_t len;
+};
+
 struct signer {
 	struct issuer *issuers; /* by vserver index */
 	unsigned n_issuers;
 	struct forge_policy policy;
-	struct replay *seen;
+	struct replay *seen; /* borrowed */
 	int epoll;
 	const int *fds;
+	struct unsent *unsent; /* by worker */
 	unsigned n;
 };
 
@@ -68,7 +74,9 @@ static void signer_free(struct signer *s)
 	for (unsigned i = 0; i < s->n_issuers; i++)
 		X509_STORE_free(s->issuers[i].store);
 	free(s->issuers);
-	replay_free(s->seen);
+	for (unsigned i = 0; s->unsent && i < s->n; i++)
+		free(s->unsent[i].answer);
+	free(s->unsent);
 	OPENSSL_cleanse(&s->policy, sizeof(s->policy));
 }
 #define scoped_signer __attribute__((cleanup(signer_free))) struct signer
@@ -95,9 +103,10 @@ static bool append_certificate(struct signer_response *r, X509 *cert, size_t spa
 static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
 			const struct signer_response *r, X509 *cert);
 
-int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd)
+int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd,
+	       struct replay *seen)
 {
-	scoped_signer s = {.epoll = -1, .fds = fds, .n = n};
+	scoped_signer s = {.epoll = -1, .fds = fds, .n = n, .seen = seen};
 
 	log_open("ktlsgated[signer]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
@@ -197,9 +206,9 @@ static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_f
 static int prepare(struct signer *s, const struct config *cfg)
 {
 	s->policy = (struct forge_policy){.lifespan = cfg->forge_lifespan, .skew = SKEW};
-	s->seen = replay_new();
 	s->issuers = calloc(cfg->n_vservers ? cfg->n_vservers : 1, sizeof(*s->issuers));
-	if (!s->seen || !s->issuers ||
+	s->unsent = calloc(s->n, sizeof(*s->unsent));
+	if (!s->issuers || !s->unsent ||
 	    RAND_priv_bytes(s->policy.serial_key, sizeof(s->policy.serial_key)) != 1) {
 		log_error("cannot start: no memory or no randomness");
 		return -ENOMEM;
@@ -330,6 +339,44 @@ static int serve(struct signer *s)
 	}
 }
 
+static void wait_for(struct signer *s, unsigned worker, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.u32 = worker};
+
+	epoll_ctl(s->epoll, EPOLL_CTL_MOD, s->fds[worker], &event);
+}
+
+/*
+ * A worker in a burst asks more than it reads. The answer it has no room for is
+ * kept, and nothing more is taken from it before: a lost answer is a lost flow.
+ */
+static void send_answer(struct signer *s, unsigned worker, const uint8_t *answer, size_t len)
+{
+	struct unsent *u = &s->unsent[worker];
+
+	if (send(s->fds[worker], answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return;
+	if (errno == EAGAIN)
+		u->answer = malloc(len);
+	if (!u->answer) {
+		log_warn("an answer to worker %u is lost: %s", worker, strerror(errno));
+		return;
+	}
+	memcpy(u->answer, answer, len);
+	u->len = len;
+	wait_for(s, worker, EPOLLOUT);
+}
+
+static void send_unsent(struct signer *s, unsigned worker)
+{
+	struct unsent *u = &s->unsent[worker];
+	uint8_t *answer = TAKE_PTR(u->answer);
+
+	wait_for(s, worker, EPOLLIN);
+	send_answer(s, worker, answer, u->len);
+	free(answer);
+}
+
 /* One message: level-triggered epoll gives every worker its turn. */
 static void answer(struct signer *s, unsigned worker, bool hung_up)
 {
@@ -338,8 +385,13 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 	scoped_x509 *cert = NULL;
 	struct request req;
 	struct verdict v = {.status = SIGNER_BAD_REQUEST};
-	ssize_t got = recv(s->fds[worker], in, sizeof(in), MSG_DONTWAIT | MSG_TRUNC);
+	ssize_t got;
 
+	if (s->unsent[worker].answer) {
+		send_unsent(s, worker);
+		return;
+	}
+	got = recv(s->fds[worker], in, sizeof(in), MSG_DONTWAIT | MSG_TRUNC);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	/* An empty message reads like the end; only the latter comes with a hang-up. */
@@ -355,8 +407,7 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 	if (!append_certificate(r, cert, sizeof(out) - RESPONSE_HEAD))
 		*r = (struct signer_response){.id = req.id, .status = SIGNER_BAD_REQUEST};
 	log_verdict(s, worker, &req, r, cert);
-	if (send(s->fds[worker], out, RESPONSE_HEAD + r->cert_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		log_warn("an answer to worker %u is lost: %s", worker, strerror(errno));
+	send_answer(s, worker, out, RESPONSE_HEAD + r->cert_len);
 }
 
 /* req->id and req->vserver are set even if the rest is malformed. */

@@ -10,6 +10,7 @@
 
 #include "config.h"
 #include "forge.h"
+#include "replay.h"
 #include "transcript.h"
 
 #define SIGNER_MESSAGE_MAX (TRANSCRIPT_MAX + 4096)
@@ -48,11 +49,12 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len);
  * The signer's whole life, in its own process: loads the forging keys
  * (config_load_keys), hardens itself, writes one byte to ready_fd, serves
  * requests arriving on fds[0..n), returns only on a fatal error or when stop_fd
- * becomes readable. Closes every other descriptor but 0, 1, 2. Returns the exit
- * status.
+ * becomes readable. seen: transcripts already used, from replay_new() in the
+ * supervisor, so that a signer's death does not make them new. Closes every other descriptor but 0,
+ * 1, 2. Returns the exit status.
  */
-int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd,
-	       int stop_fd) must_check;
+int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd,
+	       struct replay *seen) must_check;
 
 /*
  * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length,

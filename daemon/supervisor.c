@@ -36,6 +36,7 @@ struct supervisor {
 	struct steer *steer;
 	int *listeners;			/* [worker * n_vservers + vserver] */
 	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
+	struct replay *seen;		/* the signers' memory of used transcripts */
 	int control_fd;
 	int stop_read, stop_write; /* children end when the write end closes */
 	int signal_fd;
@@ -125,20 +126,38 @@ static int check_free(const struct cfg_vserver *v)
 	return -errno;
 }
 
+static int check_addresses(const struct config *cfg)
+{
+	for (unsigned v = 0; v < cfg->n_vservers; v++) {
+		int ret = check_free(cfg->vservers[v]);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/* n descriptors that are not open yet; NULL: out of memory */
+static int *no_descriptors(size_t n)
+{
+	int *fds = calloc(n, sizeof(*fds));
+
+	for (size_t i = 0; fds && i < n; i++)
+		fds[i] = -1;
+	return fds;
+}
+
 static int open_listeners(struct supervisor *s)
 {
 	const struct config *cfg = s->cfg;
 	unsigned n = cfg->n_vservers;
 
-	s->listeners = calloc((size_t)cfg->workers * n, sizeof(int));
+	s->listeners = no_descriptors((size_t)cfg->workers * n);
 	if (!s->listeners)
 		return -ENOMEM;
 	for (unsigned v = 0; v < n; v++) {
 		int fds[256];
-		int ret = check_free(cfg->vservers[v]);
 
-		if (ret)
-			return ret;
 		for (unsigned w = 0; w < cfg->workers; w++) {
 			fds[w] = listen_on(cfg->vservers[v]);
 			if (fds[w] < 0)
@@ -155,8 +174,8 @@ static int open_signer_sockets(struct supervisor *s)
 {
 	unsigned n = s->cfg->workers;
 
-	s->worker_ends = calloc(n, sizeof(int));
-	s->signer_ends = calloc(n, sizeof(int));
+	s->worker_ends = no_descriptors(n);
+	s->signer_ends = no_descriptors(n);
 	if (!s->worker_ends || !s->signer_ends)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++) {
@@ -180,6 +199,13 @@ static int open_everything(struct supervisor *s)
 	ret = check_ktls(s);
 	if (ret)
 		return ret;
+	/* A daemon that runs already is noticed before anything of its own is touched. */
+	s->control_fd = control_listen(s->cfg->control_socket);
+	if (s->control_fd < 0)
+		return s->control_fd;
+	ret = check_addresses(s->cfg);
+	if (ret)
+		return ret;
 	/* Sockets made from here on belong to the cgroup that is counted. */
 	open_bpf(s);
 	ret = open_listeners(s);
@@ -187,9 +213,9 @@ static int open_everything(struct supervisor *s)
 		ret = open_signer_sockets(s);
 	if (ret)
 		return ret;
-	s->control_fd = control_listen(s->cfg->control_socket);
-	if (s->control_fd < 0)
-		return s->control_fd;
+	s->seen = replay_new();
+	if (!s->seen)
+		return -ENOMEM;
 	if (pipe2(stop, O_CLOEXEC))
 		return -errno;
 	s->stop_read = stop[0];
@@ -202,8 +228,10 @@ static int open_everything(struct supervisor *s)
 /* In the child: the descriptors of the other process are not its business. */
 static void close_ends(const int *ends, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		close(ends[i]);
+	for (unsigned i = 0; i < n; i++) {
+		if (ends[i] >= 0)
+			close(ends[i]);
+	}
 }
 
 static int run_data(struct supervisor *s, int ready_fd)
@@ -220,9 +248,11 @@ static int run_data(struct supervisor *s, int ready_fd)
 
 	log_open("ktlsgated[data]", cfg->log_level);
 	close_ends(s->signer_ends, cfg->workers);
+	replay_free(TAKE_PTR(s->seen));
 	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
-	    sandbox_drop_privileges(cfg->user) || sandbox_data() || workers_start(&gate))
+	    sandbox_drop_privileges(cfg->user) || workers_start(&gate) || sandbox_data())
 		return EXIT_FAILURE;
+	workers_go(&gate);
 	if (write(ready_fd, "", 1) != 1)
 		return EXIT_FAILURE;
 	close(ready_fd);
@@ -242,12 +272,12 @@ static int run_child(struct supervisor *s, enum child_kind kind, int ready_fd)
 	 * decides. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	close(s->stop_write);
 	close(s->signal_fd);
 	if (kind == CHILD_DATA)
 		return run_data(s, ready_fd);
-	return signer_run(s->cfg, s->signer_ends, s->cfg->workers, ready_fd, s->stop_read);
+	return signer_run(s->cfg, s->signer_ends, s->cfg->workers, ready_fd, s->stop_read, s->seen);
 }
 
 /* Starts a child and waits until it says that it is ready. */
@@ -354,6 +384,7 @@ static int open_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGCHLD);
 	if (sigprocmask(SIG_BLOCK, &set, NULL))
 		return -errno;
@@ -375,6 +406,10 @@ static void watch(struct supervisor *s)
 			continue;
 		if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
 			return;
+		if (si.ssi_signo == SIGHUP) {
+			log_warn("SIGHUP ignored: a new configuration takes a restart");
+			continue;
+		}
 		if (si.ssi_signo != SIGCHLD) {
 			log_info("stopping: signal %u", si.ssi_signo);
 			return;
@@ -428,6 +463,7 @@ static void close_everything(struct supervisor *s)
 		close_ends(s->worker_ends, n);
 		close_ends(s->signer_ends, n);
 	}
+	replay_free(s->seen);
 	free(s->listeners);
 	free(s->worker_ends);
 	free(s->signer_ends);
@@ -460,6 +496,8 @@ int supervisor_run(struct config *cfg)
 	};
 	int status = EXIT_FAILURE;
 
+	/* The log's reader may go away; the daemon stays. */
+	signal(SIGPIPE, SIG_IGN);
 	if (check_keys(cfg))
 		return EXIT_FAILURE;
 	s.signal_fd = open_signals();
