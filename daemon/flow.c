@@ -96,7 +96,14 @@ static void on_client(struct handshake *hs, enum handshake_event ev);
 
 static void client_expired(struct timer *t)
 {
-	flow_fail(container_of(t, struct flow, timer), REASON_client_timeout, NULL);
+	struct flow *f = container_of(t, struct flow, timer);
+
+	/* With the client through, it is the backend or the signer that takes so long. */
+	flow_fail(f,
+		  f->hs->client_verified && !f->hs->backend_done && f->hs->backend_timeout
+			  ? f->hs->backend_timeout
+			  : REASON_client_timeout,
+		  NULL);
 }
 
 static void backend_expired(struct timer *t)
@@ -284,6 +291,7 @@ static void drop_backend(struct flow *f)
 	close(s->fd);
 	s->fd = -1;
 	f->hs->backend_suspended = f->hs->backend_resumed = false;
+	f->forged = false;
 	timer_clear(&f->worker->timers, &f->hs->backend_timer);
 }
 
@@ -860,6 +868,7 @@ static void hand_over(struct flow *f)
 	if (!ret)
 		ret = handshake_keys(f->backend.hs, &backend.rx, &backend.tx);
 	if (ret) {
+		OPENSSL_cleanse(&client, sizeof(client));
 		flow_fail(f, REASON_engine_failed, strerror(-ret));
 		return;
 	}

@@ -612,6 +612,9 @@ static bool feed_now(struct handshake *hs)
 	return len > 0;
 }
 
+/* Certificate, CertificateVerify and Finished, cut as the backend likes. */
+#define LAST_FLIGHT_RECORDS 16
+
 /*
  * TLS 1.3, waiting at the CertificateRequest: OpenSSL makes the client
  * handshake key only when it goes on, behind the backend's Finished. It goes on
@@ -621,11 +624,14 @@ static bool feed_now(struct handshake *hs)
  */
 static size_t suspended_alert(struct handshake *hs, int alert, uint8_t *buf)
 {
+	int ret, left = LAST_FLIGHT_RECORDS;
+
 	hs->resume = true;
 	do {
 		ERR_clear_error();
-		(void)SSL_do_handshake(hs->ssl);
-	} while (!(hs->secrets.have & 1) && feed_now(hs));
+		ret = SSL_do_handshake(hs->ssl);
+	} while (!(hs->secrets.have & 1) && left-- &&
+		 SSL_get_error(hs->ssl, ret) == SSL_ERROR_WANT_READ && feed_now(hs));
 	ERR_clear_error();
 	(void)BIO_reset(hs->out);
 	if (!(hs->secrets.have & 1))

@@ -4,6 +4,7 @@
  * what each kind of process needs to live, not what it does.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/bpf.h>
 #include <linux/sockios.h>
@@ -133,23 +134,21 @@ int sandbox_data(void)
 {
 	static const int calls[] = {
 		/* flows: most goes through the rings, which are restricted in ring.c */
-		SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register),
-		SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
-		SCMP_SYS(splice), SCMP_SYS(pipe2), SCMP_SYS(fcntl), SCMP_SYS(poll), SCMP_SYS(ppoll),
-		SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getpeername),
+		SCMP_SYS(io_uring_enter), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto),
+		SCMP_SYS(sendmsg), SCMP_SYS(splice), SCMP_SYS(pipe2), SCMP_SYS(poll),
+		SCMP_SYS(ppoll), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getpeername),
 		SCMP_SYS(getsockname), SCMP_SYS(shutdown), SCMP_SYS(close),
 		/* the control socket, commands to workers, log lines */
-		SCMP_SYS(accept4), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(eventfd2),
+		SCMP_SYS(accept4), SCMP_SYS(read), SCMP_SYS(write),
 		/* randomness and time */
 		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
 		SCMP_SYS(time),
-		/* threads */
-		SCMP_SYS(clone), SCMP_SYS(clone3), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
+		/* threads: all there are run already */
 		SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_yield), SCMP_SYS(futex),
 		/* memory; mmap and mprotect: see allow_data() */
 		SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
 		/* the C library's own */
-		SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill), SCMP_SYS(rt_sigaction),
+		SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction),
 		SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
 		SCMP_SYS(exit), SCMP_SYS(exit_group)};
 	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
@@ -162,6 +161,9 @@ int sandbox_data(void)
 	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_data(filter);
+	/* For the workers too, whose rings are made and restricted. */
+	if (r == 0)
+		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	return load_filter(filter, r);
 }
 
@@ -240,17 +242,27 @@ static int load_filter(scmp_filter_ctx filter, int r)
 	return r;
 }
 
-/* No executable memory, no sockets but TCP's, one ioctl, map elements only. */
+/*
+ * No executable memory, no sockets but TCP's, one ioctl, map elements only, no
+ * signals to others (not even by F_SETOWN: the signer is of the same user).
+ */
 static int allow_data(scmp_filter_ctx filter)
 {
-	static const struct {
+	const struct {
 		int call;
 		unsigned arg;
 		scmp_datum_t value;
 	} exact[] = {
-		{SCMP_SYS(socket), 0, AF_INET},		 {SCMP_SYS(socket), 0, AF_INET6},
-		{SCMP_SYS(ioctl), 1, SIOCOUTQ},		 {SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
-		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM}, {SCMP_SYS(bpf), 0, BPF_MAP_DELETE_ELEM},
+		{SCMP_SYS(socket), 0, AF_INET},
+		{SCMP_SYS(socket), 0, AF_INET6},
+		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
+		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
+		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM},
+		{SCMP_SYS(bpf), 0, BPF_MAP_DELETE_ELEM},
+		{SCMP_SYS(fcntl), 1, F_GETFL},
+		{SCMP_SYS(fcntl), 1, F_SETFL},
+		{SCMP_SYS(fcntl), 1, F_GETPIPE_SZ},
+		{SCMP_SYS(tgkill), 0, (scmp_datum_t)getpid()},
 	};
 	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

@@ -80,7 +80,7 @@ static void accept_again(struct timer *t)
 		ring_accept_multishot(l->worker->ring, &l->op, l->fd);
 }
 
-static int start_listeners(struct worker *w)
+static int prepare_listeners(struct worker *w)
 {
 	const struct config *cfg = w->gate->cfg;
 
@@ -95,7 +95,6 @@ static int start_listeners(struct worker *w)
 		l->fd = w->gate->listeners[w->index * cfg->n_vservers + v];
 		l->op.done = accepted;
 		l->retry.expired = accept_again;
-		ring_accept_multishot(w->ring, &l->op, l->fd);
 	}
 	return 0;
 }
@@ -163,7 +162,7 @@ static int worker_setup(struct worker *w)
 	if (!ret)
 		ret = issuer_init(&w->issuer, w->ring, w->gate->signer_fds[w->index]);
 	if (!ret)
-		ret = start_listeners(w);
+		ret = prepare_listeners(w);
 	if (ret) {
 		log_error("worker %u: %s", w->index, strerror(-ret));
 		return ret;
@@ -197,8 +196,11 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 
 	/* The ring belongs to the thread that made it. */
-	if (worker_setup(w))
-		_exit(1);
+	w->error = worker_setup(w);
+	pthread_barrier_wait(&w->gate->set_up);
+	pthread_barrier_wait(&w->gate->go);
+	for (unsigned v = 0; v < w->gate->cfg->n_vservers; v++)
+		ring_accept_multishot(w->ring, &w->listeners[v].op, w->listeners[v].fd);
 	worker_loop(w);
 	ring_free(w->ring);
 	issuer_free(&w->issuer);
@@ -210,6 +212,10 @@ static void *worker_main(void *arg)
 
 int workers_start(struct gate *gate)
 {
+	int error = 0;
+
+	pthread_barrier_init(&gate->set_up, NULL, gate->n_workers + 1);
+	pthread_barrier_init(&gate->go, NULL, gate->n_workers + 1);
 	for (unsigned i = 0; i < gate->n_workers; i++) {
 		struct worker *w = &gate->workers[i];
 		int ret;
@@ -228,7 +234,15 @@ int workers_start(struct gate *gate)
 			return -ret;
 		}
 	}
-	return 0;
+	pthread_barrier_wait(&gate->set_up);
+	for (unsigned i = 0; i < gate->n_workers && !error; i++)
+		error = gate->workers[i].error;
+	return error;
+}
+
+void workers_go(struct gate *gate)
+{
+	pthread_barrier_wait(&gate->go);
 }
 
 /* ---- stopping ---- */

@@ -24,8 +24,9 @@ struct gate {
 	struct ktls_caps ktls;
 	unsigned n_workers;
 	struct worker *workers;
-	const int *listeners;  /* [worker * n_vservers + vserver] */
-	const int *signer_fds; /* by worker */
+	pthread_barrier_t set_up, go; /* of all workers and who starts them */
+	const int *listeners;	      /* [worker * n_vservers + vserver] */
+	const int *signer_fds;	      /* by worker */
 };
 
 struct listener {
@@ -56,6 +57,7 @@ struct worker {
 	struct listener *listeners; /* one per vserver */
 	LIST_HEAD(, flow) flows;
 	unsigned n_flows;
+	int error; /* of the set-up */
 	uint64_t next_flow_id;
 	bool stopping;
 
@@ -71,8 +73,13 @@ struct worker {
 int gate_init(struct gate *gate) must_check;
 void gate_free(struct gate *gate);
 
-/* Starts the threads; fails as a whole. */
+/*
+ * Starts the threads and sets up their rings; fails as a whole, and then the
+ * process must end. They accept nothing before workers_go(): in between system
+ * calls that are needed no more can be given up, for all threads.
+ */
 int workers_start(struct gate *gate) must_check;
+void workers_go(struct gate *gate);
 /* Stops accepting, ends all flows (bounded by timeout.drain), joins the threads. */
 void workers_stop(struct gate *gate);
 /* Runs run(worker, arg) in worker w's thread and waits for it. From other threads only. */
