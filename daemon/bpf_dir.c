@@ -13,24 +13,48 @@
 #include "log.h"
 #include "bpf_dir.h"
 
-static int check_dir(const char *dir)
+static bool on_bpffs(const char *path)
 {
 	struct statfs fs;
+
+	return !statfs(path, &fs) && fs.f_type == BPF_FS_MAGIC;
+}
+
+/* What an operator has to do, in one line. */
+static int not_made(const char *dir, int err)
+{
+	const char *slash = strrchr(dir, '/');
+	char parent[PATH_MAX];
+
+	snprintf(parent, sizeof(parent), "%.*s", slash && slash > dir ? (int)(slash - dir) : 1,
+		 slash ? dir : ".");
+	if (on_bpffs(parent))
+		log_warn("bpf.dir = %s: cannot make it: %s%s; going on without BPF", dir,
+			 strerror(-err), bpf_dir_hint(err));
+	else
+		log_warn("bpf.dir = %s: there is no BPF file system on %s; `mount -t bpf bpf %s`; "
+			 "going on without BPF",
+			 dir, parent, parent);
+	return err;
+}
+
+static int check_dir(const char *dir)
+{
 	struct stat st;
 
-	if (lstat(dir, &st) || statfs(dir, &fs)) {
+	if (lstat(dir, &st)) {
 		int err = -errno;
 
-		log_warn("bpf: cannot look at %s: %s", dir, strerror(-err));
+		log_warn("bpf.dir = %s: %s; going on without BPF", dir, strerror(-err));
 		return err;
 	}
-	if (fs.f_type != BPF_FS_MAGIC) {
-		log_warn("bpf: %s is not in a BPF file system; mount -t bpf bpf /sys/fs/bpf", dir);
-		return -EMEDIUMTYPE;
-	}
+	if (!on_bpffs(dir))
+		return not_made(dir, -EMEDIUMTYPE);
 	/* /sys/fs/bpf may be mounted writable for everyone. */
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid()) {
-		log_warn("bpf: %s is not a directory of user %u; remove it", dir, geteuid());
+		log_warn("bpf.dir = %s: not a directory of user %u; remove it; going on without "
+			 "BPF",
+			 dir, geteuid());
 		return -EPERM;
 	}
 	return 0;
@@ -53,13 +77,8 @@ int bpf_dir_make(const char *dir)
 	bool made = !mkdir(dir, 0700);
 	int err;
 
-	if (!made && errno != EEXIST) {
-		err = -errno;
-		log_warn("bpf: cannot make %s: %s; is a BPF file system mounted there, and are we "
-			 "root?",
-			 dir, strerror(-err));
-		return err;
-	}
+	if (!made && errno != EEXIST)
+		return not_made(dir, -errno);
 	err = check_dir(dir);
 	if (err && made)
 		rmdir(dir);

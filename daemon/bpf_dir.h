@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The directory in bpffs where maps are pinned for bpftool, and the words an
- * operator needs when the kernel refuses; for steer.c and count.c only. A pin
+ * operator needs when the kernel refuses; for steer.c, count.c and who calls them. A pin
  * is a window, nothing the daemon needs: whatever is found under one of our
  * names was left by a killed predecessor and is replaced.
  */
@@ -11,7 +11,7 @@
 #include <stdarg.h>
 #include "scoped.h"
 
-/* Makes dir, one level, unless it is there. Logs why not. */
+/* Makes dir, one level, unless it is there. One log line on error: what to mount or remove. */
 int bpf_dir_make(const char *dir) must_check;
 
 /* Pins the object behind fd as dir/name. Logs why not. */

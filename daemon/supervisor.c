@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include "bpf_dir.h"
 #include "control.h"
 #include "log.h"
 #include "sandbox.h"
@@ -78,7 +79,7 @@ static void open_bpf(struct supervisor *s)
 	const struct config *cfg = s->cfg;
 	const char *name;
 
-	if (!cfg->bpf_dir)
+	if (!cfg->bpf_dir || bpf_dir_make(cfg->bpf_dir))
 		return;
 	name = strrchr(cfg->bpf_dir, '/');
 	name = name ? name + 1 : cfg->bpf_dir;
@@ -86,6 +87,7 @@ static void open_bpf(struct supervisor *s)
 		log_warn("flows are not counted by BPF");
 	if (steer_open(cfg->bpf_dir, cfg->n_vservers, cfg->workers, &s->steer))
 		log_warn("connections are not steered by BPF: the kernel chooses the worker");
+	bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
 }
 
 static int listen_on(const struct cfg_vserver *v)

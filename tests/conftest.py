@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from harness.daemon import Ktlsgated
+from harness import mounts
+from harness.daemon import Ktlsgated, probe
 from harness.peer import SCALE
 from harness.pki import Pki
 from harness.rig import Rig
@@ -17,6 +18,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "datapath: also run in the guest with the ktls engine")
     config.addinivalue_line("markers", "slow: takes a minute; run once, natively")
     config.addinivalue_line("markers", "timeout(seconds): instead of 60; in a guest times four")
+    mounts.mount_missing()  # before there are threads
 
 
 # ---- no test may hang ----
@@ -77,6 +79,15 @@ def engine():
     """The engine under test."""
     default = "ktls" if os.environ.get("KTLSGATE_GUEST") else "user"
     return os.environ.get("KTLSGATE_ENGINE", default)
+
+
+@pytest.fixture(scope="session")
+def bpf():
+    """For tests that need all of BPF: skipped, with what is missing, where the kernel lacks it."""
+    answers = probe()
+    for name in ("sk_reuseport", "cgroup_skb", "sock_ops", "cgroup2", "bpffs"):
+        if answers[name][0] == "no":
+            pytest.skip(f"no BPF here: {name}: {answers[name][1]}")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ BPFFS = pathlib.Path("/sys/fs/bpf")
 PAYLOAD, ANSWER = 100_000, 5  # what `test_bpf hold` transfers
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="BPF needs root"),
+    pytest.mark.usefixtures("bpf"),
     pytest.mark.datapath,  # every kernel has its own verifier
 ]
 

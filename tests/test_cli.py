@@ -100,6 +100,14 @@ def test_all_errors_at_once(pki, tmp_path):
     assert len([x for x in r.stderr.splitlines() if "ktlsgate.conf:" in x]) >= 4, r.stderr
 
 
+def test_no_bpffs(gate, pki, tmp_path):
+    """bpf.dir is on no BPF file system: one line says what to mount, and the gate goes on."""
+    g = gate(settings(pki, 9443, bpf__dir=tmp_path / "bpf"))
+    (line,) = [x for x in g.log().splitlines() if "bpf" in x.lower()]
+    assert f"bpf.dir = {tmp_path}/bpf: " in line and f"`mount -t bpf bpf {tmp_path}`" in line
+    assert not (tmp_path / "bpf").exists()
+
+
 # ---- ktlsgatectl ----
 
 

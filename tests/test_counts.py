@@ -14,7 +14,7 @@ from harness.peer import SCALE
 from harness.traffic import Traffic
 
 pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="BPF needs root"),
+    pytest.mark.usefixtures("bpf"),
     pytest.mark.datapath,
     pytest.mark.timeout(90),
 ]
@@ -35,8 +35,6 @@ def dump(directory, name):
 def test_counts_are_what_the_peers_say(gate, pki, tmp_path, engine):
     pinned = pathlib.Path(f"/sys/fs/bpf/ktlsgate-test-counts-{os.getpid()}")
     traffic = Traffic(gate, pki, tmp_path, bpf__dir=pinned)
-    if not (pinned / "flows").exists():
-        pytest.skip("no BPF here: " + traffic.gate.log())
     with traffic.held("--idle", FLOWS, "--counts", "--bytes", "200k",
                       "--tls", "mixed") as (_, lines):
         flows, info = dump(pinned, "flows"), dump(pinned, "flow_info")

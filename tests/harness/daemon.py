@@ -199,6 +199,14 @@ def ctl(*args):
                           text=True, timeout=10 * SCALE, check=False)
 
 
+def probe():
+    """What ktlsgate-probe answers: {feature: ("yes" or "no", the rest of the line)}."""
+    done = subprocess.run([program("ktlsgate-probe")], capture_output=True, text=True,
+                          timeout=60 * SCALE, check=True)
+    lines = [re.fullmatch(r"(\w+)=(yes|no) ?(.*)", line) for line in done.stdout.splitlines()]
+    return {line[1]: (line[2], line[3]) for line in lines}
+
+
 def write_config(path, conf):
     path.write_text("".join(f"{key} = {value}\n" for key, value in conf.items()))
 
