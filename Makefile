@@ -63,10 +63,12 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
 	$(Q)bpftool gen skeleton $< name $*_bpf > $@.tmp && mv $@.tmp $@
 
-# Programs of the tests: traffic through a whole gate, and through the relay alone.
+# Programs of the tests: traffic through a whole gate, and through the relay alone; and what makes
+# system calls of a gate fail.
 PEER  := $(B)/tests/ktlsgate-peer
 RELAY := $(B)/tests/ktlsgate-relay-test
-TESTPROGS := $(PEER) $(RELAY)
+FAULT := $(B)/tests/fault.so
+TESTPROGS := $(PEER) $(RELAY) $(FAULT)
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
@@ -75,6 +77,10 @@ $(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+$(FAULT): tests/fault/fault.c
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -shared $(LDFLAGS) -o $@ $<
 
 testprogs: $(TESTPROGS)
 unit: $(UNIT)

@@ -858,34 +858,82 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, relay_ended);
 }
 
+static int install_both(const struct engine *engine, struct flow *f, const struct flow_keys *client,
+			const struct flow_keys *backend)
+{
+	int ret = install(engine, &f->client, client);
+
+	if (!ret)
+		ret = install(engine, &f->backend, backend);
+	if (ret)
+		engine->release_side(&f->client);
+	return ret;
+}
+
+/* As long as the kernel has not a single key, the flow can still go the other way. */
+static bool may_fall_back(struct flow *f, const struct engine *engine, int error)
+{
+	struct worker *w = f->worker;
+
+	if (engine == &engine_user || w->gate->cfg->engine == ENGINE_KTLS || f->client.keyed)
+		return false;
+	log_warn("flow %" PRIu64 ": the kernel took no keys (%s): relayed in user space", f->id,
+		 strerror(-error));
+	stat_inc(&w->stats, user_because_install);
+	return true;
+}
+
+/* The kernel would seal the handshake's alert once more: this one goes through it, and is the last.
+ */
+static void end_keyed(struct side *s, int alert)
+{
+	const uint8_t message[2] = {2, (uint8_t)alert};
+
+	if (!s->keyed)
+		return;
+	handshake_free(TAKE_PTR(s->hs));
+	s->tx_closed = true;
+	if (ktls_send_record(s, RECORD_ALERT, message, sizeof(message)))
+		s->broken = true;
+}
+
+static void start_engine(struct flow *f, const struct flow_keys *client,
+			 const struct flow_keys *backend)
+{
+	const struct reason_desc *failed = &reasons[REASON_engine_failed];
+	const struct engine *engine = choose_engine(f);
+	int ret;
+
+	if (engine == &engine_user && f->worker->gate->cfg->engine == ENGINE_KTLS) {
+		flow_fail(f, REASON_engine_refused, NULL);
+		return;
+	}
+	ret = install_both(engine, f, client, backend);
+	if (ret && may_fall_back(f, engine, ret)) {
+		engine = &engine_user;
+		ret = install_both(engine, f, client, backend);
+	}
+	if (!ret) {
+		start_relay(f, engine);
+		return;
+	}
+	end_keyed(&f->client, failed->client_alert);
+	end_keyed(&f->backend, failed->backend_alert);
+	flow_fail(f, REASON_engine_failed, strerror(-ret));
+}
+
 /* Both handshakes are complete and all their output is with TCP. */
 static void hand_over(struct flow *f)
 {
 	struct flow_keys client = {0}, backend = {0};
-	const struct engine *engine;
 	int ret = handshake_keys(f->client.hs, &client.rx, &client.tx);
 
 	if (!ret)
 		ret = handshake_keys(f->backend.hs, &backend.rx, &backend.tx);
-	if (ret) {
-		OPENSSL_cleanse(&client, sizeof(client));
+	if (ret)
 		flow_fail(f, REASON_engine_failed, strerror(-ret));
-		return;
-	}
-	engine = choose_engine(f);
-	if (engine == &engine_user && f->worker->gate->cfg->engine == ENGINE_KTLS) {
-		flow_fail(f, REASON_engine_refused, NULL);
-	} else {
-		ret = install(engine, &f->client, &client);
-		if (!ret)
-			ret = install(engine, &f->backend, &backend);
-		if (ret) {
-			engine->release_side(&f->client);
-			flow_fail(f, REASON_engine_failed, strerror(-ret));
-		} else {
-			start_relay(f, engine);
-		}
-	}
+	else
+		start_engine(f, &client, &backend);
 	OPENSSL_cleanse(&client, sizeof(client));
 	OPENSSL_cleanse(&backend, sizeof(backend));
 }

@@ -562,29 +562,52 @@ int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *t
 
 /* ---- an alert of ours ---- */
 
+static size_t seal_alert(const struct tls_keys *keys, int alert, uint8_t *buf)
+{
+	struct record_cipher seal = {0};
+	uint8_t *payload;
+	ssize_t n = -1;
+
+	if (!record_cipher_init(&seal, keys, true)) {
+		payload = buf + record_headroom(&seal);
+		payload[0] = 2; /* fatal */
+		payload[1] = (uint8_t)alert;
+		n = record_seal(&seal, RECORD_ALERT, buf, 2);
+	}
+	record_cipher_free(&seal);
+	return n > 0 ? (size_t)n : 0;
+}
+
 static size_t sealed_alert(struct handshake *hs, const uint8_t *secret, int alert, uint8_t *buf)
 {
 	const SSL_CIPHER *suite = SSL_get_current_cipher(hs->ssl);
-	struct record_cipher seal = {0};
 	struct tls_keys keys;
 	enum tls_cipher cipher;
-	uint8_t *payload;
-	ssize_t n = -1;
+	size_t n;
 
 	if (!suite || tls_cipher_from_nid(SSL_CIPHER_get_cipher_nid(suite), &cipher) ||
 	    keys_tls13(cipher, EVP_MD_get0_name(SSL_CIPHER_get_handshake_digest(suite)), secret,
 		       hs->secrets.len, &keys))
 		return 0;
 	keys.seq = hs->finished && SSL_is_server(hs->ssl) ? hs->tx_step_records : 0;
-	if (!record_cipher_init(&seal, &keys, true)) {
-		payload = buf + record_headroom(&seal);
-		payload[0] = 2; /* fatal */
-		payload[1] = (uint8_t)alert;
-		n = record_seal(&seal, RECORD_ALERT, buf, 2);
-	}
+	n = seal_alert(&keys, alert, buf);
 	keys_wipe(&keys);
-	record_cipher_free(&seal);
-	return n > 0 ? (size_t)n : 0;
+	return n;
+}
+
+/* Behind our ChangeCipherSpec; the Finished, sent or about to be, is the only record under its key.
+ */
+static size_t tls12_alert(struct handshake *hs, int alert, uint8_t *buf)
+{
+	struct tls_keys rx, tx;
+	size_t n;
+
+	if (handshake_keys(hs, &rx, &tx))
+		return 0;
+	n = seal_alert(&tx, alert, buf);
+	keys_wipe(&rx);
+	keys_wipe(&tx);
+	return n;
 }
 
 /* Feeds one record if all of it is there; nothing waits here. */
@@ -647,7 +670,8 @@ size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64])
 	if (alert == ALERT_NONE || (hs->failure && hs->output_off < hs->output_len))
 		return 0;
 	if (!tls13)
-		return hs->tx_encrypted ? 0 : record_plain_alert(alert, buf);
+		return hs->tx_encrypted ? tls12_alert(hs, alert, buf)
+					: record_plain_alert(alert, buf);
 	if (SSL_is_server(hs->ssl)) {
 		if (hs->secrets.have & 8)
 			return sealed_alert(hs, hs->secrets.server_traffic, alert, buf);

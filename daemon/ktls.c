@@ -79,15 +79,14 @@ int ktls_install(struct side *side, const struct tls_keys *rx, const struct tls_
 	if (flags < 0 || fcntl(side->fd, F_SETFL, flags | O_NONBLOCK))
 		return -errno;
 	ret = set_keys(side->fd, TLS_TX, tx);
-	if (!ret)
-		ret = set_keys(side->fd, TLS_RX, rx);
 	if (ret)
 		return ret;
+	side->keyed = true;
 	side->tx_base = (uint64_t)base;
 	side->tx_plain = 0;
 	side->tx_records = 0;
 	side->tx_seq0 = tx->seq;
-	return 0;
+	return set_keys(side->fd, TLS_RX, rx);
 }
 
 /* ---- TX accounting ---- */

@@ -29,7 +29,10 @@ static inline bool ktls_can(const struct ktls_caps *caps, uint16_t version, uint
  * Without keys the socket goes on as an ordinary TCP socket.
  */
 int ktls_attach(struct side *side) must_check;
-/* Installs both directions and begins the TX accounting. On -errno the socket is of no more use. */
+/*
+ * Installs both directions and begins the TX accounting. On -errno the socket goes on as an
+ * ordinary TCP socket, unless side->keyed: then only ktls_send_record() can say a last word.
+ */
 int ktls_install(struct side *side, const struct tls_keys *rx,
 		 const struct tls_keys *tx) must_check;
 

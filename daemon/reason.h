@@ -94,7 +94,8 @@
 	/* hand-over and relay */                                                                  \
 	X(engine_refused, ALERT_INTERNAL_ERROR, ALERT_USER_CANCELED,                               \
 	  "dataplane.engine = ktls, but the kernel cannot do it")                                  \
-	X(engine_failed, ALERT_NONE, ALERT_NONE, "keys could not be installed in the kernel")      \
+	X(engine_failed, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                               \
+	  "keys could not be installed")                                                           \
 	X(client_bad_record, ALERT_NONE, ALERT_INTERNAL_ERROR, "client sent a bad record")         \
 	X(backend_bad_record, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend sent a bad record")       \
 	X(client_illegal, ALERT_NONE, ALERT_INTERNAL_ERROR, "client broke the protocol")           \

@@ -58,12 +58,15 @@ def settings(pki, backend_port, *, port=None, **changes):
 
 
 class Ktlsgated:
-    """settings: see settings(); engine, workers and the control socket are added here."""
+    """
+    conf: see settings(); engine, workers and the control socket are added here. fault: a Fault.
+    """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, **options):
+    def __init__(self, directory, pki, engine, conf, *, fault=None, **options):
         directory.mkdir()
+        self.env = {**os.environ, **(fault.env if fault else {})}
         self.pki, self.engine = pki, engine
         self.log_file = directory / "ktlsgated.log"
         self.conf_file = directory / "ktlsgate.conf"
@@ -87,7 +90,8 @@ class Ktlsgated:
         Ktlsgated.recent.append(self)
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen([program("ktlsgated"), "-c", self.conf_file],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=self.env)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (
             f"ktlsgated is not ready after {START_TIMEOUT} s:\n{self.log()}")
 
