@@ -133,6 +133,22 @@ static enum reason verify_reason(int error)
 	}
 }
 
+static enum reason alert_reason(const struct handshake *hs, bool presented)
+{
+	switch (hs->alert) {
+	case ALERT_PROTOCOL_VERSION:
+		return REASON_backend_version;
+	case ALERT_HANDSHAKE_FAILURE:
+	case ALERT_INSUFFICIENT_SECURITY:
+		/* In place of a ServerHello (RFC 8446 4.1.1); later it is about something else. */
+		return hs->last_received ? REASON_backend_refused : REASON_backend_cipher;
+	default:
+		return presented && backend_alert_is_refusal(hs->alert)
+			       ? REASON_backend_refused_certificate
+			       : REASON_backend_refused;
+	}
+}
+
 enum reason backend_failure(const struct handshake *hs, bool presented)
 {
 	switch (hs->failure) {
@@ -142,11 +158,7 @@ enum reason backend_failure(const struct handshake *hs, bool presented)
 	case HANDSHAKE_NOT_TLS:
 		return REASON_backend_not_tls;
 	case HANDSHAKE_PEER_ALERT:
-		if (hs->alert == ALERT_PROTOCOL_VERSION)
-			return REASON_backend_version;
-		return presented && backend_alert_is_refusal(hs->alert)
-			       ? REASON_backend_refused_certificate
-			       : REASON_backend_refused;
+		return alert_reason(hs, presented);
 	case HANDSHAKE_VERIFY:
 		return verify_reason(hs->error);
 	case HANDSHAKE_VERSION:

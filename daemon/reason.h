@@ -72,7 +72,8 @@
 	X(backend_timeout, ALERT_INTERNAL_ERROR, ALERT_USER_CANCELED,                              \
 	  "backend did not finish the handshake in time")                                          \
 	X(backend_version, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend has no TLS version of ours") \
-	X(backend_cipher, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend has no cipher of ours")       \
+	X(backend_cipher, ALERT_INTERNAL_ERROR, ALERT_NONE,                                        \
+	  "backend has no cipher, group or signature algorithm of ours")                           \
 	X(backend_protocol, ALERT_INTERNAL_ERROR, ALERT_NONE,                                      \
 	  "backend broke the handshake protocol")                                                  \
 	X(backend_refused, ALERT_HANDSHAKE_FAILURE, ALERT_NONE,                                    \

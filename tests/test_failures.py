@@ -79,6 +79,17 @@ def test_bad_client_certificate(gate, pki, backend, version, fault, reason, aler
 
 
 @VERSION
+def test_client_without_the_key(gate, pki, backend, version):
+    """Its certificate is good, but the signature in CertificateVerify is not of that key."""
+    g = gate(settings(pki, backend.port))
+    with g.ends_with("client_cert_proof"):
+        assert refused(g.port, pki, version=version,
+                       certkey=pki.client().with_wrong_key()) == "alert decrypt_error"
+    never_authenticated(backend)
+    assert g.stats()["forge_cache_misses"] == 0  # the signer was not even asked
+
+
+@VERSION
 def test_connect_verified_spares_the_backend(gate, pki, backend, version):
     """service.connect = verified: a client without a good certificate costs no connection."""
     g = gate(settings(pki, backend.port, service__app1__connect="verified"))
@@ -263,6 +274,8 @@ def fails(gate, pki, port, reason, alert, version="1.3", **changes):
     ("wrong_ca", "backend_cert_untrusted", "unknown_ca"),
     ("wrong_name", "backend_cert_name", "bad_certificate"),
     ("expired", "backend_cert_expired", "certificate_expired"),
+    ("wrong_purpose", "backend_cert_invalid", "unsupported_certificate"),
+    ("wrong_key", "backend_protocol", "decrypt_error"),
 ])
 def test_bad_backend_certificate(gate, pki, version, fault, reason, told):
     with backends.backend(certkey=pki.bad_backend(fault), client_ca=pki.forging_root,
@@ -275,6 +288,14 @@ def test_bad_backend_certificate(gate, pki, version, fault, reason, told):
 @VERSION
 def test_backend_refuses_the_connection(gate, pki, version):
     fails(gate, pki, free_port(), "backend_connect_refused", "internal_error", version)
+
+
+@VERSION
+def test_backend_is_unreachable(gate, pki, version):
+    """No route: TCP does not connect to a broadcast address, and not a packet leaves."""
+    g = fails(gate, pki, 9443, "backend_connect_failed", "internal_error", version,
+              service__app1__address="255.255.255.255:9443")
+    assert g.log_contains("backend is unreachable: Network is unreachable")
 
 
 def test_backend_does_not_answer_the_connection(gate, pki):
@@ -302,6 +323,66 @@ def test_backend_does_not_speak_tls(gate, pki):
         fails(gate, pki, b.port, "backend_not_tls", "internal_error")
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+def test_backend_with_old_tls_versions_only(gate, pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        b.ctx.set_ciphers("ALL:@SECLEVEL=0")
+        b.ctx.minimum_version = b.ctx.maximum_version = peer.ssl.TLSVersion.TLSv1_1
+        fails(gate, pki, b.port, "backend_version", "internal_error")
+        assert b.connection().wait().ended == "error UNSUPPORTED_PROTOCOL"
+
+
+def server_hello(version):
+    """A record with a ServerHello of that version, ECDHE-ECDSA-AES128-GCM-SHA256, no extensions."""
+    body = struct.pack(">H32sBHB", version, os.urandom(32), 0, 0xC02B, 0)
+    return struct.pack(">BHHB3s", 22, version, len(body) + 4, 2,
+                       len(body).to_bytes(3, "big")) + body
+
+
+@pytest.mark.parametrize("answer, reason, told", [
+    (server_hello(0x0301), "backend_version", 70),  # protocol_version
+    (server_hello(0x0303)[:-3] + b"\xff\xff\0", "backend_protocol", 47),  # illegal_parameter
+    (b"\x16\x03\x03\0\x08" + b"\x08\0\0\4xxxx", "backend_protocol", 10),  # unexpected_message
+    (b"\x17\x03\x03\0\x10" + b"x" * 16, "backend_protocol", 10),
+], ids=["TLS 1.0", "unknown cipher", "other message", "data"])
+def test_backend_answers_nonsense(gate, pki, answer, reason, told):
+    alerts = []
+
+    def script(_seen, sock):
+        sock.settimeout(peer.TIMEOUT)
+        sock.recv(65536)
+        sock.sendall(answer)
+        alerts.append(raw_alert(sock))
+
+    with backends.backend(tcp_script=script) as b:
+        fails(gate, pki, b.port, reason, "internal_error")
+        b.connection().wait()
+    assert alerts == [(2, told)]
+
+
+@pytest.mark.parametrize("version, limit", [
+    ("1.2", lambda ctx: ctx.set_ciphers("ECDHE-ECDSA-AES128-SHA256")),
+    ("1.3", lambda ctx: ctx.set_ecdh_curve("secp256k1")),
+], ids=["CBC", "group"])
+def test_backend_shares_no_cipher(gate, pki, version, limit):
+    """handshake_failure in place of a ServerHello."""
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version=version) as b:
+        limit(b.ctx)
+        g = fails(gate, pki, b.port, "backend_cipher", "internal_error")
+        assert b.connection().wait().ended.startswith("error NO_S")
+        assert g.log_contains(r"no cipher, .*: handshake_failure \(backend_cipher\)")
+
+
+@VERSION
+def test_backend_refuses_the_handshake(gate, pki, version):
+    """An alert that is not about the certificate: its name is in the log."""
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version=version) as b:
+        b.ctx.sni_callback = lambda *_: peer.ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        g = fails(gate, pki, b.port, "backend_refused", "handshake_failure")
+        assert not b.connection().wait().handshake
+        assert g.log_contains("refused the handshake with an alert: unrecognized_name")
+
+
 @VERSION
 def test_backend_asks_for_no_certificate(gate, pki, version):
     """Goes on without one, counted; or fails, by configuration."""
@@ -327,10 +408,11 @@ def test_backend_refuses_the_forged_certificate(gate, pki, front, back):
         assert g.log_contains(r"service app1.* refused the forged certificate: unknown_ca")
 
 
-def test_backend_accepts_only_rsa_keys(gate, pki, tmp_path):
+@VERSION
+def test_backend_accepts_only_rsa_keys(gate, pki, tmp_path, version):
     """No key that fits is no empty Certificate: it is forged with RSA, or the flow fails."""
     port = free_port()
-    args = ("-rev", "-client_sigalgs", "rsa_pss_rsae_sha256")
+    args = ("-rev", "-client_sigalgs", "rsa_pss_rsae_sha256", "-tls" + version.replace(".", "_"))
     with backends.s_server(port, certkey=pki.backend("rsa"), client_ca=pki.forging_root,
                            log=tmp_path / "log", args=args):
         fails(gate, pki, port, "backend_key_type", "handshake_failure")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A test PKI: client CAs, server CAs, forging CAs, and client certificates with every fault."""
 
+import base64
 import datetime
 import functools
 import itertools
@@ -64,6 +65,21 @@ class CertKey:
     def der(self):
         return der(self.cert)
 
+    def with_wrong_key(self):
+        """
+        Its key file holds another scalar beside the right public point: OpenSSL takes the pair for
+        a match and signs what nobody can verify. EC only.
+        """
+        size = self.key.key_size // 8
+        formats = serialization.Encoding.DER, serialization.PrivateFormat.TraditionalOpenSSL
+        good, other = (key.private_bytes(*formats, serialization.NoEncryption())
+                       for key in (self.key, new_key("ec")))
+        at = good.index(b"\x04" + bytes([size])) + 2  # OCTET STRING privateKey, RFC 5915
+        wrong = base64.encodebytes(good[:at] + other[at:at + size] + good[at + size:])
+        self.key_file.write_bytes(b"-----BEGIN EC PRIVATE KEY-----\n" + wrong +
+                                  b"-----END EC PRIVATE KEY-----\n")
+        return self
+
 
 def pem(cert):
     return cert.public_bytes(serialization.Encoding.PEM)
@@ -117,12 +133,12 @@ class Pki:
         return self._issue(name, common_name(f"ktlsgate test {name}"), self._key(kind, name), issuer,
                            ca=True, chain=chain)
 
-    def _server(self, name, kind, dns, issuer, **validity):
+    def _server(self, name, kind, dns, issuer, purpose=ExtendedKeyUsageOID.SERVER_AUTH, **validity):
         return self._issue(
             name, common_name(dns), self._key(kind, name), issuer,
             usage=key_usage(encipher=kind == "rsa"),
             extensions=[(x509.SubjectAlternativeName([x509.DNSName(dns)]), False),
-                        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)],
+                        (x509.ExtendedKeyUsage([purpose]), False)],
             **validity)
 
     # ---- authorities ----
@@ -169,11 +185,17 @@ class Pki:
         return self._server(f"backend-{kind}", kind, BACK_NAME, self.server_ca)
 
     def bad_backend(self, fault):
-        """fault: wrong_ca, wrong_name, expired"""
+        """fault: wrong_ca, wrong_name, wrong_purpose, wrong_key, expired"""
         if fault == "wrong_ca":
             return self._server("backend-wrong-ca", "ec", BACK_NAME, self.other_ca)
         if fault == "wrong_name":
             return self._server("backend-wrong-name", "ec", "elsewhere.example", self.server_ca)
+        if fault == "wrong_purpose":
+            return self._server("backend-wrong-purpose", "ec", BACK_NAME, self.server_ca,
+                                ExtendedKeyUsageOID.CLIENT_AUTH)
+        if fault == "wrong_key":
+            return self._server("backend-wrong-key", "ec", BACK_NAME,
+                                self.server_ca).with_wrong_key()
         assert fault == "expired"
         now = datetime.datetime.utcnow()
         return self._server("backend-expired", "ec", BACK_NAME, self.server_ca,
@@ -181,10 +203,11 @@ class Pki:
 
     # ---- clients ----
 
-    def client(self, cn="Erika Mustermann", kind="ec", fault=None):
+    def client(self, cn="Erika Mustermann", kind="ec", fault=None, *, not_after=None, padding=0):
         """
         A new client identity. fault: wrong_ca, expired, not_yet_valid, wrong_purpose, is_ca,
-        no_intermediate (the chain is not sent), unknown_critical, privileged_san (never forged)
+        no_intermediate (the chain is not sent), unknown_critical, privileged_san (never forged).
+        padding: certificates that the chain does not need and that are sent with it.
         """
         issuer = self.other_ca if fault == "wrong_ca" else self.client_intermediate
         now = datetime.datetime.utcnow()
@@ -211,5 +234,6 @@ class Pki:
         chain = [] if fault in ("wrong_ca", "no_intermediate") else [self.client_intermediate.cert]
         return self._issue(f"client-{kind}-{fault or 'good'}", person_name(cn),
                            self._key(kind, "client"), issuer, ca=fault == "is_ca",
-                           extensions=extensions, not_before=validity[0], not_after=validity[1],
-                           chain=chain)
+                           extensions=extensions, not_before=validity[0],
+                           not_after=not_after or validity[1],
+                           chain=chain + [self.other_ca.cert] * padding)
