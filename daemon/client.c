@@ -4,6 +4,7 @@
 #include <time.h>
 #include "client.h"
 #include "log.h"
+#include "transcript.h"
 #include "verify.h"
 
 /* The same verification as in the signer; OpenSSL then chooses the alert from the error. */
@@ -41,7 +42,7 @@ static int require_client_cert(struct front *front, const struct cfg_profile *pr
 	if (profile->client_auth == CLIENT_AUTH_MANDATORY)
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
 	front->store = verify_store_new(profile->client_ca);
-	if (!front->store)
+	if (!front->store || !SSL_CTX_set1_client_sigalgs_list(front->ctx, transcript_sigalgs))
 		return -ENOMEM;
 	SSL_CTX_set_verify(front->ctx, mode, NULL);
 	SSL_CTX_set_cert_verify_callback(front->ctx, verify_cb, front);

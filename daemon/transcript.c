@@ -62,6 +62,11 @@ static const struct scheme {
 	{.id = 0x080b, .key = "RSA-PSS", .digest = "SHA2-512", .pss = true},
 };
 
+const char transcript_sigalgs[] =
+	"ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:ed448:"
+	"rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
+	"rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512";
+
 static enum transcript_error verify(struct transcript *t, struct reader in, X509 *server,
 				    X509 **leaf, STACK_OF(X509) * untrusted);
 static bool read_hellos(struct reader *in, struct transcript *t);

@@ -26,6 +26,9 @@ enum transcript_error {
 };
 const char *transcript_error_text(enum transcript_error e);
 
+/* For SSL_CTX_set1_client_sigalgs_list(): what is asked for must be what is accepted here. */
+extern const char transcript_sigalgs[];
+
 /*
  * messages: the handshake messages as SSL_CTX_set_msg_callback() shows them
  * (4-byte headers included, no record headers), from ClientHello (the first

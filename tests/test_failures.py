@@ -6,6 +6,7 @@ right alert, and the backend never sees a completed handshake that it should not
 
 import contextlib
 import os
+import re
 import socket
 import struct
 import threading
@@ -87,6 +88,22 @@ def test_client_without_the_key(gate, pki, backend, version):
                        certkey=pki.client().with_wrong_key()) == "alert decrypt_error"
     never_authenticated(backend)
     assert g.stats()["forge_cache_misses"] == 0  # the signer was not even asked
+
+
+@VERSION
+def test_signatures_that_are_asked_for(gate, pki, backend, version):
+    """
+    Only what the signer accepts: OpenSSL's defaults have SHA-224 and DSA, and a client that chose
+    one of those would be refused by the signer, after its handshake.
+    """
+    g = gate(settings(pki, backend.port))
+    _, printed = clients.s_client(g.port, b"abc\n", b"abc\n", pki=pki, certkey=pki.client(),
+                                  args=("-tls" + version.replace(".", "_"),))
+    asked = re.search(r"^Requested Signature Algorithms: (\S+)", printed.decode(), re.MULTILINE)[1]
+    hashes = {"SHA256", "SHA384", "SHA512"}
+    assert set(asked.split(":")) == (
+        {f"{key}+{h}" for key in ("ECDSA", "RSA", "RSA-PSS") for h in hashes}
+        | {f"rsa_pss_pss_{h.lower()}" for h in hashes} | {"ed25519", "ed448"})
 
 
 @VERSION
