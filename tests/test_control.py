@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records that are not data inside a flow: tickets, KeyUpdate, empty records, HelloRequest."""
 
+import contextlib
 import os
 import platform
 import re
@@ -117,6 +118,27 @@ def test_empty_records(rig, version, by):
         assert c.recv_exactly(12) == b"beforeafter!"
         exchange(c)
         close(c)
+
+
+@EITHER
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_flood_of_empty_records(rig, version, by):
+    """More than a burst of them: an attack on the CPU, and its sender is told as the other side is."""
+    def script(_seen, p):
+        if by == "backend":
+            flood(p)
+        p.recv_all()
+
+    def flood(p):
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for _ in range(300):
+                p.send_record(peer.DATA, b"")
+
+    with rig.flow(script, front=version, back=version, reason=f"{by}_flood") as (c, seen):
+        if by == "client":
+            flood(c)
+        c.recv_all()
+        assert (c.ended, seen().wait().ended) == ("alert internal_error",) * 2
 
 
 def test_hello_request_is_refused(rig):

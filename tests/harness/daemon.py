@@ -141,10 +141,21 @@ class Ktlsgated:
         """Its process ids, the supervisor's first."""
         found = [self.process.pid]
         for pid in found:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                children = pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text()
-                found += map(int, children.split())
+            for task in _tasks(pid):
+                with contextlib.suppress(OSError):  # it has just ended
+                    children = pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text()
+                    found += map(int, children.split())
         return found
+
+    def signer(self):
+        """Its process id: the one child without threads. Waits while it is being started again."""
+        return wait_until(lambda: self._child(lambda tasks: tasks == 1), 5 * SCALE)
+
+    def data_process(self):
+        return wait_until(lambda: self._child(lambda tasks: tasks > 1), 5 * SCALE)
+
+    def _child(self, fits):
+        return next((pid for pid in self.processes()[1:] if fits(len(_tasks(pid)))), None)
 
     def ctl(self, *args):
         """ktlsgatectl's standard output."""
@@ -195,6 +206,13 @@ class Ktlsgated:
     def _end_lines(self):
         return [x for x in self.log().splitlines() if re.search(r"\((\w+)\)$", x)
                 and x.rsplit("(", 1)[1][:-1] in REASONS]
+
+
+def _tasks(pid):
+    """Thread ids; none when it has ended."""
+    with contextlib.suppress(OSError):
+        return os.listdir(f"/proc/{pid}/task")
+    return []
 
 
 def ctl(*args):

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The daemon's processes one by one: a signer that is stopped, slow or refuses; a signer or data
+process that is killed; and the end of them all.
+"""
+
+import contextlib
+import datetime
+import os
+import re
+import signal
+import threading
+import time
+
+import pytest
+
+from harness import backend as backends
+from harness import client as clients
+from harness import peer
+from harness.daemon import settings, wait_until
+
+VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
+
+
+@pytest.fixture
+def backend(pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield b
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ping(c):
+    c.send(b"ping")
+    assert c.recv_exactly(4) == b"ping"
+
+
+def serve(g, pki, **options):
+    with clients.connected(g.port, pki=pki, **options) as c:
+        ping(c)
+
+
+def refused(g, pki, backend, alert, **options):
+    """The client's alert; the backend waits at its CertificateRequest and is told, too."""
+    n = len(backend.seen)
+    with clients.connect(g.port, pki=pki, **options) as c:
+        assert not (c.handshake() and c.recv())
+        assert c.ended == "alert " + alert
+    seen = backend.connection(n).wait()
+    assert (seen.handshake, seen.ended) == (False, "alert handshake_failure")
+
+
+# ---- a signer that does not answer ----
+
+
+@VERSION
+def test_signer_does_not_answer(gate, pki, backend, version):
+    """New identities fail in time; known ones are served, and what is established goes on."""
+    g = gate(settings(pki, backend.port, timeout__backend_handshake="1s"))
+    known = pki.client("Known")
+    with clients.connected(g.port, pki=pki, certkey=known, version=version) as c:
+        ping(c)
+        with stopped(g.signer()):
+            started = time.monotonic()
+            with g.ends_with("forge_timeout"):
+                refused(g, pki, backend, "internal_error", certkey=pki.client("New"),
+                        version=version)
+            assert 0.9 < time.monotonic() - started < 3
+            ping(c)
+            serve(g, pki, certkey=known, version=version)
+            ping(c)
+        # Its answer to the flow that is gone comes now, and is nobody's.
+        serve(g, pki, certkey=pki.client("Newer"), version=version)
+        ping(c)
+    assert g.stats()["forged"] == 2
+
+
+def test_signer_answers_late(gate, pki, backend):
+    """Stopped for a moment: the handshakes wait for it, all of them."""
+    g = gate(settings(pki, backend.port))
+    identities = [pki.client(f"Client {n}") for n in range(5)]
+    with contextlib.ExitStack() as stack:
+        waiting = []
+        with stopped(g.signer()):
+            for certkey in identities:
+                c = stack.enter_context(clients.connect(g.port, pki=pki, certkey=certkey,
+                                                        version="1.3"))
+                assert c.handshake()  # TLS 1.3: on the client's side it is complete
+                waiting.append(c)
+            time.sleep(0.2)
+            assert g.stats()["flows_established"] == 0
+        for c in waiting:
+            ping(c)
+    assert g.stats()["forged"] == 5
+
+
+# ---- a signer that refuses ----
+
+
+@VERSION
+def test_certificate_expires_while_the_signer_is_slow(gate, pki, backend, version):
+    """The signer believes no worker: it verifies the chain itself, at its own time."""
+    g = gate(settings(pki, backend.port))
+    expires = datetime.datetime.utcnow().replace(microsecond=0) + datetime.timedelta(seconds=2)
+    certkey = pki.client(not_after=expires)
+    signer = g.signer()
+
+    def wake():
+        time.sleep((expires - datetime.datetime.utcnow()).total_seconds() + 1.1)
+        os.kill(signer, signal.SIGCONT)
+
+    thread = threading.Thread(target=wake)
+    with stopped(signer), g.ends_with("forge_chain"):
+        thread.start()
+        refused(g, pki, backend, "certificate_unknown", certkey=certkey, version=version)
+    thread.join()
+    assert g.stats()["forge_cache_misses"] == 1  # for the worker it was still valid
+    assert g.log_contains(r"chain was refused: certificate has expired \(forge_chain\)")
+
+
+@pytest.mark.parametrize("padding, reason, alert, why", [
+    (16, "forge_proof", "access_denied", "the handshake messages are malformed"),
+    (170, "forge_failed", "internal_error", "handshake too long"),
+], ids=["18 certificates", "over 64 KiB"])
+@VERSION
+def test_chain_too_long_for_the_signer(gate, pki, backend, version, padding, reason, alert, why):
+    """OpenSSL takes more certificates than the signer looks at."""
+    g = gate(settings(pki, backend.port))
+    certkey = pki.client(padding=padding)
+    with g.ends_with(reason):
+        refused(g, pki, backend, alert, certkey=certkey, version=version)
+    assert g.log_contains(re.escape(why) + rf" \({reason}\)")
+    assert g.stats()["forged"] == 0
+
+
+# ---- killed ----
+
+
+def test_killed_signer_is_started_again(gate, pki, backend):
+    """Nobody notices: what is established goes on, and a new identity waits for the new signer."""
+    g = gate(settings(pki, backend.port))
+    with clients.connected(g.port, pki=pki, certkey=pki.client("One")) as c:
+        ping(c)
+        signer = g.signer()
+        os.kill(signer, signal.SIGKILL)
+        assert g.log_contains(rf"signer \(pid {signer}\) died: killed by signal 9 .*again", 5)
+        serve(g, pki, certkey=pki.client("Two"))
+        ping(c)
+        assert g.signer() not in (None, signer)
+    assert g.stats()["forged"] == 2
+
+
+def test_killed_data_process_is_started_again(gate, pki, backend):
+    """Its flows end with it, by no close_notify; the listening sockets stay, the next one waits."""
+    g = gate(settings(pki, backend.port))
+    with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+        ping(c)
+        data, signer = g.data_process(), g.signer()
+        os.kill(data, signal.SIGKILL)
+        assert c.recv() == b"" and c.ended in ("eof", "rst")
+        assert backend.connection().wait().ended in ("eof", "rst")
+    serve(g, pki, certkey=pki.client())
+    assert g.log_contains(rf"data process \(pid {data}\) died: killed by signal 9 .*again")
+    assert g.data_process() not in (None, data) and g.signer() == signer
+    assert g.stats()["flows_established"] == 1  # counted anew
+
+
+def test_both_killed_again_and_again(gate, pki, backend):
+    g = gate(settings(pki, backend.port))
+    for _ in range(2):
+        for pid in (g.signer(), g.data_process()):
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: len(g.processes()) == 1, 5)
+        serve(g, pki, certkey=pki.client())
+
+
+# ---- the end ----
+
+
+@pytest.mark.datapath
+def test_shutdown(gate, pki, backend):
+    """
+    SIGTERM: flows in every stage end, for this reason, told to both sides and never by
+    close_notify.
+    """
+    g = gate(settings(pki, backend.port))
+    with contextlib.ExitStack() as stack:
+        def open_flow(version):
+            return stack.enter_context(clients.connect(
+                g.port, pki=pki, certkey=pki.client(), version=version))
+
+        relayed = {v: open_flow(v) for v in peer.VERSIONS}
+        for c in relayed.values():
+            assert c.handshake()
+            ping(c)
+        silent = stack.enter_context(clients.tcp(g.port))
+        shaking = open_flow("1.2")
+        ended = []
+
+        def stop():
+            """In place of the client's certificate; the rest of the flight is written to nobody."""
+            assert g.stat_reaches("flows_active", 4)
+            g.process.send_signal(signal.SIGTERM)
+            assert wait_until(lambda: not g.running(), 10 * peer.SCALE)
+            ended.append(g.process.returncode)
+
+        assert not shaking.handshake(before_flight=stop)
+        # TLS 1.3: see test_failures.never_authenticated().
+        ends = [c.recv() or c.ended for c in (relayed["1.2"], relayed["1.3"])]
+        assert (ended, ends) == ([0], ["alert user_canceled", "eof"])
+        assert shaking.ended in ("alert user_canceled", "eof")
+        assert silent.recv(100) == b"\x15\3\3\0\2\2\x5a" and silent.recv(100) == b""
+        assert [s.wait().ended for s in backend.seen] == ["eof"] * 3
+    assert len(re.findall(r"daemon is stopping \(shutdown\)$", g.log(), re.MULTILINE)) == 4
+    g.process = None
