@@ -17,7 +17,7 @@ import pytest
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import settings, wait_until
+from harness.daemon import REASONS, settings, wait_until
 
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 
@@ -218,5 +218,7 @@ def test_shutdown(gate, pki, backend):
         assert shaking.ended in ("alert user_canceled", "eof")
         assert silent.recv(100) == b"\x15\3\3\0\2\2\x5a" and silent.recv(100) == b""
         assert [s.wait().ended for s in backend.seen] == ["eof"] * 3
-    assert len(re.findall(r"daemon is stopping \(shutdown\)$", g.log(), re.MULTILINE)) == 4
+    reason = "shutdown"
+    lines = re.findall(rf": {REASONS[reason]} \({reason}\)$", g.log(), re.MULTILINE)
+    assert len(lines) == 4, g.log()
     g.process = None
