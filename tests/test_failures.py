@@ -22,6 +22,8 @@ from harness.pki import BACK_NAME, FRONT_NAME
 from harness.ports import HOST, free_port
 
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
+# Guests are slow: there, with the ULP attached, each phase that an alert can come in once.
+IN_GUESTS = pytest.mark.datapath
 NO_CERTIFICATE = {"1.2": "alert handshake_failure", "1.3": "alert certificate_required"}
 
 
@@ -49,6 +51,7 @@ def never_authenticated(b, told="alert handshake_failure"):
 # ---- the client's certificate ----
 
 
+@IN_GUESTS
 @VERSION
 @pytest.mark.parametrize("auth, reason", [("mandatory", "client_cert_required"),
                                           ("optional", "client_cert_absent")])
@@ -67,7 +70,7 @@ def test_no_client_certificate(gate, pki, backend, version, auth, reason):
     ("not_yet_valid", "client_cert_not_yet_valid", "bad_certificate"),
     ("wrong_purpose", "client_cert_purpose", "unsupported_certificate"),
     ("is_ca", "client_cert_invalid", "certificate_unknown"),
-    ("privileged_san", "forge_rule", "unsupported_certificate"),
+    pytest.param("privileged_san", "forge_rule", "unsupported_certificate", marks=IN_GUESTS),
     ("unknown_critical", "client_cert_invalid", "certificate_unknown"),
 ])
 @pytest.mark.parametrize("auth", ["mandatory", "optional"])
@@ -79,6 +82,7 @@ def test_bad_client_certificate(gate, pki, backend, version, fault, reason, aler
     never_authenticated(backend)
 
 
+@IN_GUESTS
 @VERSION
 def test_client_without_the_key(gate, pki, backend, version):
     """Its certificate is good, but the signature in CertificateVerify is not of that key."""
@@ -134,7 +138,8 @@ def raw_alert(sock):
 
 
 @pytest.mark.parametrize("data", [
-    b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"\0" * 100,
+    pytest.param(b"GET / HTTP/1.1\r\nHost: app.example\r\n\r\n", marks=IN_GUESTS),
+    b"SSH-2.0-OpenSSH_9.2\r\n", b"\0" * 100,
     b"\x80\x2e\x01\x00\x02" + b"x" * 46,
 ], ids=["http", "ssh", "zeros", "sslv2"])
 def test_not_tls(gate, pki, backend, data):
@@ -179,6 +184,7 @@ def test_unfinished_client_hello(gate, pki, backend, part, end, reason):
     assert not backend.seen
 
 
+@IN_GUESTS
 @VERSION
 def test_silence_after_the_client_hello(gate, pki, backend, version):
     """The client stalls with its certificate: timed out, and the backend is let go."""
@@ -201,8 +207,9 @@ def test_old_tls_versions_only(gate, pki, backend):
         assert refused(g.port, pki, ctx=ctx) == "alert protocol_version"
 
 
-@pytest.mark.parametrize("ciphers", ["ECDHE-ECDSA-AES128-SHA256", "AES128-GCM-SHA256",
-                                     "DHE-RSA-AES256-GCM-SHA384"], ids=["CBC", "RSA", "DHE"])
+@pytest.mark.parametrize("ciphers", [
+    pytest.param("ECDHE-ECDSA-AES128-SHA256", marks=IN_GUESTS), "AES128-GCM-SHA256",
+    "DHE-RSA-AES256-GCM-SHA384"], ids=["CBC", "RSA", "DHE"])
 def test_no_common_cipher(gate, pki, backend, ciphers):
     """AEAD with ephemeral elliptic curve keys or nothing."""
     g = gate(settings(pki, backend.port))
@@ -212,6 +219,7 @@ def test_no_common_cipher(gate, pki, backend, ciphers):
         assert refused(g.port, pki, ctx=ctx) == "alert handshake_failure"
 
 
+@IN_GUESTS
 @VERSION
 def test_client_refuses_the_gates_certificate(gate, pki, backend, version):
     g = gate(settings(pki, backend.port))
@@ -288,7 +296,7 @@ def fails(gate, pki, port, reason, alert, version="1.3", **changes):
 
 @VERSION
 @pytest.mark.parametrize("fault, reason, told", [
-    ("wrong_ca", "backend_cert_untrusted", "unknown_ca"),
+    pytest.param("wrong_ca", "backend_cert_untrusted", "unknown_ca", marks=IN_GUESTS),
     ("wrong_name", "backend_cert_name", "bad_certificate"),
     ("expired", "backend_cert_expired", "certificate_expired"),
     ("wrong_purpose", "backend_cert_invalid", "unsupported_certificate"),
@@ -400,6 +408,7 @@ def test_backend_refuses_the_handshake(gate, pki, version):
         assert g.log_contains("refused the handshake with an alert: unrecognized_name")
 
 
+@IN_GUESTS
 @VERSION
 def test_backend_asks_for_no_certificate(gate, pki, version):
     """Goes on without one, counted; or fails, by configuration."""
@@ -414,7 +423,7 @@ def test_backend_asks_for_no_certificate(gate, pki, version):
         assert stats["backend_no_request"] == 1 and stats["forged"] == 0
 
 
-@pytest.mark.datapath
+@IN_GUESTS
 @pytest.mark.parametrize("front", peer.VERSIONS)
 @pytest.mark.parametrize("back", peer.VERSIONS)
 def test_backend_refuses_the_forged_certificate(gate, pki, front, back):
