@@ -104,8 +104,7 @@ def test_signer_answers_late(gate, pki, backend):
 # ---- a signer that refuses ----
 
 
-@VERSION
-def test_certificate_expires_while_the_signer_is_slow(gate, pki, backend, version):
+def test_certificate_expires_while_the_signer_is_slow(gate, pki, backend):
     """The signer believes no worker: it verifies the chain itself, at its own time."""
     g = gate(settings(pki, backend.port))
     expires = datetime.datetime.utcnow().replace(microsecond=0) + datetime.timedelta(seconds=2)
@@ -119,7 +118,7 @@ def test_certificate_expires_while_the_signer_is_slow(gate, pki, backend, versio
     thread = threading.Thread(target=wake)
     with stopped(signer), g.ends_with("forge_chain"):
         thread.start()
-        refused(g, pki, backend, "certificate_unknown", certkey=certkey, version=version)
+        refused(g, pki, backend, "certificate_unknown", certkey=certkey)
     thread.join()
     assert g.stats()["forge_cache_misses"] == 1  # for the worker it was still valid
     assert g.log_contains(r"chain was refused: certificate has expired \(forge_chain\)")
