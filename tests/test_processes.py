@@ -72,7 +72,7 @@ def test_signer_does_not_answer(gate, pki, backend, version):
             with g.ends_with("forge_timeout"):
                 refused(g, pki, backend, "internal_error", certkey=pki.client("New"),
                         version=version)
-            assert 0.9 < time.monotonic() - started < 3
+            assert 0.9 < time.monotonic() - started < 5
             ping(c)
             serve(g, pki, certkey=known, version=version)
             ping(c)
