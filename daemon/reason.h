@@ -108,7 +108,7 @@
 	X(rekey_unsupported, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                           \
 	  "KeyUpdate, and this kernel cannot re-key")                                              \
 	X(half_close_timeout, ALERT_NONE, ALERT_NONE,                                              \
-	  "one side closed in TLS 1.2, and the other went on for too long")                        \
+	  "one side closed in TLS 1.2, and did not take what the other had sent")                  \
 	X(key_limit, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                     \
 	  "dataplane.key_limit is reached, and this kernel cannot re-key")                         \
 	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \

@@ -26,7 +26,7 @@
 
 #define TICK_MIN 1 /* ms */
 #define TICK_MAX 64
-/* RFC 5246 7.2.1: close_notify is to be answered with close_notify at once; this long at most. */
+/* Since the last byte that the other side sent to one that has closed. */
 #define TLS12_CLOSE_MS 2000
 
 /* ---- ends ---- */
@@ -439,7 +439,7 @@ static bool flush_to(struct half *h)
 	struct side *to = h->to;
 	int ret;
 
-	if (to->broken)
+	if (to->broken || !to->pending_len)
 		return true;
 	ret = h->relay->engine->flush(to);
 	if (ret == -EAGAIN) {
@@ -448,6 +448,7 @@ static bool flush_to(struct half *h)
 	}
 	if (ret)
 		relay_send_failed(h, -ret);
+	to->writable = true;
 	return true;
 }
 
@@ -537,14 +538,37 @@ void relay_run(struct relay *r)
 	set_timer(r);
 }
 
+static bool undelivered(const struct half *h)
+{
+	return h->in_flight || h->to->pending_len;
+}
+
+/*
+ * Who closes in TLS 1.2 has closed both ways (RFC 5246 7.2.1), and the answer is ours to give. But
+ * programs read on: as long as the other side's bytes come, they are passed on, and with some of
+ * them stuck the end is no close_notify.
+ */
+static void close_for_tls12(struct relay *r)
+{
+	uint64_t quiet = r->last_move + TLS12_CLOSE_MS;
+
+	if (quiet > r->env->timers->now) {
+		r->close_by = quiet;
+		set_timer(r);
+	} else if (undelivered(&r->from_client) || undelivered(&r->from_backend)) {
+		relay_end(r, REASON_half_close_timeout, ALERT_NONE, ALERT_NONE);
+	} else {
+		relay_end(r, REASON_done, ALERT_NONE, ALERT_NONE);
+	}
+}
+
 static void expired(struct timer *t)
 {
 	struct relay *r = container_of(t, struct relay, timer);
 	uint64_t now = r->env->timers->now;
 
 	if (r->close_by && now >= r->close_by) {
-		/* No close_notify: what the one would still have sent is missing to the other. */
-		relay_end(r, REASON_half_close_timeout, ALERT_NONE, ALERT_NONE);
+		close_for_tls12(r);
 		return;
 	}
 	if (r->env->idle_timeout && now >= r->last_move + r->env->idle_timeout) {

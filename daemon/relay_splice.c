@@ -186,6 +186,7 @@ static bool deliver(struct half *h)
 		if (h->copied)
 			h->copied_off += (uint32_t)n;
 		h->in_flight -= (uint32_t)n;
+		h->to->writable = true;
 		h->to->tx_plain += (uint64_t)n;
 		relay_moved(h, (size_t)n);
 	}

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include "bpf_dir.h"
 #include "control.h"
@@ -20,6 +21,7 @@
 
 #define START_TIMEOUT_MS 20000
 #define RESTART_PAUSE_MS 1000
+#define STOP_SECONDS	 5
 #define BACKLOG		 4096
 #define MAX_FLOWS	 65536 /* entries of the BPF flow maps */
 
@@ -420,6 +422,21 @@ static void watch(struct supervisor *s)
 	}
 }
 
+/* One that hangs must not keep us from ending. */
+static void kill_late(const struct supervisor *s, enum child_kind kind)
+{
+	scoped_fd fd = (int)syscall(SYS_pidfd_open, s->children[kind], 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	/* The data process gives its flows timeout.drain, each after its last word. */
+	unsigned seconds = STOP_SECONDS + (kind == CHILD_DATA ? 2 * s->cfg->drain_timeout : 0);
+
+	if (fd < 0 || poll(&p, 1, (int)seconds * 1000) != 0)
+		return;
+	log_error("%s (pid %d) did not end within %u s: killed", child_names[kind],
+		  s->children[kind], seconds);
+	kill(s->children[kind], SIGKILL);
+}
+
 /* The data process first: it may still need the signer. Returns the exit status. */
 static int stop_children(struct supervisor *s)
 {
@@ -431,7 +448,10 @@ static int stop_children(struct supervisor *s)
 	for (int kind = CHILD_DATA; kind >= 0; kind--) {
 		int status;
 
-		if (s->children[kind] <= 0 || waitpid(s->children[kind], &status, 0) < 0)
+		if (s->children[kind] <= 0)
+			continue;
+		kill_late(s, (enum child_kind)kind);
+		if (waitpid(s->children[kind], &status, 0) < 0)
 			continue;
 		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
 			char how[64];

@@ -5,6 +5,7 @@ things, and stay different on the other side, with every byte sent before them.
 """
 
 import os
+import socket
 import struct
 import time
 
@@ -58,6 +59,34 @@ def test_close_notify_by_backend(rig, versions):
         c.fin()
         assert c.tcp_end() == "fin"
         assert (seen().wait().ended, seen().tcp_end) == ("close_notify", "fin")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_close_in_tls12_meets_bytes(rig, reads):
+    """
+    TLS 1.2: who closes first has closed both ways, but what still comes is passed on. Bytes that
+    it does not take are no orderly end.
+    """
+    size = 24 << 20
+
+    def script(seen, p):
+        assert p.recv() == b"" and p.ended == "close_notify"
+        p.send(bytes(size))
+        p.close_notify()
+        p.fin()
+
+    with rig.flow(script, front="1.2", back="1.2",
+                  reason="done" if reads else "half_close_timeout") as (c, _):
+        if not reads:
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            before = rig.gate.stats()["reason_half_close_timeout"]
+        c.close_notify()
+        if not reads:
+            # 2 s after the last byte that the sockets had room for.
+            assert rig.gate.stat_reaches("reason_half_close_timeout", before + 1, 10 * peer.SCALE)
+        got = c.recv_all()
+        assert c.ended == ("close_notify" if reads else "eof")
+        assert len(got) == size if reads else len(got) < size
 
 
 def test_half_close_by_client(rig):

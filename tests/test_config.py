@@ -375,7 +375,7 @@ def test_example_is_loadable(files, tmp_path):
         text = text.replace(f"/etc/ktlsgate/pki/{sample}\n", f"{files}/{real}\n")
     lines = [line[1:] if line.startswith("#") and line[1:2].isalpha() else line
              for line in text.splitlines()]
-    assert len([line for line in lines if line.startswith("timeout.")]) == 5
+    assert len([line for line in lines if line.startswith("timeout.")]) == 6
     path = tmp_path / "example.conf"
     path.write_text("\n".join(lines))
     result = run(*CHECK, path)
@@ -387,7 +387,7 @@ def test_table():
     assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
-    assert len(table) == len(rows) == 30
+    assert len(table) == len(rows) == 32
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"
     assert table["vserver.<name>.listen"]["default"] == "mandatory"

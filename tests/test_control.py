@@ -9,7 +9,9 @@ import re
 import pytest
 
 from harness import backend as backends
+from harness import client as clients
 from harness import peer
+from harness.daemon import settings
 
 pytestmark = pytest.mark.datapath
 
@@ -95,6 +97,34 @@ def test_key_update_requested(rig, engine, by):
         assert c.recv_exactly(12) == b"beforeafter!"
         exchange(c)
         close(c)
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_key_limit(gate, pki, engine, version):
+    """
+    dataplane.key_limit: the gate's own KeyUpdates, which OpenSSL follows; TLS 1.2 is only counted;
+    a kernel that cannot re-key ends the flow, and not as if all had been sent.
+    """
+    blob = os.urandom(5 << 19)
+    with backends.backend(backends.echo, certkey=pki.backend(), client_ca=pki.forging_root,
+                          version=version) as b:
+        g = gate(settings(pki, b.port, dataplane__key_limit=1))
+        can = version == "1.2" or engine == "user" or kernel_can_rekey()
+        with g.ends_with("done" if can else "key_limit"), \
+                clients.connected(g.port, pki=pki, certkey=pki.client(), version=version) as c:
+            got = bytearray()
+            if can:
+                c.duplex([blob], got.extend)
+                assert got == blob and c.ended == "close_notify"
+            else:
+                c.send(blob)
+                got += c.recv_all()
+                assert c.ended == "alert user_canceled"
+                assert blob.startswith(got) and 0 < len(got) < len(blob)
+        stats = g.stats()
+        counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
+        # Two in each direction.
+        assert stats[counter] == (4 if can else 0)
 
 
 @EITHER

@@ -34,7 +34,8 @@ def stopped(pid):
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 def ping(c):
@@ -221,3 +222,19 @@ def test_shutdown(gate, pki, backend):
     lines = re.findall(rf": {REASONS[reason]} \({reason}\)$", g.log(), re.MULTILINE)
     assert len(lines) == 4, g.log()
     g.process = None
+
+
+def test_hung_signer_does_not_hang_the_end(gate, pki, backend):
+    g = gate(settings(pki, backend.port))
+    with stopped(g.signer()):
+        g.process.send_signal(signal.SIGTERM)
+        assert g.process.wait(5 + 5) == 1
+    assert g.log_contains(r"signer \(pid \d+\) did not end within 5 s: killed")
+    g.process = None
+
+
+def test_hangup_changes_nothing(gate, pki, backend):
+    g = gate(settings(pki, backend.port))
+    g.process.send_signal(signal.SIGHUP)
+    assert g.log_contains("SIGHUP ignored", 5)
+    serve(g, pki, certkey=pki.client())

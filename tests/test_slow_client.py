@@ -38,8 +38,7 @@ def type_pin(gate, pki, *, client_takes, backend_waits, front="1.3", back="1.3",
 @pytest.mark.parametrize("back", peer.VERSIONS)
 @pytest.mark.parametrize("front", peer.VERSIONS)
 def test_backend_gives_up_meanwhile(gate, pki, front, back, reset):
-    type_pin(gate, pki, client_takes=3 * peer.SCALE, backend_waits=1 * peer.SCALE, front=front,
-             back=back, reset=reset)
+    type_pin(gate, pki, client_takes=3, backend_waits=1, front=front, back=back, reset=reset)
 
 
 @pytest.mark.slow
