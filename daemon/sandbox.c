@@ -43,6 +43,7 @@ static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out);
 static int load_filter(scmp_filter_ctx filter, int r);
 static int allow_memory(scmp_filter_ctx filter);
 static int allow_data(scmp_filter_ctx filter);
+static int allow_tcp(scmp_filter_ctx filter, int family);
 static void release_filter(scmp_filter_ctx *filter);
 
 int sandbox_drop_privileges(const char *user)
@@ -253,8 +254,6 @@ static int allow_data(scmp_filter_ctx filter)
 		unsigned arg;
 		scmp_datum_t value;
 	} exact[] = {
-		{SCMP_SYS(socket), 0, AF_INET},
-		{SCMP_SYS(socket), 0, AF_INET6},
 		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
 		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
 		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM},
@@ -276,7 +275,20 @@ static int allow_data(scmp_filter_ctx filter)
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(exact); i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, exact[i].call, 1,
 				     SCMP_CMP(exact[i].arg, SCMP_CMP_EQ, exact[i].value, 0));
-	return r;
+	if (r == 0)
+		r = allow_tcp(filter, AF_INET);
+	return r == 0 ? allow_tcp(filter, AF_INET6) : r;
+}
+
+/* Protocol 0 is TCP; by number there would be SCTP, MPTCP and others. */
+static int allow_tcp(scmp_filter_ctx filter, int family)
+{
+	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family),
+				SCMP_A1(SCMP_CMP_MASKED_EQ, ~flags, SOCK_STREAM),
+				SCMP_A2(SCMP_CMP_EQ, 0));
 }
 
 /* Anonymous memory only, and never executable. */

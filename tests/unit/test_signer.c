@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -677,7 +678,43 @@ static void do_what_it_may(void)
 	free(big);
 }
 
-static int sandboxed(void (*what)(void))
+static void do_udp(void)
+{
+	socket(AF_INET, SOCK_DGRAM, 0);
+}
+static void do_udp6_with_flags(void)
+{
+	socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+static void do_raw(void)
+{
+	socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+}
+static void do_sctp(void)
+{
+	socket(AF_INET6, SOCK_STREAM, IPPROTO_SCTP);
+}
+static void do_unix(void)
+{
+	socket(AF_UNIX, SOCK_STREAM, 0);
+}
+static void do_packet(void)
+{
+	socket(AF_PACKET, SOCK_STREAM, 0);
+}
+static void do_tcp(void)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	static const int flags[] = {0, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_CLOEXEC | SOCK_NONBLOCK};
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(flags); j++)
+			if (socket(families[i], SOCK_STREAM | flags[j], 0) < 0 &&
+			    errno != EAFNOSUPPORT)
+				_exit(3);
+}
+
+static int sandboxed(int (*sandbox)(void), void (*what)(void))
 {
 	int status;
 	pid_t pid;
@@ -685,7 +722,7 @@ static int sandboxed(void (*what)(void))
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
-		if (sandbox_signer() < 0)
+		if (sandbox() < 0)
 			_exit(4);
 		what();
 		_exit(0);
@@ -694,22 +731,33 @@ static int sandboxed(void (*what)(void))
 	return status;
 }
 
+static void check_killed(int status, size_t row)
+{
+	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
+
+	CHECK(killed);
+	if (!killed)
+		printf("  row %zu: status %x\n", row, (unsigned)status);
+}
+
 static void test_system_calls(void)
 {
 	static void (*const forbidden[])(void) = {do_open,     do_socket,   do_connect,
 						  do_execve,   do_fork,	    do_exec_memory,
 						  do_map_file, do_mprotect, do_kill};
+	static void (*const not_tcp[])(void) = {do_udp,	 do_udp6_with_flags, do_raw, do_sctp,
+						do_unix, do_packet};
 
 	if (SANITIZED) {
 		printf("system calls: not tested, a sanitizer needs them\n");
 		return;
 	}
-	CHECK_INT(sandboxed(do_what_it_may), 0);
-	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++) {
-		int status = sandboxed(forbidden[i]);
-
-		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
-	}
+	CHECK_INT(sandboxed(sandbox_signer, do_what_it_may), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
+		check_killed(sandboxed(sandbox_signer, forbidden[i]), i);
+	CHECK_INT(sandboxed(sandbox_data, do_tcp), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(not_tcp); i++)
+		check_killed(sandboxed(sandbox_data, not_tcp[i]), i);
 }
 
 static void test_drop(void)
