@@ -7,7 +7,7 @@
 #include "transcript.h"
 #include "verify.h"
 
-/* The same verification as in the signer; OpenSSL then chooses the alert from the error. */
+/* The same verification as in the signer; OpenSSL chooses the alert, from the error set here. */
 static int verify_cb(X509_STORE_CTX *ctx, void *arg)
 {
 	struct front *front = arg;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Verifies a client's chain and says what to tell a peer about the verdict.
- * Knows no socket, no configuration and no clock.
+ * Verifies a client's chain. Knows no socket, no configuration, no clock, and not
+ * what a peer is told.
  */
 #include "verify.h"
 
 #include <errno.h>
 #include <openssl/x509v3.h>
-#include "record.h"
 
 #define MAX_INTERMEDIATES 10
 #define AUTH_LEVEL	  2 /* 112 bits: RSA 2048, P-224, no SHA-1 signatures */
@@ -97,64 +96,4 @@ int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untruste
 		return refuse(out, X509_V_ERR_OUT_OF_MEM, 0);
 	out->error = X509_V_OK;
 	return 0;
-}
-
-int verify_alert(int error)
-{
-	switch (error) {
-	case X509_V_OK:
-		return ALERT_NONE;
-
-	case X509_V_ERR_OUT_OF_MEM:
-	case X509_V_ERR_UNSPECIFIED:
-	case X509_V_ERR_INVALID_CALL:
-	case X509_V_ERR_STORE_LOOKUP:
-		return ALERT_INTERNAL_ERROR;
-
-	/* RFC 8446 section 6.2: "has expired or is not currently valid" */
-	case X509_V_ERR_CERT_HAS_EXPIRED:
-	case X509_V_ERR_CERT_NOT_YET_VALID:
-	case X509_V_ERR_CRL_HAS_EXPIRED:
-		return ALERT_CERTIFICATE_EXPIRED;
-
-	case X509_V_ERR_CERT_REVOKED:
-		return ALERT_CERTIFICATE_REVOKED;
-
-	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
-	case X509_V_ERR_CRL_SIGNATURE_FAILURE:
-		return ALERT_DECRYPT_ERROR;
-
-	case X509_V_ERR_INVALID_PURPOSE:
-	case X509_V_ERR_INVALID_NON_CA:
-		return ALERT_UNSUPPORTED_CERTIFICATE;
-
-	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-	case X509_V_ERR_UNABLE_TO_GET_CRL:
-	case X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER:
-	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-	case X509_V_ERR_CERT_CHAIN_TOO_LONG:
-	case X509_V_ERR_PATH_LENGTH_EXCEEDED:
-	case X509_V_ERR_INVALID_CA:
-		return ALERT_UNKNOWN_CA;
-
-	case X509_V_ERR_UNABLE_TO_DECRYPT_CERT_SIGNATURE:
-	case X509_V_ERR_UNABLE_TO_DECRYPT_CRL_SIGNATURE:
-	case X509_V_ERR_UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY:
-	case X509_V_ERR_ERROR_IN_CERT_NOT_BEFORE_FIELD:
-	case X509_V_ERR_ERROR_IN_CERT_NOT_AFTER_FIELD:
-	case X509_V_ERR_CRL_NOT_YET_VALID:
-	case X509_V_ERR_CERT_REJECTED:
-	case X509_V_ERR_CERT_UNTRUSTED:
-	case X509_V_ERR_EE_KEY_TOO_SMALL:
-	case X509_V_ERR_CA_KEY_TOO_SMALL:
-	case X509_V_ERR_CA_MD_TOO_WEAK:
-	case X509_V_ERR_EC_KEY_EXPLICIT_PARAMS:
-		return ALERT_BAD_CERTIFICATE;
-
-	default:
-		return ALERT_CERTIFICATE_UNKNOWN;
-	}
 }

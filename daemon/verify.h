@@ -36,7 +36,4 @@ X509_STORE *verify_store_new(STACK_OF(X509) * anchors) must_check;
 int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, time_t now,
 			struct verify_result *out) must_check;
 
-/* The TLS alert (RFC 8446 section 6.2) that tells a peer about verdict error. */
-int verify_alert(int error);
-
 #endif

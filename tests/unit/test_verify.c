@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* verify.c and identity.c: verdicts, alerts, and what is read out of a verified chain. */
+/* verify.c and identity.c: verdicts, and what is read out of a verified chain. */
 #include "unit.h"
 #include "certs.h"
 #include <errno.h>
 #include "identity.h"
-#include "record.h"
 #include "verify.h"
 
 /* The verdict on leaf (which it frees), sent with p's intermediate, against p's root. */
@@ -140,35 +139,6 @@ static void test_strength(const struct pki *p)
 	EVP_PKEY_free(weak);
 }
 
-/* RFC 8446 section 6.2 */
-static void test_alerts(void)
-{
-	static const struct {
-		int error, alert;
-	} rows[] = {
-		{X509_V_OK, ALERT_NONE},
-		{X509_V_ERR_CERT_HAS_EXPIRED, 45},
-		{X509_V_ERR_CERT_NOT_YET_VALID, 45},
-		{X509_V_ERR_CERT_REVOKED, 44},
-		{X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, 48},
-		{X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, 48},
-		{X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, 48},
-		{X509_V_ERR_INVALID_CA, 48},
-		{X509_V_ERR_INVALID_PURPOSE, 43},
-		{X509_V_ERR_INVALID_NON_CA, 43},
-		{X509_V_ERR_CERT_SIGNATURE_FAILURE, 51},
-		{X509_V_ERR_EE_KEY_TOO_SMALL, 42},
-		{X509_V_ERR_CA_MD_TOO_WEAK, 42},
-		{X509_V_ERR_OUT_OF_MEM, 80},
-		{X509_V_ERR_UNSPECIFIED, 80},
-		{X509_V_ERR_PERMITTED_VIOLATION, 46},
-		{12345, 46},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-		CHECK_INT(verify_alert(rows[i].error), rows[i].alert);
-}
-
 static void test_identity(const struct pki *p)
 {
 	X509 *leaf = CLIENT(.cn = "A\nB\xc3\xa4\x1b[31m", .not_before = NOW - 5 * DAY,
@@ -229,7 +199,6 @@ int main(void)
 	test_time(&p);
 	test_issuer(&p);
 	test_strength(&p);
-	test_alerts();
 	test_identity(&p);
 	test_identity_small();
 	pki_free(&p);
