@@ -31,7 +31,8 @@ struct flow_handshake {
 	bool client_done;	/* and all output is with TCP: `finished` alone does not say that */
 	bool backend_suspended; /* at its CertificateRequest */
 	bool backend_resumed;
-	bool backend_asked; /* for a certificate */
+	bool backend_asked;	 /* for a certificate */
+	bool backend_given_none; /* though it asked */
 	bool backend_done;
 	bool reconnect; /* as soon as the poll has come back */
 	uint8_t reconnects;
@@ -647,9 +648,19 @@ static void resume_backend(struct flow *f)
 
 /* ---- the interlock ---- */
 
+/* OpenSSL answers with an empty Certificate, in silence; what follows is for the backend to say. */
+static void count_no_certificate(struct flow *f)
+{
+	if (f->hs->backend_given_none)
+		return; /* it was connected anew */
+	f->hs->backend_given_none = true;
+	stat_inc(&f->worker->stats, backend_no_certificate);
+}
+
 static void answer_certificate_request(struct flow *f)
 {
 	if (!forges(f)) {
+		count_no_certificate(f);
 		resume_backend(f);
 		return;
 	}

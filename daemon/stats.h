@@ -34,6 +34,8 @@
 	X(forged, "certificates issued by the signer")                                             \
 	X(backend_reconnects, "backends connected anew while the client took its time")            \
 	X(backend_no_request, "flows whose backend asked for no client certificate")               \
+	X(backend_no_certificate,                                                                  \
+	  "flows whose backend asked for a client certificate and was given none")                 \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \

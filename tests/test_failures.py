@@ -421,6 +421,29 @@ def test_backend_asks_for_no_certificate(gate, pki, version):
             assert c.recv_exactly(5) == b"hello"
         stats = g.stats()
         assert stats["backend_no_request"] == 1 and stats["forged"] == 0
+        assert stats["backend_no_certificate"] == 0
+
+
+@VERSION
+def test_backend_asks_in_vain(gate, pki, backend, version):
+    """Nothing is forged for it: the gate goes on without a certificate, counted."""
+    backend.ctx.verify_mode = peer.ssl.CERT_OPTIONAL
+    g = gate(settings(pki, backend.port, profile__back__dynamic_client_cert="off"))
+    with clients.connected(g.port, pki=pki, certkey=pki.client(), version=version) as c:
+        c.send(b"hello")
+        assert c.recv_exactly(5) == b"hello"
+    seen = backend.connection().wait()
+    assert seen.handshake and seen.certificate is None
+    stats = g.stats()
+    assert (stats["backend_no_certificate"], stats["backend_no_request"]) == (1, 0)
+
+
+def test_backend_insists_on_a_certificate(gate, pki):
+    """As above, but it takes no for an answer as an end."""
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version="1.2") as b:
+        g = fails(gate, pki, b.port, "backend_refused", "handshake_failure",
+                  profile__back__dynamic_client_cert="off")
+        assert g.stats()["backend_no_certificate"] == 1
 
 
 @IN_GUESTS

@@ -135,7 +135,8 @@ class Peer:
     def chain(self):
         """DER of every certificate the other end sent, its own first."""
         sent = self.tls._sslobj.get_unverified_chain() or []
-        return [ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in sent]
+        # Without a certificate Python's list has one entry, None.
+        return [ssl.PEM_cert_to_DER_cert(c.public_bytes()) for c in sent if c]
 
     # ---- data ----
 
