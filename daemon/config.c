@@ -16,6 +16,7 @@
 #include "pem.h"
 
 #define CONFIG_LINE_MAX 4096
+#define READABLE	"make it a file that we may read, or name another with -c"
 
 /* ---- errors: collected, then printed in the order of the lines ---- */
 
@@ -345,7 +346,7 @@ static bool read_file(struct loader *l)
 	ssize_t len;
 
 	if (!f) {
-		complain(&l->report, 0, "cannot be opened: %s", strerror(errno));
+		complain(&l->report, 0, "cannot be opened: %s; " READABLE, strerror(errno));
 		return false;
 	}
 	for (unsigned number = 1; (len = getline(&line, &size, f)) >= 0; number++) {
@@ -355,7 +356,7 @@ static bool read_file(struct loader *l)
 	}
 	if (feof(f))
 		return true;
-	complain(&l->report, 0, "cannot be read: %s", strerror(errno));
+	complain(&l->report, 0, "cannot be read: %s; " READABLE, strerror(errno));
 	return false;
 }
 

@@ -311,7 +311,8 @@ def test_no_vserver(tmp_path):
 def test_unreadable(tmp_path, make, want):
     path = tmp_path / "x.conf"
     make(path)
-    assert one_error(path) == f"{path}: {want}"
+    assert one_error(path) == (
+        f"{path}: {want}; make it a file that we may read, or name another with -c")
 
 
 @pytest.mark.parametrize("line,want", [
