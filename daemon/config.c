@@ -99,6 +99,7 @@ struct notes {
 
 struct loader {
 	struct config *cfg;
+	bool with_keys;
 	struct report report;
 	struct notes *notes[SCOPES]; /* by index of the object */
 	unsigned n_notes[SCOPES];
@@ -455,6 +456,58 @@ static void load_certificates(struct loader *l)
 	}
 }
 
+/* ---- private keys ---- */
+
+static void printf_like(3, 4)
+	complain_key(struct report *r, const struct cfg_certkey *ck, const char *fmt, ...)
+{
+	char what[CFG_WHY_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	complain(r, ck->key_where.line, "certkey.%s.key = %s: %s", ck->name, ck->key_file, what);
+}
+
+static void load_key(struct cfg_certkey *ck, struct report *r)
+{
+	scoped_pkey *pkey = NULL;
+	char why[CFG_WHY_MAX];
+	mode_t mode = 0;
+
+	if (pem_load_key(ck->key_file, &pkey, &mode, why, sizeof(why)) < 0) {
+		complain_key(r, ck, "%s", why);
+		return;
+	}
+	if (mode & 077)
+		log_warn("%s:%u: certkey.%s.key = %s: others than its owner may use this file "
+			 "(mode %04o); chmod 600 it",
+			 r->path, ck->key_where.line, ck->name, ck->key_file, mode);
+	if (EVP_PKEY_eq(X509_get0_pubkey(ck->cert), pkey) != 1) {
+		complain_key(
+			r, ck,
+			"is not the key of the certificate in %s; give the one it was made for",
+			ck->cert_file);
+		return;
+	}
+	ck->pkey = TAKE_PTR(pkey);
+}
+
+/* Not of a certkey whose certificate is wrong: there is nothing that the key could belong to. */
+static void check_keys(struct loader *l)
+{
+	const struct cfg_key *cert = row("certkey.<name>.cert");
+
+	for_each_object(l->cfg, SCOPE_CERTKEY, i)
+	{
+		struct cfg_certkey *ck = l->cfg->certkeys[i];
+
+		if (ck->cert && ck->key_file && !said(l, cert, i)->wrong)
+			load_key(ck, &l->report);
+	}
+}
+
 /* ---- checks of what belongs together ---- */
 
 static void check_profiles(struct loader *l)
@@ -588,11 +641,13 @@ static void load(struct loader *l)
 	check_profiles(l);
 	check_services(l);
 	check_vservers(l);
+	if (l->with_keys)
+		check_keys(l);
 }
 
-int config_load(const char *path, FILE *errors, struct config **out)
+static int load_config(const char *path, bool with_keys, FILE *errors, struct config **out)
 {
-	struct loader l = {.report.path = path};
+	struct loader l = {.with_keys = with_keys, .report.path = path};
 	int err;
 
 	*out = NULL;
@@ -612,40 +667,18 @@ int config_load(const char *path, FILE *errors, struct config **out)
 	return 0;
 }
 
-static void printf_like(3, 4)
-	complain_key(struct report *r, const struct cfg_certkey *ck, const char *fmt, ...)
+int config_load(const char *path, FILE *errors, struct config **out)
 {
-	char what[CFG_WHY_MAX];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(what, sizeof(what), fmt, ap);
-	va_end(ap);
-	complain(r, ck->key_where.line, "certkey.%s.key = %s: %s", ck->name, ck->key_file, what);
+	return load_config(path, false, errors, out);
 }
 
-static void load_key(struct cfg_certkey *ck, struct report *r)
+int config_check(const char *path, FILE *errors)
 {
-	scoped_pkey *pkey = NULL;
-	char why[CFG_WHY_MAX];
-	mode_t mode = 0;
+	struct config *cfg;
+	int err = load_config(path, true, errors, &cfg);
 
-	if (pem_load_key(ck->key_file, &pkey, &mode, why, sizeof(why)) < 0) {
-		complain_key(r, ck, "%s", why);
-		return;
-	}
-	if (mode & 077)
-		log_warn("%s:%u: certkey.%s.key = %s: others than its owner may use this file "
-			 "(mode %04o); chmod 600 it",
-			 r->path, ck->key_where.line, ck->name, ck->key_file, mode);
-	if (EVP_PKEY_eq(X509_get0_pubkey(ck->cert), pkey) != 1) {
-		complain_key(
-			r, ck,
-			"is not the key of the certificate in %s; give the one it was made for",
-			ck->cert_file);
-		return;
-	}
-	ck->pkey = TAKE_PTR(pkey);
+	config_free(cfg);
+	return err;
 }
 
 int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)

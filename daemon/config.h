@@ -7,8 +7,8 @@
  * Object names are [A-Za-z0-9_-]+.
  *
  * Everything here is public data except struct cfg_certkey.pkey. Keys of
- * forging certkeys are only ever loaded by the signer (and by `ktlsgated -t`):
- * see config_load_keys().
+ * forging certkeys are only ever loaded by the signer, and by a process that
+ * checks the configuration and ends: see config_check().
  */
 #ifndef KTLSGATE_CONFIG_H
 #define KTLSGATE_CONFIG_H
@@ -140,6 +140,13 @@ struct config {
  * one line was printed. *out is to be freed with config_free().
  */
 int config_load(const char *path, FILE *errors, struct config **out) must_check;
+
+/*
+ * The same with the private key of every certkey, used or not, in the same
+ * report: what there is to be said about a configuration. The keys are wiped,
+ * but OpenSSL leaves traces of them (pem.h): for a process that then ends.
+ */
+int config_check(const char *path, FILE *errors) must_check;
 
 enum cfg_keys {
 	CFG_KEYS_SERVING = 1,

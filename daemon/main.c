@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <getopt.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <openssl/crypto.h>
 #include "config.h"
 #include "ktls.h"
 #include "log.h"
+#include "sandbox.h"
 #include "supervisor.h"
 
 #define DEFAULT_CONFIG "/etc/ktlsgate/ktlsgate.conf"
@@ -53,12 +55,42 @@ static int print_version(void)
 	return EXIT_SUCCESS;
 }
 
-static int test_config(struct config *cfg)
+static int test_config(const char *path)
 {
-	if (config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stderr))
+	if (config_check(path, stderr))
 		return EXIT_FAILURE;
-	printf("%s: configuration is valid\n", cfg->path);
+	printf("%s: configuration is valid\n", path);
 	return EXIT_SUCCESS;
+}
+
+/* In a process that then ends: what this one has seen, its children would have. */
+static int check_apart(const char *path)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(sandbox_forbid_dumps() || config_check(path, stderr));
+	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
+		log_error("%s: cannot be checked: %s", path, strerror(errno));
+		return -errno;
+	}
+	if (WIFSIGNALED(status))
+		log_error("%s: cannot be checked: killed by signal %d", path, WTERMSIG(status));
+	return status ? -EINVAL : 0;
+}
+
+static int run(const char *path)
+{
+	struct config *cfg;
+	int status;
+
+	if (check_apart(path) || config_load(path, stderr, &cfg))
+		return EXIT_FAILURE;
+	log_open("ktlsgated", cfg->log_level);
+	status = supervisor_run(cfg);
+	config_free(cfg);
+	return status;
 }
 
 int main(int argc, char **argv)
@@ -77,9 +109,8 @@ int main(int argc, char **argv)
 		{NULL, 0, NULL, 0},
 	};
 	const char *path = DEFAULT_CONFIG;
-	struct config *cfg = NULL;
 	bool test = false;
-	int opt, status;
+	int opt;
 
 	while ((opt = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1) {
 		switch (opt) {
@@ -109,10 +140,5 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_open("ktlsgated", LOG_LEVEL_INFO);
-	if (config_load(path, stderr, &cfg))
-		return EXIT_FAILURE;
-	log_open("ktlsgated", cfg->log_level);
-	status = test ? test_config(cfg) : supervisor_run(cfg);
-	config_free(cfg);
-	return status;
+	return test ? test_config(path) : run(path);
 }

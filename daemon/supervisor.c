@@ -491,22 +491,6 @@ static void close_everything(struct supervisor *s)
 	free(s->signer_ends);
 }
 
-/* A wrong key is found before anything else happens, in a process that then ends. */
-static int check_keys(struct config *cfg)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid < 0)
-		return -errno;
-	if (!pid)
-		_exit(sandbox_forbid_dumps() ||
-		      config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stderr));
-	if (waitpid(pid, &status, 0) < 0)
-		return -errno;
-	return status ? -EINVAL : 0;
-}
-
 int supervisor_run(struct config *cfg)
 {
 	struct supervisor s = {
@@ -520,8 +504,6 @@ int supervisor_run(struct config *cfg)
 
 	/* The log's reader may go away; the daemon stays. */
 	signal(SIGPIPE, SIG_IGN);
-	if (check_keys(cfg))
-		return EXIT_FAILURE;
 	s.signal_fd = open_signals();
 	if (s.signal_fd < 0 || open_everything(&s)) {
 		close_everything(&s);

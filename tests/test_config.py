@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("KTLSGATE_BUILD", ROOT / "build")).resolve()
 UNIT = BUILD / "unit/test_config"
 CHECK = [BUILD / "ktlsgated", "-t", "-c"]
+START = [BUILD / "ktlsgated", "-c"]
 
 
 def run(*command):
@@ -110,8 +111,8 @@ def conf(files, tmp_path):
     return lambda changes: Conf(files, tmp_path / "ktlsgate.conf", changes)
 
 
-def errors_of(path):
-    result = run(*CHECK, path)
+def errors_of(path, check=CHECK):
+    result = run(*check, path)
     assert result.returncode == 1, (result.stdout, result.stderr)
     assert result.stdout == ""
     return result.stderr.splitlines()
@@ -130,7 +131,7 @@ GOOD_CHANGES = [
     {"certkey.web.key": "{d}/parameters.key"},
     {"certkey.web.cert": "{d}/chain.pem"},
     {"vserver.app.listen": "[::]:8443", "service.app1.address": "[2001:db8::1]:443"},
-    {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/not-there.key"},
+    {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/leaf.key"},
     {"profile.unused.client_auth": "off"},
     {"profile.front.client_auth": "optional", "profile.back.dynamic_client_cert": "0"},
     {"profile.front.client_auth": "off", "profile.back.dynamic_client_cert": "no"},
@@ -204,6 +205,10 @@ BAD = [
     ({"certkey.web.key": "{d}/forge.key"}, "certkey.web.key", "is not the key of the certificate in "
      "{d}/web.pem", "give the one"),
     ({"certkey.forge.key": "{d}/web.key"}, "certkey.forge.key", "is not the key of", "forge.pem"),
+    ({"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/none.key"},
+     "certkey.unused.key", "No such file or directory", "PEM"),
+    ({"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/web.key"},
+     "certkey.unused.key", "is not the key of the certificate in {d}/leaf.pem", "give the one"),
     ({"certkey.web.key": "{d}/pkcs8.enc"}, "certkey.web.key", "is encrypted",
      "passphrases are not supported yet"),
     ({"certkey.web.key": "{d}/sec1.enc"}, "certkey.web.key", "is encrypted",
@@ -280,11 +285,29 @@ def test_all_errors_at_once_in_order(conf):
         assert line.startswith(c.prefix(key))
 
 
-def test_key_errors_at_once(conf):
-    c = conf({"certkey.web.key": "{d}/forge.key", "certkey.forge.key": "/none"})
+@pytest.mark.parametrize("check", [CHECK, START], ids=["-t", "start"])
+def test_key_errors_among_the_others(conf, check):
+    c = conf({"dataplane.engine": "x", "certkey.web.key": "{d}/forge.key",
+              "certkey.forge.key": "/none", "profile.front.client_ca": "/none",
+              "service.app1.profile": "nope", "certkey.unused.cert": "{d}/leaf.pem",
+              "certkey.unused.key": "{d}/pkcs8.enc", "timeout.idl": "1"})
+    wrong = {"dataplane.engine": "none of", "certkey.web.key": "is not the key of",
+             "certkey.forge.key": "No such file", "profile.front.client_ca": "No such file",
+             "service.app1.profile": "no profile of this name", "certkey.unused.key": "encrypted",
+             "timeout.idl": "unknown key"}
+    lines = errors_of(c.path, check)
+    assert len(lines) == len(wrong), lines
+    for line, (key, what) in zip(lines, wrong.items()):
+        assert line.startswith(c.prefix(key)) and what in line
+
+
+def test_no_key_error_where_the_certificate_is_wrong(conf):
+    """Which key would be right cannot be told."""
+    c = conf({"certkey.web.cert": "/none", "certkey.web.key": "{d}/forge.key",
+              "certkey.forge.cert": None, "certkey.forge.key": "/none"})
     first, second = errors_of(c.path)
-    assert first.startswith(c.prefix("certkey.web.key"))
-    assert second.startswith(c.prefix("certkey.forge.key"))
+    assert first.startswith(c.prefix("certkey.web.cert"))
+    assert second.startswith(c.prefix("certkey.forge.cert")) and "is missing" in second
 
 
 def test_later_assignment_replaces(conf):

@@ -4,7 +4,7 @@
  *   --no-scan            as without, but not the search of all memory (for valgrind)
  *   --example            prints what config/ktlsgate.conf must be
  *   --table              prints the table of keys
- *   --check FILE         config_load() and config_load_keys(), as ktlsgated -t does
+ *   --check FILE         config_check(), as ktlsgated -t does
  *   --print FILE [KEY]   config_print()
  */
 #include "unit.h"
@@ -598,15 +598,10 @@ static void test_log(void)
 
 static int check_file(const char *path)
 {
-	struct config *cfg = NULL;
-	int err = config_load(path, stderr, &cfg);
-
-	if (!err)
-		err = config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stderr);
-	if (!err)
-		printf("%s: configuration is valid\n", path);
-	config_free(cfg);
-	return err ? 1 : 0;
+	if (config_check(path, stderr))
+		return 1;
+	printf("%s: configuration is valid\n", path);
+	return 0;
 }
 
 static int print_file(const char *path, const char *key)
