@@ -11,12 +11,16 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <openssl/err.h>
 #include "config_table.h"
 #include "forge.h"
 #include "pem.h"
 
 #define CONFIG_LINE_MAX 4096
 #define READABLE	"make it a file that we may read, or name another with -c"
+
+SCOPED_DEFINE(ssl_ctx, SSL_CTX, SSL_CTX_free)
+#define scoped_ssl_ctx __attribute__((cleanup(scoped_ssl_ctx_free_))) SSL_CTX
 
 /* ---- errors: collected, then printed in the order of the lines ---- */
 
@@ -456,6 +460,47 @@ static void load_certificates(struct loader *l)
 	}
 }
 
+/* Which certificate, from 1, OpenSSL would not take into a context of its security level; or 0. */
+static int refused_certificate(const struct cfg_certkey *ck, SSL_CTX *ctx)
+{
+	if (SSL_CTX_use_certificate(ctx, ck->cert) != 1)
+		return 1;
+	for (int i = 0; i < sk_X509_num(ck->chain); i++) {
+		if (SSL_CTX_add1_chain_cert(ctx, sk_X509_value(ck->chain, i)) != 1)
+			return i + 2;
+	}
+	return 0;
+}
+
+/* Here, where file and line are known, and not when the contexts are built. */
+static void check_certkey(struct loader *l, const struct cfg_certkey *ck)
+{
+	scoped_ssl_ctx *ctx = SSL_CTX_new(TLS_method());
+	char why[200];
+	int n;
+
+	if (!ctx) {
+		l->report.out_of_memory = true;
+		return;
+	}
+	ERR_clear_error();
+	n = refused_certificate(ck, ctx);
+	if (n)
+		complain_at(l, row("certkey.<name>.cert"), ck->index,
+			    "OpenSSL refuses certificate %d of the file: %s; use RSA keys of 2048 "
+			    "bits or more, or EC keys, and signatures with SHA-256 or better",
+			    n, log_openssl(why, sizeof(why)));
+}
+
+static void check_certkeys(struct loader *l)
+{
+	for_each_object(l->cfg, SCOPE_CERTKEY, i)
+	{
+		if (l->cfg->certkeys[i]->cert)
+			check_certkey(l, l->cfg->certkeys[i]);
+	}
+}
+
 /* ---- private keys ---- */
 
 static void printf_like(3, 4)
@@ -638,6 +683,7 @@ static void load(struct loader *l)
 	check_mandatory(l);
 	resolve_references(l);
 	load_certificates(l);
+	check_certkeys(l);
 	check_profiles(l);
 	check_services(l);
 	check_vservers(l);

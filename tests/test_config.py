@@ -36,6 +36,11 @@ def files(tmp_path_factory):
                 "-keyout", d / f"{name}.key", "-out", d / f"{name}.pem", "-subj", f"/CN={name}",
                 "-days", "2", *extensions)
         (d / f"{name}.key").chmod(0o600)
+    for name, key, digest in (("weak", "rsa:1024", "-sha256"), ("sha1", "rsa:2048", "-sha1")):
+        openssl("req", "-x509", "-newkey", key, digest, "-nodes", "-keyout", d / f"{name}.key",
+                "-out", d / f"{name}.pem", "-subj", f"/CN={name}", "-CA", d / "ca.pem", "-CAkey",
+                d / "ca.key", *ca)
+        (d / f"{name}.key").chmod(0o600)
     openssl("pkey", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "pkcs8.enc")
     openssl("ec", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "sec1.enc")
     openssl("ec", "-in", d / "web.key", "-out", d / "sec1.key")
@@ -43,6 +48,8 @@ def files(tmp_path_factory):
     for name in ("pkcs8.enc", "sec1.enc", "sec1.key"):
         (d / name).chmod(0o600)
     (d / "both.pem").write_bytes((d / "web.pem").read_bytes() + (d / "web.key").read_bytes())
+    (d / "weak-chain.pem").write_bytes((d / "web.pem").read_bytes() + (d / "ca.pem").read_bytes() +
+                                       (d / "weak.pem").read_bytes())
     (d / "chain.pem").write_bytes((d / "web.pem").read_bytes() + (d / "ca.pem").read_bytes())
     parameters = subprocess.run(["openssl", "ecparam", "-name", "prime256v1"], check=True,
                                 capture_output=True).stdout
@@ -200,6 +207,14 @@ BAD = [
     ({"profile.front.client_ca": "{d}/text.pem"}, "profile.front.client_ca", "is not PEM",
      "openssl x509"),
     ({"profile.back.server_ca": "{d}/none.pem"}, "profile.back.server_ca", "No such file", "PEM"),
+    ({"certkey.web.cert": "{d}/weak.pem", "certkey.web.key": "{d}/weak.key"}, "certkey.web.cert",
+     "OpenSSL refuses certificate 1 of the file: ee key too small", "2048 bits or more"),
+    ({"certkey.web.cert": "{d}/sha1.pem", "certkey.web.key": "{d}/sha1.key"}, "certkey.web.cert",
+     "OpenSSL refuses certificate 1 of the file: ca md too weak", "SHA-256 or better"),
+    ({"certkey.web.cert": "{d}/weak-chain.pem"}, "certkey.web.cert",
+     "OpenSSL refuses certificate 3 of the file: ca key too small", "2048 bits or more"),
+    ({"certkey.forge.cert": "{d}/weak.pem", "certkey.forge.key": "{d}/weak.key"},
+     "certkey.forge.cert", "OpenSSL refuses certificate 1 of the file", "2048 bits or more"),
     # private keys
     ({"certkey.web.key": "{d}/none.key"}, "certkey.web.key", "No such file or directory", "PEM"),
     ({"certkey.web.key": "{d}/forge.key"}, "certkey.web.key", "is not the key of the certificate in "
