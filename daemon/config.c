@@ -566,7 +566,8 @@ static void check_profiles(struct loader *l)
 	{
 		const struct cfg_profile *p = l->cfg->profiles[i];
 		const struct cfg_certkey *ca = p->forging_certkey;
-		const char *unfit = ca && ca->cert ? forge_ca_unfit(ca->cert) : NULL;
+		const char *unfit = NULL;
+		char why[FORGE_WHY_MAX];
 
 		if (p->client_auth != CLIENT_AUTH_OFF && !said(l, client_auth, i)->wrong &&
 		    !said(l, client_ca, i)->value)
@@ -577,10 +578,13 @@ static void check_profiles(struct loader *l)
 		    !said(l, forging, i)->value)
 			complain_at(l, dynamic, i,
 				    "no CA to forge with; set profile.%s.forging_certkey", p->name);
+		if (ca && ca->cert)
+			unfit = forge_ca_unfit(
+				&(struct forge_ca){.cert = ca->cert, .chain = ca->chain}, why);
 		if (unfit)
 			complain_at(l, forging, i,
 				    "%s cannot be a forging CA: %s; use a CA certificate that may "
-				    "sign client certificates",
+				    "sign client certificates, then the CAs above it in order",
 				    ca->cert_file, unfit);
 		/* The data process holds serving keys; forging keys are to stay in the signer. */
 		if (ca && ca->serving)

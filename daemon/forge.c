@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <strings.h>
+#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include "forge_explain.h"
 
@@ -23,6 +24,7 @@ SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
 SCOPED_DEFINE(name_constraints, NAME_CONSTRAINTS, NAME_CONSTRAINTS_free)
 SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
 SCOPED_DEFINE(store_ctx, X509_STORE_CTX, X509_STORE_CTX_free)
+SCOPED_DEFINE(borrowed, STACK_OF(X509), sk_X509_free) /* not the certificates in it */
 SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
 
 #define scoped_bcons	 __attribute__((cleanup(scoped_bcons_free_))) BASIC_CONSTRAINTS
@@ -34,6 +36,7 @@ SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
 #define scoped_store	 __attribute__((cleanup(scoped_store_free_))) X509_STORE
 #define scoped_store_ctx __attribute__((cleanup(scoped_store_ctx_free_))) X509_STORE_CTX
 #define scoped_der	 __attribute__((cleanup(scoped_der_free_))) unsigned char
+#define scoped_borrowed	 __attribute__((cleanup(scoped_borrowed_free_))) STACK_OF(X509)
 #define scoped_name_constraints                                                                    \
 	__attribute__((cleanup(scoped_name_constraints_free_))) NAME_CONSTRAINTS
 
@@ -55,7 +58,9 @@ const char *forge_error_text(enum forge_error e)
 	return (unsigned)e < FORGE_ERRORS ? error_texts[e] : "unknown error";
 }
 
-const char *forge_ca_unfit(X509 *ca)
+/* ---- rule 3: is the CA fit, and the file it is in? ---- */
+
+static const char *cert_unfit(X509 *ca)
 {
 	uint32_t flags = X509_get_extension_flags(ca);
 
@@ -83,6 +88,90 @@ const char *forge_ca_unfit(X509 *ca)
 		return "has no key usage";
 	if (!X509_get0_subject_key_id(ca))
 		return "has no subject key identifier";
+	return NULL;
+}
+
+/* How many certificates the file has, and the i-th: 0 is the forging CA. */
+static int file_len(const struct forge_ca *ca)
+{
+	return ca->chain ? 1 + sk_X509_num(ca->chain) : 1;
+}
+
+static X509 *file_cert(const struct forge_ca *ca, int i)
+{
+	return i ? sk_X509_value(ca->chain, i - 1) : ca->cert;
+}
+
+static int name_constraints_error(X509 *cert, X509 *ca)
+{
+	int critical; /* -1: no such extension */
+	scoped_name_constraints *nc = X509_get_ext_d2i(ca, NID_name_constraints, &critical, NULL);
+
+	if (!nc)
+		return critical == -1 ? X509_V_OK : X509_V_ERR_INVALID_EXTENSION;
+	return NAME_CONSTRAINTS_check(cert, nc);
+}
+
+/* RFC 5280 section 6.1: neither path lengths nor name constraints count those but the last. */
+static bool self_issued(X509 *cert)
+{
+	return X509_get_extension_flags(cert) & EXFLAG_SI;
+}
+
+/* Nothing is above a self-signed certificate, but for another with the same name and key. */
+static bool issued(X509 *ca, X509 *cert)
+{
+	bool ok = X509_check_issued(ca, cert) == X509_V_OK && !X509_self_signed(cert, 1) &&
+		  X509_verify(cert, X509_get0_pubkey(ca)) == 1;
+
+	ERR_clear_error();
+	return ok;
+}
+
+/*
+ * Why not the i-th certificate of the file, a CA above the forging one. Less is
+ * asked of it: old roots lack what RFC 5280 wants, and most backends accept them.
+ */
+static const char *above_unfit(const struct forge_ca *ca, int i)
+{
+	X509 *cert = file_cert(ca, i);
+	long pathlen = X509_get_pathlen(cert), below = 0;
+
+	if (!issued(cert, file_cert(ca, i - 1)))
+		return "did not issue the one before it";
+	if (X509_get_extension_flags(cert) & EXFLAG_CRITICAL)
+		return "has an unknown critical extension";
+	if (X509_check_purpose(cert, X509_PURPOSE_SSL_CLIENT, 1) <= 0)
+		return "is no CA for clients (CA:TRUE, keyCertSign, clientAuth or no EKU)";
+	for (int j = 0; j < i; j++) {
+		X509 *under = file_cert(ca, j);
+
+		if (self_issued(under))
+			continue;
+		below++;
+		if (name_constraints_error(under, cert) != X509_V_OK)
+			return "has name constraints that a CA before it does not satisfy";
+	}
+	/* -1 without one */
+	return pathlen >= 0 && below > pathlen ? "has a path length too short for those before it"
+					       : NULL;
+}
+
+const char *forge_ca_unfit(const struct forge_ca *ca, char why[FORGE_WHY_MAX])
+{
+	const char *unfit = cert_unfit(ca->cert);
+
+	if (unfit) {
+		snprintf(why, FORGE_WHY_MAX, "%s", unfit);
+		return why;
+	}
+	for (int i = 1; i < file_len(ca); i++) {
+		unfit = above_unfit(ca, i);
+		if (!unfit)
+			continue;
+		snprintf(why, FORGE_WHY_MAX, "certificate %d %s", i + 1, unfit);
+		return why;
+	}
 	return NULL;
 }
 
@@ -218,7 +307,7 @@ static enum forge_error check_original(X509 *leaf)
 
 static enum forge_error check_ca(X509 *ca, FILE *explain)
 {
-	const char *unfit = forge_ca_unfit(ca);
+	const char *unfit = cert_unfit(ca);
 
 	if (unfit && explain)
 		fprintf(explain, "The forging CA's certificate %s\n", unfit);
@@ -241,21 +330,33 @@ static time_t later(time_t a, time_t b)
 	return a > b ? a : b;
 }
 
+static bool clamp_to(struct validity *v, X509 *cert)
+{
+	struct validity bound;
+
+	if (identity_time(X509_get0_notBefore(cert), &bound.not_before) ||
+	    identity_time(X509_get0_notAfter(cert), &bound.not_after))
+		return false;
+	v->not_before = later(v->not_before, bound.not_before);
+	v->not_after = earlier(v->not_after, bound.not_after);
+	return true;
+}
+
 /* Rule 5. False when nothing is left of it, or now lies outside. */
 static bool clamp_validity(const struct forge_ca *ca, const struct identity *id,
 			   const struct forge_policy *policy, time_t now, struct validity *out)
 {
-	struct validity issuer;
 	time_t oldest, end;
 
-	if (identity_time(X509_get0_notBefore(ca->cert), &issuer.not_before) ||
-	    identity_time(X509_get0_notAfter(ca->cert), &issuer.not_after))
-		return false;
 	if (__builtin_sub_overflow(now, policy->skew, &oldest) ||
 	    __builtin_add_overflow(now, policy->lifespan, &end))
 		return false;
-	out->not_before = later(later(id->not_before, issuer.not_before), oldest);
-	out->not_after = earlier(earlier(id->not_after, issuer.not_after), end);
+	out->not_before = later(id->not_before, oldest);
+	out->not_after = earlier(id->not_after, end);
+	for (int i = 0; i < file_len(ca); i++) {
+		if (!clamp_to(out, file_cert(ca, i)))
+			return false;
+	}
 	return out->not_before <= now && now < out->not_after;
 }
 
@@ -308,13 +409,25 @@ static bool eku_holds(EXTENDED_KEY_USAGE *eku, int nid)
 	return false;
 }
 
-/* Rule 9, in the order they are written. Rule 3: a CA's usages bound those it issues. */
+/* Rule 3: a CA's usages bound those below it. */
+static bool usage_allowed(const struct forge_ca *ca, int nid)
+{
+	for (int i = 0; i < file_len(ca); i++) {
+		scoped_eku *bound =
+			X509_get_ext_d2i(file_cert(ca, i), NID_ext_key_usage, NULL, NULL);
+
+		if (bound && !eku_holds(bound, nid) && !eku_holds(bound, NID_anyExtendedKeyUsage))
+			return false;
+	}
+	return true;
+}
+
+/* Rule 9, in the order they are written. */
 static const int kept_usages[] = {NID_client_auth, NID_ms_smartcard_login, NID_pkInitClientAuth};
 
-static bool add_extended_key_usage(X509 *cert, X509 *ca, X509 *leaf)
+static bool add_extended_key_usage(X509 *cert, const struct forge_ca *ca, X509 *leaf)
 {
 	scoped_eku *original = X509_get_ext_d2i(leaf, NID_ext_key_usage, NULL, NULL);
-	scoped_eku *bound = X509_get_ext_d2i(ca, NID_ext_key_usage, NULL, NULL);
 	scoped_eku *eku = EXTENDED_KEY_USAGE_new();
 	int at = X509_get_ext_by_NID(leaf, NID_ext_key_usage, -1);
 
@@ -325,7 +438,7 @@ static bool add_extended_key_usage(X509 *cert, X509 *ca, X509 *leaf)
 
 		if (nid != NID_client_auth && !eku_holds(original, nid))
 			continue;
-		if (bound && !eku_holds(bound, nid) && !eku_holds(bound, NID_anyExtendedKeyUsage))
+		if (!usage_allowed(ca, nid))
 			continue;
 		if (!sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(nid)))
 			return false;
@@ -364,11 +477,11 @@ static bool add_san(X509 *cert, const X509 *leaf)
 	return !san || X509_add_ext(cert, san, -1);
 }
 
-static bool add_extensions(X509 *cert, X509 *ca, X509 *leaf, EVP_PKEY *new_key)
+static bool add_extensions(X509 *cert, const struct forge_ca *ca, X509 *leaf, EVP_PKEY *new_key)
 {
 	return add_basic_constraints(cert) && add_key_usage(cert, new_key, leaf) &&
 	       add_extended_key_usage(cert, ca, leaf) && add_subject_key_id(cert) &&
-	       add_authority_key_id(cert, ca) && add_san(cert, leaf);
+	       add_authority_key_id(cert, ca->cert) && add_san(cert, leaf);
 }
 
 static bool hash_der(EVP_MD_CTX *ctx, const unsigned char *der, int len)
@@ -430,7 +543,7 @@ static enum forge_error issue(const struct forge_ca *ca, const struct identity *
 	if (!clamp_validity(ca, id, policy, now, &v))
 		return FORGE_NOT_YET_OR_EXPIRED;
 	if (!cert || !set_fields(cert, ca, id->leaf, new_key, &v) ||
-	    !add_extensions(cert, ca->cert, id->leaf, new_key) || !set_serial(cert, id, policy, &v))
+	    !add_extensions(cert, ca, id->leaf, new_key) || !set_serial(cert, id, policy, &v))
 		return FORGE_MEMORY;
 	if (!X509_sign(cert, ca->key, signature_digest(ca->key)))
 		return FORGE_SIGN;
@@ -440,31 +553,22 @@ static enum forge_error issue(const struct forge_ca *ca, const struct identity *
 
 /* ---- rule 3: does the result satisfy the forging CA? ---- */
 
-static int name_constraints_error(X509 *cert, X509 *ca)
-{
-	int critical; /* -1: no such extension */
-	scoped_name_constraints *nc = X509_get_ext_d2i(ca, NID_name_constraints, &critical, NULL);
-
-	if (!nc)
-		return critical == -1 ? X509_V_OK : X509_V_ERR_INVALID_EXTENSION;
-	return NAME_CONSTRAINTS_check(cert, nc);
-}
-
-static int path_error(X509 *cert, X509 *ca, time_t now)
+/* The path from cert by way of those between, if it needs them, to the anchor. */
+static int path_error(X509 *cert, STACK_OF(X509) * between, X509 *anchor, unsigned long flags,
+		      time_t now)
 {
 	scoped_store *store = X509_STORE_new();
 	scoped_store_ctx *ctx = X509_STORE_CTX_new();
 	X509_VERIFY_PARAM *param;
 	int error;
 
-	if (!store || !ctx || !X509_STORE_add_cert(store, ca) ||
-	    !X509_STORE_CTX_init(ctx, store, cert, NULL) ||
+	if (!store || !ctx || !X509_STORE_add_cert(store, anchor) ||
+	    !X509_STORE_CTX_init(ctx, store, cert, between) ||
 	    !X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT))
 		return X509_V_ERR_OUT_OF_MEM;
 	param = X509_STORE_CTX_get0_param(ctx);
 	X509_VERIFY_PARAM_set_time(param, now);
-	if (!X509_VERIFY_PARAM_set_flags(param,
-					 X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_X509_STRICT))
+	if (!X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN | flags))
 		return X509_V_ERR_OUT_OF_MEM;
 	if (X509_verify_cert(ctx) == 1)
 		return X509_V_OK;
@@ -472,23 +576,34 @@ static int path_error(X509 *cert, X509 *ca, time_t now)
 	return error == X509_V_OK ? X509_V_ERR_UNSPECIFIED : error;
 }
 
+/* To the last certificate of the file: path lengths, usages and name constraints on the way. */
+static int file_error(const struct forge_ca *ca, X509 *cert, time_t now)
+{
+	scoped_borrowed *file = sk_X509_dup(ca->chain);
+
+	if (!file || !sk_X509_unshift(file, ca->cert))
+		return X509_V_ERR_OUT_OF_MEM;
+	return path_error(cert, file, file_cert(ca, file_len(ca) - 1), 0, now);
+}
+
 /*
- * Verifies what was issued as a backend would, with the forging CA as anchor.
- * The name constraints of the CA and of those above it are asked directly too:
- * RFC 5280 section 6.1 lets a verifier ignore an anchor's, and whoever
- * configured them did not mean that.
+ * Verifies what was issued as a strict backend would with the forging CA as
+ * anchor, and as any would with the file's last certificate. The name constraints
+ * of all are asked directly too: RFC 5280 section 6.1 lets a verifier ignore an
+ * anchor's, and whoever configured them did not mean that.
  */
 static int issued_error(const struct forge_ca *ca, X509 *cert, time_t now)
 {
-	int error;
+	int error = X509_V_OK;
 
 	/* Makes OpenSSL read the extensions: NAME_CONSTRAINTS_check() sees no SAN before. */
 	if (X509_check_purpose(cert, -1, 0) != 1)
 		return X509_V_ERR_INVALID_EXTENSION;
-	error = name_constraints_error(cert, ca->cert);
-	for (int i = 0; error == X509_V_OK && i < sk_X509_num(ca->chain); i++)
-		error = name_constraints_error(cert, sk_X509_value(ca->chain, i));
-	return error == X509_V_OK ? path_error(cert, ca->cert, now) : error;
+	for (int i = 0; error == X509_V_OK && i < file_len(ca); i++)
+		error = name_constraints_error(cert, file_cert(ca, i));
+	if (error == X509_V_OK)
+		error = path_error(cert, NULL, ca->cert, X509_V_FLAG_X509_STRICT, now);
+	return error == X509_V_OK && ca->chain ? file_error(ca, cert, now) : error;
 }
 
 static enum forge_error check_issued(const struct forge_ca *ca, X509 *cert, time_t now,

@@ -12,11 +12,12 @@
 #include "identity.h"
 
 #define FORGE_SERIAL_KEY_LEN 32
+#define FORGE_WHY_MAX	     128
 
 struct forge_ca {
 	X509 *cert;		/* borrowed */
 	EVP_PKEY *key;		/* borrowed */
-	STACK_OF(X509) * chain; /* borrowed; intermediates above cert, may be NULL */
+	STACK_OF(X509) * chain; /* borrowed; the CAs above cert in order, may be NULL */
 };
 
 struct forge_policy {
@@ -31,7 +32,8 @@ enum forge_error {
 	FORGE_ORIGINAL_IS_CA,	  /* rule 1 */
 	FORGE_UNKNOWN_CRITICAL,	  /* rule 1 */
 	FORGE_NOT_YET_OR_EXPIRED, /* rule 5: nothing is left of the validity */
-	FORGE_CA_CONSTRAINT, /* rule 3: name constraints, EKU or path length of the forging CA */
+	FORGE_CA_CONSTRAINT, /* rule 3: name constraints, EKU or path length of the forging CA, or
+				of one above it */
 	FORGE_NO_NAME,	     /* rule 2: empty subject without a critical SAN */
 	FORGE_BAD_SAN,	     /* rules 6, 7 */
 	FORGE_MEMORY,
@@ -43,10 +45,12 @@ enum forge_error {
 const char *forge_error_text(enum forge_error e);
 
 /*
- * Is this certificate fit to be a forging CA (rule 3)? CA:TRUE, keyCertSign if
- * there is a key usage, clientAuth or no EKU. NULL if fit, else why not.
+ * Is this fit to be a forging CA, and are those in its chain the CAs above it
+ * (rule 3)? CA:TRUE, keyCertSign, clientAuth or no EKU; each the issuer of the one
+ * before it, within its path length and name constraints. ca->key is not looked
+ * at. NULL if fit, else why: what is wrong, the end of a sentence about the file.
  */
-const char *forge_ca_unfit(X509 *ca);
+const char *forge_ca_unfit(const struct forge_ca *ca, char why[FORGE_WHY_MAX]) must_check;
 
 /*
  * Issues a certificate for id's leaf and the public key new_key under ca, at

@@ -222,19 +222,18 @@ static int prepare(struct signer *s, const struct config *cfg)
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 {
 	const struct cfg_certkey *forging;
-	const char *why;
+	char why[FORGE_WHY_MAX];
 
 	out->name = v->name;
 	if (!forges(v))
 		return true;
 	forging = v->service->profile->forging_certkey;
-	why = forge_ca_unfit(forging->cert);
-	if (why) {
+	out->server = v->certkey->cert;
+	out->ca = (struct forge_ca){forging->cert, forging->pkey, forging->chain};
+	if (forge_ca_unfit(&out->ca, why)) {
 		log_error("certkey %s cannot be a forging CA: %s", forging->name, why);
 		return false;
 	}
-	out->server = v->certkey->cert;
-	out->ca = (struct forge_ca){forging->cert, forging->pkey, forging->chain};
 	out->store = verify_store_new(v->profile->client_ca);
 	if (!out->store)
 		log_error("cannot start: out of memory");

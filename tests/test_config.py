@@ -25,6 +25,10 @@ def openssl(*args):
     subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
 
 
+FORGING_ROOTS = {"root": "", "pathlen0": ",pathlen:0",
+                 "serverauth": "\nextendedKeyUsage=serverAuth"}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A directory of certificates and keys, good and bad."""
@@ -41,6 +45,19 @@ def files(tmp_path_factory):
                 "-out", d / f"{name}.pem", "-subj", f"/CN={name}", "-CA", d / "ca.pem", "-CAkey",
                 d / "ca.key", *ca)
         (d / f"{name}.key").chmod(0o600)
+    extensions = "".join(f"[{name}]\nbasicConstraints=critical,CA:TRUE{more}\n"
+                         "keyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
+                         for name, more in FORGING_ROOTS.items())
+    (d / "roots.cnf").write_text("[req]\ndistinguished_name=dn\n[dn]\n" + extensions)
+    for name in FORGING_ROOTS:
+        openssl("req", "-x509", "-config", d / "roots.cnf", "-extensions", name, "-newkey", "ec",
+                "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", d / f"{name}.key",
+                "-out", d / f"{name}.pem", "-subj", f"/CN={name}")
+        openssl("req", "-x509", "-key", d / "forge.key", "-out", d / f"below-{name}.pem", "-subj",
+                "/CN=forge", "-CA", d / f"{name}.pem", "-CAkey", d / f"{name}.key", *ca)
+        (d / f"below-{name}.pem").write_bytes((d / f"below-{name}.pem").read_bytes() +
+                                              (d / f"{name}.pem").read_bytes())
+    (d / "strangers.pem").write_bytes((d / "forge.pem").read_bytes() + (d / "ca.pem").read_bytes())
     openssl("pkey", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "pkcs8.enc")
     openssl("ec", "-in", d / "web.key", "-aes128", "-passout", "pass:x", "-out", d / "sec1.enc")
     openssl("ec", "-in", d / "web.key", "-out", d / "sec1.key")
@@ -140,6 +157,7 @@ GOOD_CHANGES = [
     {"vserver.app.listen": "[::]:8443", "service.app1.address": "[2001:db8::1]:443"},
     {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/leaf.key"},
     {"profile.unused.client_auth": "off"},
+    {"certkey.forge.cert": "{d}/below-root.pem"},
     {"profile.front.client_auth": "optional", "profile.back.dynamic_client_cert": "0"},
     {"profile.front.client_auth": "off", "profile.back.dynamic_client_cert": "no"},
     {"dataplane.user": "nobody", "bpf.dir": "off", "control.socket": "/tmp/x.sock",
@@ -264,6 +282,11 @@ BAD = [
      "no CA to forge with", "set profile.back.forging_certkey"),
     ({"certkey.forge.cert": "{d}/leaf.pem", "certkey.forge.key": "{d}/leaf.key"},
      "profile.back.forging_certkey", "{d}/leaf.pem cannot be a forging CA", "use a CA certificate"),
+    *[({"certkey.forge.cert": f"{{d}}/{file}.pem"}, "profile.back.forging_certkey",
+       f"{{d}}/{file}.pem cannot be a forging CA: certificate 2 {why}", "the CAs above it in order")
+      for file, why in (("strangers", "did not issue the one before it"),
+                        ("below-pathlen0", "has a path length too short"),
+                        ("below-serverauth", "is no CA for clients"))],
     ({"profile.back.forging_certkey": "both", "certkey.both.cert": "{d}/forge.pem",
       "certkey.both.key": "{d}/forge.key", "vserver.app.certkey": "both"},
      "profile.back.forging_certkey", "also the certkey of a vserver", "of its own"),

@@ -171,16 +171,24 @@ class Forge:
         assert run.returncode == 0, run.stderr
         assert run.stderr == ""
         cert = x509.load_pem_x509_certificate(run.stdout.encode())
-        self.verify(cert, more.get("under") or self.forge_ca, more.get("now", NOW))
+        self.verify(cert, more.get("under") or self.forge_ca, more.get("now", NOW),
+                    more.get("above", ()))
         return cert
 
-    def verify(self, cert, under, now):
-        leaf, root = self.write("forged.pem", cert), self.write("root.pem", under.cert)
-        run = subprocess.run(
-            ["openssl", "verify", "-x509_strict", "-partial_chain", "-purpose", "sslclient",
-             "-attime", str(now), "-CAfile", root, leaf],
+    def openssl_verify(self, *args, now=NOW):
+        return subprocess.run(
+            ["openssl", "verify", "-purpose", "sslclient", "-attime", str(now), *args],
             capture_output=True, text=True, check=False)
+
+    def verify(self, cert, under, now, above=()):
+        leaf, root = self.write("forged.pem", cert), self.write("root.pem", under.cert)
+        run = self.openssl_verify("-x509_strict", "-partial_chain", "-CAfile", root, leaf, now=now)
         assert run.returncode == 0, run.stderr
+        if above:
+            between = self.write("between.pem", under.cert, *(p.cert for p in above))
+            run = self.openssl_verify("-partial_chain", "-untrusted", between, "-CAfile",
+                                      self.write("top.pem", above[-1].cert), leaf, now=now)
+            assert run.returncode == 0, run.stderr
         if now == NOW:
             certtool_verify(root, leaf, "--verify-purpose", EKU.CLIENT_AUTH.dotted_string)
 
@@ -369,15 +377,20 @@ CONSTRAINTS = {
 }
 
 
+def constrained_to(permitted):
+    """The name of a CA that satisfies the constraint itself."""
+    names = [p.value for p in permitted or () if isinstance(p, x509.DirectoryName)]
+    return names[0] if names else name("Forging CA")
+
+
 @pytest.mark.parametrize("where", ["CA", "above"])
 @pytest.mark.parametrize("permitted,excluded,good", CONSTRAINTS.values(), ids=CONSTRAINTS.keys())
 def test_rule_3_name_constraints(forge, permitted, excluded, good, where):
-    # Named so that a CA below the constraint satisfies it itself.
     constraint = (x509.NameConstraints(permitted, excluded), True)
-    under, above = ca("Alice Example", extra=[constraint]), []
+    under, above = ca(constrained_to(permitted), extra=[constraint]), []
     if where == "above":
         above = [ca("Forging Root", extra=[constraint])]
-        under = ca("Alice Example", above[0])
+        under = ca(constrained_to(permitted), above[0])
     client = forge.client(END_ENTITY, SIGNS, CLIENT_AUTH, (SAN, False))
     if good:
         forge.forged(client, under=under, above=above)
@@ -391,11 +404,44 @@ def test_rule_3_pathlen_0_is_enough(forge):
     forge.forged(forge.client(), under=ca("Forging pathlen 0", root, pathlen=0), above=[root])
 
 
-def test_rule_3_usages_of_the_ca_bind(forge):
-    under = ca("Client CA", extra=[CLIENT_AUTH])
+ONLY_BOB = x509.NameConstraints([x509.DirectoryName(name("Bob"))], None)
+UNFIT_ROOTS = {
+    "pathlen:0": ({"pathlen": 0}, "has a path length too short", 25),
+    "serverAuth": ({"extra": [(x509.ExtendedKeyUsage([EKU.SERVER_AUTH]), False)]},
+                   "is no CA for clients", 26),
+    "name constraints": ({"extra": [(ONLY_BOB, True)]}, "has name constraints", 47),
+}
+
+
+@pytest.mark.parametrize("options,why,error", UNFIT_ROOTS.values(), ids=UNFIT_ROOTS.keys())
+def test_rule_3_unfit_root(forge, options, why, error):
+    """What OpenSSL would say of each certificate is said of the file."""
+    root = ca("Forging Root", **options)
+    under = ca("Forging CA", root)
+    run = forge(forge.client(), under=under, above=[root])
+    assert (run.returncode, run.stdout) == (3, "")
+    assert f"forge.pem: certificate 2 {why}" in run.stderr
+    leaf = issue(name("Alice Example"), [END_ENTITY, SIGNS, CLIENT_AUTH], under)
+    verified = forge.openssl_verify(
+        "-CAfile", forge.write("root.pem", root.cert),
+        "-untrusted", forge.write("ca.pem", under.cert), forge.write("leaf.pem", leaf.cert))
+    assert f"error {error} at " in verified.stdout + verified.stderr
+
+
+def test_rule_3_old_root(forge):
+    """Not as RFC 5280 wants a root, but as backends have them."""
+    root = issue(name("Forging Root"), [(x509.BasicConstraints(True, None), False)])
+    under = ca("Forging CA", root)
+    forge.forged(forge.client(), under=under, above=[root])
+
+
+@pytest.mark.parametrize("where", ["CA", "above"])
+def test_rule_3_usages_of_the_cas_bind(forge, where):
+    root = ca("Forging Root", extra=[CLIENT_AUTH])
+    under, above = (ca("Forging CA", root), [root]) if where == "above" else (root, [])
     client = forge.client(END_ENTITY, SIGNS,
                           (x509.ExtendedKeyUsage([EKU.CLIENT_AUTH, SMARTCARD_LOGON]), False))
-    cert = forge.forged(client, under=under)
+    cert = forge.forged(client, under=under, above=above)
     assert list(extension(cert, x509.ExtendedKeyUsage).value) == [EKU.CLIENT_AUTH]
 
 
@@ -484,6 +530,13 @@ def test_rule_5_within_the_anchor(forge):
 def test_rule_5_within_the_forging_ca(forge):
     under = ca("Short Forging CA", validity=(NOW - 7, NOW + HOUR))
     assert validity(forge.forged(forge.client(), under=under)) == (NOW - 7, NOW + HOUR)
+
+
+def test_rule_5_within_the_cas_above(forge):
+    root = ca("Short Forging Root", validity=(NOW - 7, NOW + HOUR))
+    under = ca("Forging CA", root)
+    assert validity(forge.forged(forge.client(), under=under, above=[root])) == (
+        NOW - 7, NOW + HOUR)
 
 
 @pytest.mark.parametrize("window", [(NOW - DAY, NOW - 1), (NOW + 1, NOW + DAY)],

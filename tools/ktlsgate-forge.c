@@ -176,22 +176,13 @@ static int load_key(const char *path, EVP_PKEY **out)
 	return pem_load_key(path, out, &mode, why, sizeof(why)) ? unusable(path, why) : 0;
 }
 
-/* The forging CA from its file: certs[0] the CA, the rest the CAs above it in order. */
-static int check_ca(const struct options *o, STACK_OF(X509) * certs, EVP_PKEY *key)
+static int check_ca(const struct options *o, const struct forge_ca *ca)
 {
-	const char *unfit = forge_ca_unfit(sk_X509_value(certs, 0));
-	char why[128];
+	char why[FORGE_WHY_MAX];
 
-	if (unfit)
-		return unusable(o->ca, unfit);
-	for (int i = 1; i < sk_X509_num(certs); i++) {
-		if (X509_check_issued(sk_X509_value(certs, i), sk_X509_value(certs, i - 1)) ==
-		    X509_V_OK)
-			continue;
-		snprintf(why, sizeof(why), "certificate %d did not issue the one before it", i + 1);
+	if (forge_ca_unfit(ca, why))
 		return unusable(o->ca, why);
-	}
-	if (X509_check_private_key(sk_X509_value(certs, 0), key) != 1)
+	if (X509_check_private_key(ca->cert, ca->key) != 1)
 		return unusable(o->key, "is not the key of the forging CA's certificate");
 	return 0;
 }
@@ -240,33 +231,28 @@ static int write_key(const char *path, EVP_PKEY *key)
 	return 0;
 }
 
-static int write_certs(const struct options *o, X509 *forged, STACK_OF(X509) * ca)
+static int write_certs(const struct options *o, X509 *forged, const struct forge_ca *ca)
 {
 	bool ok = PEM_write_X509(stdout, forged);
 
-	for (int i = 0; ok && o->with_chain && i < sk_X509_num(ca); i++)
-		ok = PEM_write_X509(stdout, sk_X509_value(ca, i));
+	if (o->with_chain)
+		ok = ok && PEM_write_X509(stdout, ca->cert);
+	for (int i = 0; ok && o->with_chain && i < sk_X509_num(ca->chain); i++)
+		ok = PEM_write_X509(stdout, sk_X509_value(ca->chain, i));
 	return ok && !fflush(stdout) ? 0 : unusable("standard output", "cannot be written");
 }
 
-/* ca: the forging CA and those above it. */
-static int forge(const struct options *o, const struct identity *id, STACK_OF(X509) * ca,
-		 EVP_PKEY *ca_key)
+static int forge(const struct options *o, const struct identity *id, const struct forge_ca *ca)
 {
 	scoped_pkey *new_key = EVP_EC_gen("P-256");
 	scoped_x509 *forged = NULL;
-	STACK_OF(X509) *above = sk_X509_dup(ca);
-	struct forge_ca issuer = {.cert = sk_X509_value(ca, 0), .key = ca_key, .chain = above};
 	struct forge_policy policy = {.lifespan = o->lifespan, .skew = SKEW};
 	enum forge_error e = FORGE_MEMORY;
 
-	if (above)
-		sk_X509_shift(above);
-	if (new_key && above && RAND_bytes(policy.serial_key, sizeof(policy.serial_key)) == 1)
-		e = forge_certificate(&issuer, id, new_key, &policy, o->now,
-				      o->explain ? stdout : NULL, &forged);
+	if (new_key && RAND_bytes(policy.serial_key, sizeof(policy.serial_key)) == 1)
+		e = forge_certificate(ca, id, new_key, &policy, o->now, o->explain ? stdout : NULL,
+				      &forged);
 	OPENSSL_cleanse(&policy, sizeof(policy));
-	sk_X509_free(above);
 
 	if (e != FORGE_OK) {
 		fflush(stdout);
@@ -280,8 +266,10 @@ static int forge(const struct options *o, const struct identity *id, STACK_OF(X5
 int main(int argc, char **argv)
 {
 	struct options o = {.now = time(NULL), .lifespan = DEFAULT_LIFESPAN};
-	scoped_certs *anchors = NULL, *ca = NULL, *sent = NULL;
+	scoped_certs *anchors = NULL, *above = NULL, *sent = NULL;
+	scoped_x509 *ca_cert = NULL;
 	scoped_pkey *ca_key = NULL;
+	struct forge_ca ca;
 	scoped_store *store = NULL;
 	scoped_identity *id = NULL;
 	struct verify_result result;
@@ -290,8 +278,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "Try 'ktlsgate-forge --help'.\n");
 		return EXIT_USAGE;
 	}
-	if (load_certs(o.client_ca, &anchors) || load_certs(o.ca, &ca) ||
-	    load_key(o.key, &ca_key) || check_ca(&o, ca, ca_key) || load_certs(o.chain, &sent))
+	if (load_certs(o.client_ca, &anchors) || load_certs(o.ca, &above) ||
+	    load_key(o.key, &ca_key))
+		return EXIT_INPUT;
+	ca_cert = sk_X509_shift(above);
+	ca = (struct forge_ca){ca_cert, ca_key, above};
+	if (check_ca(&o, &ca) || load_certs(o.chain, &sent))
 		return EXIT_INPUT;
 
 	store = verify_store_new(anchors);
@@ -305,5 +297,5 @@ int main(int argc, char **argv)
 		sk_X509_pop_free(result.chain, X509_free);
 		return refused("out of memory", 0, NULL);
 	}
-	return forge(&o, id, ca, ca_key);
+	return forge(&o, id, &ca);
 }

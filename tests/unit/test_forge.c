@@ -280,15 +280,22 @@ static void test_sans(const struct fixture *f)
 /* ---- rules 3, 10, 16 ---- */
 
 static void check_under(const struct fixture *f, const struct identity *id, X509 *ca,
-			STACK_OF(X509) * chain, enum forge_error want)
+			enum forge_error want)
 {
 	struct fixture g = *f;
 	X509 *cert = NULL;
 
 	g.ca.cert = ca;
-	g.ca.chain = chain;
 	CHECK_INT(forge(&g, id, &cert), want);
 	X509_free(cert);
+}
+
+static struct identity *alice_with_mail(const struct fixture *f)
+{
+	return identify(
+		f, make_client(&f->pki, (struct cert_spec){.ext = {CLIENT_EXT,
+								   {NID_subject_alt_name,
+								    "email:alice@example.com"}}}));
 }
 
 static void test_ca(const struct fixture *f)
@@ -304,23 +311,198 @@ static void test_ca(const struct fixture *f)
 		{{NID_ext_key_usage, "serverAuth"}, FORGE_CA_CONSTRAINT},
 		{{NID_ext_key_usage, "clientAuth"}, FORGE_OK},
 	};
-	const struct cert_spec spec = {
-		.ext = {CLIENT_EXT, {NID_subject_alt_name, "email:alice@example.com"}}};
-	struct identity *id = identify(f, make_client(&f->pki, spec));
+	struct identity *id = alice_with_mail(f);
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		X509 *ca = make_forge_ca(f, 0, 0, rows[i].extra);
-		STACK_OF(X509) *chain = sk_X509_new_null();
 
-		NEED(sk_X509_push(chain, ca));
-		check_under(f, id, ca, NULL, rows[i].want);
-		/* name constraints bind everything below them */
-		if (rows[i].extra.nid == NID_name_constraints)
-			check_under(f, id, f->forge_cert, chain, rows[i].want);
-		sk_X509_free(chain);
+		check_under(f, id, ca, rows[i].want);
 		X509_free(ca);
 	}
 	identity_free(id);
+}
+
+/* ---- rule 3: the CAs above it in its file ---- */
+
+#define FILE_MAX 4
+
+/* A file of certificates, the forging CA first; n of them. */
+struct file {
+	X509 *cert[FILE_MAX];
+	int n;
+};
+
+/* unfit: part of what forge_ca_unfit() says, NULL: fit. forged: what forge_certificate() does. */
+static void check_file(const struct fixture *f, const struct file *file, const char *unfit,
+		       enum forge_error want)
+{
+	struct identity *id = alice_with_mail(f);
+	STACK_OF(X509) *above = sk_X509_new_null();
+	char why[FORGE_WHY_MAX] = "fit";
+	struct fixture g = *f;
+	const char *said;
+	X509 *cert = NULL;
+
+	for (int i = 1; i < file->n; i++)
+		NEED(sk_X509_push(above, file->cert[i]));
+	g.ca.cert = file->cert[0];
+	g.ca.chain = above;
+	said = forge_ca_unfit(&g.ca, why);
+	CHECK(unfit ? said && strstr(said, unfit) : !said);
+	if (!unfit != !said || (unfit && !strstr(why, unfit)))
+		printf("  %s, but expected: %s\n", why, unfit ? unfit : "fit");
+	CHECK_INT(forge(&g, id, &cert), want);
+	CHECK((cert != NULL) == (want == FORGE_OK));
+	X509_free(cert);
+	sk_X509_free(above);
+	identity_free(id);
+}
+
+static X509 *make_root(const struct fixture *f, const struct ext *ext)
+{
+	struct cert_spec spec = {.cn = "Forging Root", .key = f->pki.root_key};
+
+	memcpy(spec.ext, ext, 5 * sizeof(*ext));
+	return make_cert(&spec);
+}
+
+static X509 *make_ca_below(const char *cn, EVP_PKEY *key, X509 *issuer, EVP_PKEY *issuer_key)
+{
+	struct cert_spec spec = {
+		.cn = cn, .key = key, .issuer = issuer, .issuer_key = issuer_key, .ext = {CA_EXT}};
+
+	if (X509_get0_subject_key_id(issuer))
+		spec.ext[3] = (struct ext){NID_authority_key_identifier, "keyid:always"};
+	return make_cert(&spec);
+}
+
+static const struct ext skid = {NID_subject_key_identifier, "hash"};
+static const struct ext bc = {NID_basic_constraints, "critical,CA:TRUE"};
+static const struct ext ku = {NID_key_usage, "critical,keyCertSign"};
+
+static void test_above(const struct fixture *f)
+{
+	const struct {
+		struct ext ext[5]; /* of the root */
+		const char *unfit;
+		enum forge_error want;
+	} rows[] = {
+		{{bc, ku, skid}, NULL, FORGE_OK},
+		{{{NID_basic_constraints, "critical,CA:TRUE,pathlen:1"}, ku, skid}, NULL, FORGE_OK},
+		{{{NID_basic_constraints, "critical,CA:TRUE,pathlen:0"}, ku, skid},
+		 "certificate 2 has a path length too short",
+		 FORGE_CA_CONSTRAINT},
+		{{bc, ku, skid, {NID_ext_key_usage, "clientAuth,emailProtection"}}, NULL, FORGE_OK},
+		{{bc, ku, skid, {NID_ext_key_usage, "serverAuth"}},
+		 "certificate 2 is no CA for clients",
+		 FORGE_CA_CONSTRAINT},
+		{{bc, ku, skid, {NID_ext_key_usage, "anyExtendedKeyUsage"}},
+		 "certificate 2 is no CA for clients",
+		 FORGE_CA_CONSTRAINT},
+		{{{NID_basic_constraints, "critical,CA:FALSE"}, ku, skid},
+		 "certificate 2 is no CA for clients",
+		 FORGE_CA_CONSTRAINT},
+		/* without keyCertSign it has not issued anything either */
+		{{bc, {NID_key_usage, "critical,cRLSign"}, skid},
+		 "certificate 2 did not issue the one before it",
+		 FORGE_CA_CONSTRAINT},
+		{{bc, ku, skid, {NID_mime_mhs, "critical,DER:0500"}},
+		 "certificate 2 has an unknown critical extension",
+		 FORGE_CA_CONSTRAINT},
+		/* an old root: as RFC 5280 does not want it, and in use */
+		{{{NID_basic_constraints, "CA:TRUE"}}, NULL, FORGE_OK},
+		/* the forging CA satisfies them, Alice does not */
+		{{bc, ku, skid, {NID_name_constraints, "permitted;email:example.org"}},
+		 NULL,
+		 FORGE_CA_CONSTRAINT},
+		{{bc, ku, skid, {NID_name_constraints, "permitted;email:example.com"}},
+		 NULL,
+		 FORGE_OK},
+		/* an excluded directory name of nothing is above all of them */
+		{{bc, ku, skid, {NID_name_constraints, "critical,DER:3008a1063004a4023000"}},
+		 "certificate 2 has name constraints that a CA before it does not satisfy",
+		 FORGE_CA_CONSTRAINT},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		X509 *root = make_root(f, rows[i].ext);
+		X509 *ca = make_ca_below("Forging CA", f->forge_key, root, f->pki.root_key);
+
+		check_file(f, &(struct file){{ca, root}, 2}, rows[i].unfit, rows[i].want);
+		X509_free(ca);
+		X509_free(root);
+	}
+}
+
+static void test_order(const struct fixture *f)
+{
+	const struct ext plain[5] = {bc, ku, skid};
+	const struct ext one_below[5] = {
+		{NID_basic_constraints, "critical,CA:TRUE,pathlen:1"}, ku, skid};
+	EVP_PKEY *root_key = f->pki.root_key, *upper_key = f->pki.ca_key;
+	X509 *root = make_root(f, plain), *narrow = make_root(f, one_below);
+	X509 *upper = make_ca_below("Upper", upper_key, root, root_key);
+	X509 *ca = make_ca_below("Forging CA", f->forge_key, upper, upper_key);
+	X509 *again = make_ca_below("Forging CA", f->forge_key, root, root_key);
+	X509 *rolled = make_ca_below("Forging Root", f->new_key, root, root_key);
+	X509 *below_rolled = make_ca_below("Forging CA", f->forge_key, rolled, f->new_key);
+	/* Upper's name, no key identifier to tell it by, another key */
+	X509 *impostor =
+		make_cert(&(struct cert_spec){.cn = "Upper", .key = f->new_key, .ext = {bc, ku}});
+	X509 *nameless = make_cert(&(struct cert_spec){.cn = "Forging CA",
+						       .key = f->forge_key,
+						       .issuer = upper,
+						       .issuer_key = upper_key,
+						       .ext = {bc, ku, skid}});
+	static const char not_issued[] = "certificate 2 did not issue the one before it";
+
+	check_file(f, &(struct file){{ca}, 1}, NULL, FORGE_OK);
+	check_file(f, &(struct file){{ca, upper}, 2}, NULL, FORGE_OK);
+	check_file(f, &(struct file){{ca, upper, root}, 3}, NULL, FORGE_OK);
+	check_file(f, &(struct file){{ca, upper, narrow}, 3},
+		   "certificate 3 has a path length too short", FORGE_CA_CONSTRAINT);
+	/* self-issued ones are not counted */
+	check_file(f, &(struct file){{below_rolled, rolled, narrow}, 3}, NULL, FORGE_OK);
+	check_file(f, &(struct file){{again, upper, root}, 3}, not_issued, FORGE_OK);
+	check_file(f, &(struct file){{ca, root}, 2}, not_issued, FORGE_CA_CONSTRAINT);
+	check_file(f, &(struct file){{f->forge_cert, root}, 2}, not_issued, FORGE_CA_CONSTRAINT);
+	check_file(f, &(struct file){{f->forge_cert, f->forge_cert}, 2}, not_issued, FORGE_OK);
+	check_file(f, &(struct file){{nameless, upper}, 2}, NULL, FORGE_OK);
+	check_file(f, &(struct file){{nameless, impostor}, 2}, not_issued, FORGE_SIGN);
+
+	X509_free(root);
+	X509_free(narrow);
+	X509_free(upper);
+	X509_free(ca);
+	X509_free(again);
+	X509_free(rolled);
+	X509_free(below_rolled);
+	X509_free(impostor);
+	X509_free(nameless);
+}
+
+/* Rule 5 */
+static void test_above_expires(const struct fixture *f)
+{
+	X509 *root = make_cert(&(struct cert_spec){.cn = "Forging Root",
+						   .key = f->pki.root_key,
+						   .not_before = NOW - 60,
+						   .not_after = NOW + HOUR,
+						   .ext = {CA_EXT}});
+	X509 *ca = make_ca_below("Forging CA", f->forge_key, root, f->pki.root_key);
+	STACK_OF(X509) *above = sk_X509_new_null();
+	struct fixture g = *f;
+
+	NEED(sk_X509_push(above, root));
+	g.ca.cert = ca;
+	g.ca.chain = above;
+	check_validity(&g, 0, 0, NOW - 60, NOW + HOUR);
+	NEED(ASN1_TIME_set(X509_getm_notAfter(root), NOW) &&
+	     X509_sign(root, f->pki.root_key, EVP_sha256()));
+	check_refused(&g, 0, 0);
+	sk_X509_free(above);
+	X509_free(ca);
+	X509_free(root);
 }
 
 static void test_wrong_key(const struct fixture *f)
@@ -366,9 +548,6 @@ static void test_key_usage(const struct fixture *f)
 
 static void test_unfit(const struct fixture *f)
 {
-	static const struct ext skid = {NID_subject_key_identifier, "hash"};
-	static const struct ext bc = {NID_basic_constraints, "critical,CA:TRUE"};
-	static const struct ext ku = {NID_key_usage, "critical,keyCertSign"};
 	const struct {
 		struct ext ext[5];
 		const char *why; /* part of it; NULL: fit */
@@ -389,12 +568,13 @@ static void test_unfit(const struct fixture *f)
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		struct cert_spec spec = {.cn = "CA", .key = f->forge_key};
+		char buf[FORGE_WHY_MAX];
 		const char *why;
 		X509 *ca;
 
 		memcpy(spec.ext, rows[i].ext, sizeof(rows[i].ext));
 		ca = make_cert(&spec);
-		why = forge_ca_unfit(ca);
+		why = forge_ca_unfit(&(struct forge_ca){.cert = ca}, buf);
 		if (rows[i].why)
 			CHECK(why && strstr(why, rows[i].why));
 		else
@@ -449,6 +629,9 @@ int main(void)
 	test_originals(&f);
 	test_sans(&f);
 	test_ca(&f);
+	test_above(&f);
+	test_order(&f);
+	test_above_expires(&f);
 	test_wrong_key(&f);
 	test_key_usage(&f);
 	test_unfit(&f);
