@@ -286,9 +286,9 @@ static int allow_tcp(scmp_filter_ctx filter, int family)
 	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
 
 	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
-				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family),
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family, 0),
 				SCMP_A1(SCMP_CMP_MASKED_EQ, ~flags, SOCK_STREAM),
-				SCMP_A2(SCMP_CMP_EQ, 0));
+				SCMP_A2(SCMP_CMP_EQ, 0, 0));
 }
 
 /* Anonymous memory only, and never executable. */
