@@ -86,7 +86,8 @@ struct flow_info {
 	char vserver[32];
 	char service[32];
 	char tls_version[8];	  /* "TLSv1.3" */
-	char client_identity[20]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits */
+	char client_identity[20]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits; or
+				     none */
 };
 
 /* Closed flows, by enum flow_side; per CPU. */

@@ -172,6 +172,9 @@ void config_print_table(FILE *out);
  */
 int config_print(const struct config *cfg, const char *key, FILE *out);
 
+/* Is key in the table, and of an object there is? config_print() has no line for an unset one. */
+bool config_has(const struct config *cfg, const char *key);
+
 /* Writes config/ktlsgate.conf: every key explained, and the objects of a small gate. 0 or -EIO. */
 int config_print_example(FILE *out);
 

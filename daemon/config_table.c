@@ -876,6 +876,23 @@ static bool is_set(const struct cfg_key *k, const void *member)
 	return true;
 }
 
+bool config_has(const struct config *cfg, const char *key)
+{
+	const char *name;
+	size_t len;
+	const struct cfg_key *k = cfg_find(key, &name, &len);
+
+	if (!k || k->scope == SCOPE_GLOBAL)
+		return k;
+	for (unsigned i = 0; i < cfg_count(cfg, k->scope); i++) {
+		const struct cfg_head *head = cfg_object(cfg, k->scope, i);
+
+		if (strlen(head->name) == len && !memcmp(head->name, name, len))
+			return true;
+	}
+	return false;
+}
+
 int config_print(const struct config *cfg, const char *key, FILE *out)
 {
 	int lines = 0;

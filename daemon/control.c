@@ -105,6 +105,18 @@ static void write_flows(struct gate *gate, FILE *out)
 		worker_call(&gate->workers[i], print_flows, out);
 }
 
+static void write_setting(const struct config *cfg, const char *key, FILE *out)
+{
+	fputs("ok\n", out);
+	if (config_print(cfg, key, out))
+		return;
+	rewind(out);
+	if (config_has(cfg, key))
+		fprintf(out, "error %s is not set\n", key);
+	else
+		fprintf(out, "error unknown key \"%s\"\n", key);
+}
+
 /* The whole answer is built in memory: a slow reader must not hold up a worker. */
 static void answer(struct gate *gate, const char *request, FILE *out)
 {
@@ -118,11 +130,7 @@ static void answer(struct gate *gate, const char *request, FILE *out)
 		fputs("ok\n", out);
 		config_print(gate->cfg, NULL, out);
 	} else if (!strncmp(request, "config ", 7)) {
-		fputs("ok\n", out);
-		if (!config_print(gate->cfg, request + 7, out)) {
-			rewind(out);
-			fprintf(out, "error unknown key \"%s\"\n", request + 7);
-		}
+		write_setting(gate->cfg, request + 7, out);
 	} else {
 		fprintf(out, "error unknown request \"%s\": want stats, flows or config [KEY]\n",
 			request);

@@ -416,6 +416,7 @@ static int make_identity(struct flow *f)
 		return -ENOMEM;
 	}
 	memcpy(f->fingerprint, h->identity->fingerprint, sizeof(f->fingerprint));
+	f->identified = true;
 	return 0;
 }
 
@@ -822,7 +823,8 @@ static void tell_bpf(const struct flow *f)
 	info.engine = f->relay.engine == &engine_ktls ? FLOW_ENGINE_KTLS : FLOW_ENGINE_USER;
 	snprintf(info.vserver, sizeof(info.vserver), "%s", f->vserver->name);
 	snprintf(info.service, sizeof(info.service), "%s", f->service->name);
-	identity_hex(f->fingerprint, sizeof(f->fingerprint), info.client_identity);
+	if (f->identified)
+		identity_hex(f->fingerprint, sizeof(f->fingerprint), info.client_identity);
 	snprintf(info.tls_version, sizeof(info.tls_version), "%s",
 		 f->client.version == TLS_13 ? "TLSv1.3" : "TLSv1.2");
 	count_flow_info(gate->count, f->client.fd, &info);
@@ -1218,9 +1220,10 @@ void flow_print(const struct flow *f, FILE *out)
 {
 	static const char *const stages[FLOW_STAGES] = {"handshake", "relay", "closing"};
 	const struct engine *engine = closing_engine(f);
-	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1];
+	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1] = "";
 
-	identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
+	if (f->identified)
+		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
 	fprintf(out,
 		"id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64 "\tvserver=%s\tclient=%s\tservice=%s"
 		"\tbackend=%s\tengine=%s\tforged=%s\tidentity=%s\tbytes_from_client=%" PRIu64

@@ -33,7 +33,8 @@ struct flow {
 	int16_t alert[2];	  /* CLOSING: to be told, by side role */
 	uint8_t end[2];		  /* CLOSING: enum side_end, by side role */
 	struct sockaddr_in6 peer; /* the client; AF_INET fits too */
-	uint8_t fingerprint[8];	  /* of the client's certificate, its first bytes */
+	bool identified;	  /* the client has a certificate */
+	uint8_t fingerprint[8];	  /* of it, its first bytes */
 	struct timer timer;	  /* handshake deadline, closing tick */
 	struct side client, backend;
 	struct flow_handshake *hs; /* HANDSHAKE only */

@@ -12,7 +12,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import daemon
 from harness.daemon import settings
-from harness.ports import HOST
+from harness.ports import HOST, free_port
 
 PROGRAMS = ("ktlsgated", "ktlsgatectl", "ktlsgate-forge", "ktlsgate-probe")
 
@@ -144,12 +144,54 @@ def test_flows(running, pki, engine):
     assert daemon.wait_until(lambda: running.flows() == [], 5 * daemon.SCALE)
 
 
+def test_flow_of_a_client_without_a_certificate(gate, pki):
+    """No identity, and a name is text, whatever it looks like."""
+    with backends.backend(certkey=pki.backend()) as b:
+        g = gate(settings(pki, b.port, profile__back__dynamic_client_cert="off",
+                          profile__front__client_auth="off",
+                          vserver__123__listen=f"{HOST}:{free_port()}", vserver__123__certkey="web",
+                          vserver__123__profile="front", vserver__123__service="app1"))
+        with clients.connected(g.port_of("123"), pki=pki) as c:
+            c.send(b"hello")
+            assert c.recv_exactly(5) == b"hello"
+            (flow,) = g.flows()
+            assert (flow["vserver"], flow["identity"], flow["forged"]) == ("123", "", "no")
+            assert all(isinstance(flow[n], int)
+                       for n in ("id", "age_ms", "bytes_from_client", "bytes_from_backend"))
+
+
 def test_configuration_is_shown(running):
     shown = dict(line.split(" = ", 1) for line in running.ctl("-a").splitlines())
     for key, value in running.settings.items():
         if value not in ("enabled", "off"):
             assert shown[key] == str(value)
     assert running.ctl("timeout.connect") == "timeout.connect = 5s\n"
+    assert running.ctl("-n", "timeout.connect", "forge.cache") == "5s\n4096\n"
+
+
+def test_configuration_as_json(running):
+    """An object, its values as in the file."""
+    shown = dict(line.split(" = ", 1) for line in running.ctl("-a").splitlines())
+    assert json.loads(running.ctl("--json", "-a")) == shown
+    assert json.loads(running.ctl("--json", "timeout.connect", "forge.cache")) == {
+        "timeout.connect": "5s", "forge.cache": "4096"}
+    r = daemon.ctl("-s", running.socket, "--json", "log.level", "no.such.key")
+    assert r.returncode == 1 and json.loads(r.stdout) == {"log.level": "info"}
+    r = daemon.ctl("-s", running.socket, "--json", "no.such.key")
+    assert r.returncode == 1 and r.stdout == ""
+
+
+@pytest.mark.parametrize("key, what", [
+    ("dataplane.user", "dataplane.user is not set"),
+    ("profile.front.server_ca", "profile.front.server_ca is not set"),
+    ("profile.none.server_ca", 'unknown key "profile.none.server_ca"'),
+    ("profile.fron.server_ca", 'unknown key "profile.fron.server_ca"'),
+    ("profile.<name>.server_ca", 'unknown key "profile.<name>.server_ca"'),
+    ("dataplane.use", 'unknown key "dataplane.use"'),
+])
+def test_unset_is_not_unknown(running, key, what):
+    r = daemon.ctl("-s", running.socket, key)
+    assert (r.returncode, r.stdout, r.stderr) == (1, "", f"ktlsgatectl: error {what}\n")
 
 
 def test_unknown_key_and_command(running):

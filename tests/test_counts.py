@@ -9,7 +9,9 @@ import subprocess
 
 import pytest
 
-from harness.daemon import wait_until
+from harness import backend as backends
+from harness import client as clients
+from harness.daemon import settings, wait_until
 from harness.peer import SCALE
 from harness.traffic import Traffic
 
@@ -50,6 +52,7 @@ def test_counts_are_what_the_peers_say(gate, pki, tmp_path, engine):
                           and (v["remote_port"], v["local_port"]) == ports]
                 counted = flows[key]
                 ids.add(info[key]["flow_id"])
+                assert re.fullmatch("[0-9a-f]{16}", info[key]["client_identity"])
                 assert info[key]["engine"] == f"FLOW_ENGINE_{engine.upper()}"
                 assert counted["state"] == "FLOW_ESTABLISHED"
                 # The peer's figure has its retransmissions in it, as ours does.
@@ -62,3 +65,16 @@ def test_counts_are_what_the_peers_say(gate, pki, tmp_path, engine):
             assert len(ids) == 1, "the two sides of a flow have different flow_ids"
         assert equal > FLOWS, f"only {equal} of {2 * FLOWS} sides were free of retransmissions"
     assert wait_until(lambda: not dump(pinned, "flows"), 20 * SCALE), "closed flows stay"
+
+
+def test_client_without_a_certificate_has_no_identity(gate, pki):
+    pinned = pathlib.Path(f"/sys/fs/bpf/ktlsgate-test-identity-{os.getpid()}")
+    with backends.backend(certkey=pki.backend()) as b:
+        g = gate(settings(pki, b.port, bpf__dir=pinned, profile__front__client_auth="off",
+                          profile__back__dynamic_client_cert="off"))
+        if not (pinned / "flows").exists():
+            pytest.skip("no BPF here: " + g.log())
+        with clients.connected(g.port, pki=pki) as c:
+            c.send(b"hello")
+            assert c.recv_exactly(5) == b"hello"
+            assert [v["client_identity"] for v in dump(pinned, "flow_info").values()] == ["", ""]

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ktlsgatectl: asks a running ktlsgated over its control socket and prints the answer. */
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
@@ -16,7 +15,7 @@
 static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
 	"       ktlsgatectl [-s SOCKET] [--json] flows\n"
-	"       ktlsgatectl [-s SOCKET] [-n] -a | KEY...\n"
+	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
 	"Asks a running ktlsgated.\n"
 	"\n"
 	"  stats [NAME...]     counters; with names only these\n"
@@ -25,7 +24,7 @@ static const char usage[] =
 	"  -a, --all           all of them\n"
 	"  -n, --values        values only, no keys\n"
 	"  -s, --socket PATH   control socket (default " DEFAULT_SOCKET ")\n"
-	"      --json          stats and flows as JSON\n"
+	"      --json          as JSON: an array of flows, or an object\n"
 	"  -V, --version       version\n"
 	"  -h, --help          this text\n"
 	"\n"
@@ -137,11 +136,17 @@ static int stats(char **names, int n)
 
 /* ---- flows ---- */
 
-static bool is_number(const char *s)
+/* All others are text, also where they look like numbers. */
+static bool is_number(const char *field)
 {
-	if (!*s || (s[0] == '0' && s[1]))
-		return false;
-	return strspn(s, "0123456789") == strlen(s);
+	static const char *const numbers[] = {"id", "age_ms", "bytes_from_client",
+					      "bytes_from_backend"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		if (!strcmp(field, numbers[i]))
+			return true;
+	}
+	return false;
 }
 
 static void json_string(const char *s)
@@ -170,7 +175,7 @@ static void flow_json(char *line, bool first)
 			continue;
 		*value++ = '\0';
 		printf("%s\"%s\": ", separator, field);
-		if (is_number(value))
+		if (is_number(field))
 			fputs(value, stdout);
 		else
 			json_string(value);
@@ -224,7 +229,29 @@ static int flows(void)
 
 /* ---- configuration ---- */
 
-static int config(const char *key)
+/* "key = value"; *separator goes in front. */
+static void print_setting(char *line, const char **separator)
+{
+	char *value = strstr(line, " = ");
+
+	if (!value)
+		return;
+	if (!json) {
+		fputs(values_only ? value + 3 : line, stdout);
+		return;
+	}
+	*value = '\0';
+	value += 3;
+	value[strcspn(value, "\n")] = '\0';
+	fputs(*separator, stdout);
+	json_string(line);
+	fputs(": ", stdout);
+	json_string(value);
+	*separator = ",\n  ";
+}
+
+/* key NULL: all of them. */
+static int print_settings(const char *key, const char **separator)
 {
 	char request[512], line[8192];
 	FILE *in;
@@ -233,13 +260,26 @@ static int config(const char *key)
 	in = ask(request);
 	if (!in)
 		return EXIT_FAILURE;
-	while (fgets(line, sizeof(line), in)) {
-		char *value = strstr(line, " = ");
-
-		fputs(values_only && value ? value + 3 : line, stdout);
-	}
+	while (fgets(line, sizeof(line), in))
+		print_setting(line, separator);
 	fclose(in);
 	return EXIT_SUCCESS;
+}
+
+/* As JSON one object, whatever the number of keys. */
+static int config(char **keys, int n)
+{
+	static const char first[] = "{\n  ";
+	const char *separator = first;
+	int status = n ? EXIT_SUCCESS : print_settings(NULL, &separator);
+
+	for (int i = 0; i < n; i++) {
+		if (print_settings(keys[i], &separator))
+			status = EXIT_FAILURE;
+	}
+	if (separator != first)
+		printf("\n}\n");
+	return status;
 }
 
 int main(int argc, char **argv)
@@ -254,7 +294,7 @@ int main(int argc, char **argv)
 		{NULL, 0, NULL, 0},
 	};
 	bool all = false;
-	int opt, status = EXIT_SUCCESS;
+	int opt;
 
 	while ((opt = getopt_long(argc, argv, "s:anVh", options, NULL)) != -1) {
 		switch (opt) {
@@ -282,7 +322,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (all && optind == argc)
-		return config(NULL);
+		return config(NULL, 0);
 	if (all || optind == argc) {
 		fputs(usage, stderr);
 		return 2;
@@ -291,9 +331,5 @@ int main(int argc, char **argv)
 		return stats(argv + optind + 1, argc - optind - 1);
 	if (!strcmp(argv[optind], "flows") && optind + 1 == argc)
 		return flows();
-	for (int i = optind; i < argc; i++) {
-		if (config(argv[i]))
-			status = EXIT_FAILURE;
-	}
-	return status;
+	return config(argv + optind, argc - optind);
 }
