@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include "replay.h"
 #include "sandbox.h"
@@ -667,6 +668,22 @@ static void do_kill(void)
 {
 	kill(getppid(), 0);
 }
+static void do_tgkill(void)
+{
+	syscall(SYS_tgkill, getppid(), getppid(), 0);
+}
+static void do_set_owner(void)
+{
+	fcntl(0, F_SETOWN, getppid());
+}
+static void do_ring(void)
+{
+	struct {
+		uint32_t words[30]; /* struct io_uring_params */
+	} params = {{0}};
+
+	syscall(SYS_io_uring_setup, 1, &params);
+}
 static void do_what_it_may(void)
 {
 	void *big = malloc(8 << 20);
@@ -745,8 +762,15 @@ static void test_system_calls(void)
 	static void (*const forbidden[])(void) = {do_open,     do_socket,   do_connect,
 						  do_execve,   do_fork,	    do_exec_memory,
 						  do_map_file, do_mprotect, do_kill};
-	static void (*const not_tcp[])(void) = {do_udp,	 do_udp6_with_flags, do_raw, do_sctp,
-						do_unix, do_packet};
+	/* A second ring, which nothing would restrict; and ways to reach a process of the same
+	 * user.
+	 */
+	static void (*const not_data[])(void) = {
+		do_udp,	   do_udp6_with_flags, do_raw,	     do_sctp,
+		do_unix,   do_packet,	       do_ring,	     do_fork,
+		do_kill,   do_tgkill,	       do_set_owner, do_exec_memory,
+		do_execve, do_mprotect,
+	};
 
 	if (SANITIZED) {
 		printf("system calls: not tested, a sanitizer needs them\n");
@@ -756,8 +780,8 @@ static void test_system_calls(void)
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
 		check_killed(sandboxed(sandbox_signer, forbidden[i]), i);
 	CHECK_INT(sandboxed(sandbox_data, do_tcp), 0);
-	for (size_t i = 0; i < ARRAY_SIZE(not_tcp); i++)
-		check_killed(sandboxed(sandbox_data, not_tcp[i]), i);
+	for (size_t i = 0; i < ARRAY_SIZE(not_data); i++)
+		check_killed(sandboxed(sandbox_data, not_data[i]), i);
 }
 
 static void test_drop(void)
