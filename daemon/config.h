@@ -32,7 +32,8 @@ enum cfg_engine {
 	ENGINE_USER
 };
 enum cfg_relay {
-	RELAY_SPLICE
+	RELAY_SPLICE,
+	RELAY_COPY
 };
 enum cfg_client_auth {
 	CLIENT_AUTH_OFF,

@@ -81,8 +81,6 @@ static void print_choices(const struct cfg_key *k, FILE *out)
 	const char *separator = "";
 
 	for (const struct cfg_choice *c = k->choices; c->word; c++) {
-		if (c->unbuilt)
-			continue;
 		fprintf(out, "%s%s", separator, c->word);
 		separator = " | ";
 	}
@@ -90,14 +88,9 @@ static void print_choices(const struct cfg_key *k, FILE *out)
 
 static int parse_choice(const struct cfg_key *k, const char *text, void *member, char *why)
 {
-	char range[200];
-
 	for (const struct cfg_choice *c = k->choices; c->word; c++) {
 		if (strcasecmp(c->word, text))
 			continue;
-		if (c->unbuilt)
-			return wrong(why, "%s is not built yet; use %s", c->word,
-				     range_text(k, range, sizeof(range)));
 		*(unsigned *)member = c->value;
 		return 0;
 	}
@@ -548,22 +541,20 @@ const struct cfg_type cfg_type_reference = {
 
 /* ---- the table ---- */
 
-static const struct cfg_choice engines[] = {{"auto", ENGINE_AUTO, false},
-					    {"ktls", ENGINE_KTLS, false},
-					    {"user", ENGINE_USER, false},
-					    {0}};
-static const struct cfg_choice relays[] = {{"splice", RELAY_SPLICE, false}, {"copy", 0, true}, {0}};
-static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR, false},
-					       {"warn", LOG_LEVEL_WARN, false},
-					       {"info", LOG_LEVEL_INFO, false},
-					       {"debug", LOG_LEVEL_DEBUG, false},
+static const struct cfg_choice engines[] = {
+	{"auto", ENGINE_AUTO}, {"ktls", ENGINE_KTLS}, {"user", ENGINE_USER}, {0}};
+static const struct cfg_choice relays[] = {{"splice", RELAY_SPLICE}, {"copy", RELAY_COPY}, {0}};
+static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR},
+					       {"warn", LOG_LEVEL_WARN},
+					       {"info", LOG_LEVEL_INFO},
+					       {"debug", LOG_LEVEL_DEBUG},
 					       {0}};
-static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF, false},
-						 {"optional", CLIENT_AUTH_OPTIONAL, false},
-						 {"mandatory", CLIENT_AUTH_MANDATORY, false},
+static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
+						 {"optional", CLIENT_AUTH_OPTIONAL},
+						 {"mandatory", CLIENT_AUTH_MANDATORY},
 						 {0}};
 static const struct cfg_choice connects[] = {
-	{"early", CONNECT_EARLY, false}, {"verified", CONNECT_VERIFIED, false}, {0}};
+	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
 
 #define GLOBAL(m)  .scope = SCOPE_GLOBAL, .offset = offsetof(struct config, m)
 #define CERTKEY(m) .scope = SCOPE_CERTKEY, .offset = offsetof(struct cfg_certkey, m)

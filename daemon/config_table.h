@@ -41,7 +41,6 @@ extern const struct cfg_type cfg_type_reference; /* the member is a pointer to a
 struct cfg_choice {
 	const char *word;
 	unsigned value;
-	bool unbuilt; /* designed, named in the documents, not there yet */
 };
 
 struct cfg_key {

@@ -78,6 +78,7 @@ struct relay_env {
 	uint8_t *in, *out; /* RELAY_SCRATCH_IN, RELAY_SCRATCH_OUT bytes */
 	struct pipe_pool pipes;
 	LIST_HEAD(, relay) ready; /* relays with more to do at once */
+	bool copy;		  /* ktls: recv(2) and send(2) in place of splice(2) */
 	uint64_t key_limit;	  /* bytes sent under one AES-GCM key, 0: any number */
 	uint64_t idle_timeout;	  /* ms, 0: never */
 };

@@ -167,28 +167,38 @@ static ssize_t give(struct half *h)
 		      SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 }
 
+/*
+ * n is what giving bytes to the receiver returned. Returns how many it took, 0 to try again, or -1:
+ * it takes no more for now, or is gone.
+ */
+static ssize_t taken(struct half *h, ssize_t n)
+{
+	if (n > 0) {
+		h->to->writable = true;
+		h->to->tx_plain += (uint64_t)n;
+		relay_moved(h, (size_t)n);
+		return n;
+	}
+	if (n < 0 && (errno == EINTR || ktls_take_receive_error(h->to, errno)))
+		return 0;
+	if (n < 0 && errno == EAGAIN)
+		h->to->writable = false;
+	else
+		relay_send_failed(h, n ? errno : EPIPE);
+	return -1;
+}
+
 /* Gives what is in flight to the receiver. False: it takes no more, or is gone. */
 static bool deliver(struct half *h)
 {
 	while (h->in_flight) {
-		ssize_t n = give(h);
+		ssize_t n = taken(h, give(h));
 
-		if (n < 0 && (errno == EINTR || ktls_take_receive_error(h->to, errno)))
-			continue;
-		if (n < 0 && errno == EAGAIN) {
-			h->to->writable = false;
+		if (n < 0)
 			return false;
-		}
-		if (n <= 0) {
-			relay_send_failed(h, n ? errno : EPIPE);
-			return false;
-		}
 		if (h->copied)
 			h->copied_off += (uint32_t)n;
 		h->in_flight -= (uint32_t)n;
-		h->to->writable = true;
-		h->to->tx_plain += (uint64_t)n;
-		relay_moved(h, (size_t)n);
 	}
 	free_copied(h);
 	return true;
@@ -215,19 +225,31 @@ static bool may_be_data(struct half *h)
 	return false;
 }
 
-/* False: the half ended. */
+/* Keeps what the receiver does not take at once. False: the half ended. */
 static bool copy(struct half *h, const uint8_t *p, size_t n)
 {
+	size_t done = 0;
+
 	if (!may_be_data(h))
 		return false;
-	h->copied = malloc(n);
+	stat_inc(h->relay->env->stats, reads_copied);
+	while (done < n) {
+		ssize_t more =
+			taken(h, send(h->to->fd, p + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL));
+
+		if (more < 0)
+			break;
+		done += (size_t)more;
+	}
+	if (done == n || h->end || h->to->broken)
+		return !h->end;
+	h->copied = malloc(n - done);
 	if (!h->copied) {
 		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
 		return false;
 	}
-	memcpy(h->copied, p, n);
-	h->in_flight = (uint32_t)n;
-	stat_inc(h->relay->env->stats, records_copied);
+	memcpy(h->copied, p + done, n - done);
+	h->in_flight = (uint32_t)(n - done);
 	return true;
 }
 
@@ -240,11 +262,14 @@ static bool nothing_there(struct half *h, int error)
 	return false;
 }
 
-/* Takes one record of any type; error is what it means if there is none. False: stop for now. */
+/*
+ * Takes one record of any type, or the data of several; error is what it means if there is none.
+ * False: stop for now. Empty records among data are not seen: the kernel skips them.
+ */
 static bool take_record(struct half *h, int error)
 {
 	uint8_t *buf = h->relay->env->in, type;
-	ssize_t n = ktls_recv(h->from, buf, RECORD_PLAIN_MAX, &type);
+	ssize_t n = ktls_recv(h->from, buf, RELAY_SCRATCH_IN, &type);
 	bool go_on;
 
 	if (n == -EAGAIN)
@@ -304,10 +329,13 @@ static bool splice_in(struct half *h)
 	}
 }
 
-/* Without a pipe the record comes through user space, rather than wait for others to end. */
+/*
+ * Without a pipe the data comes through user space, rather than wait for others to end; so it does
+ * with dataplane.relay = copy.
+ */
 static bool take_next(struct half *h)
 {
-	if (h->pipe || borrow_pipe(h))
+	if (!h->relay->env->copy && (h->pipe || borrow_pipe(h)))
 		return splice_in(h);
 	return take_record(h, h->from->rx_error);
 }

@@ -44,7 +44,8 @@
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \
-	X(records_copied, "records that went through user space because the kernel gave no pipe")
+	X(reads_copied,                                                                            \
+	  "reads that took plaintext to user space: no pipe, or dataplane.relay = copy")
 
 struct stats {
 #define X(name, help) _Atomic uint64_t name;

@@ -156,6 +156,7 @@ static int worker_setup(struct worker *w)
 	w->env.timers = &w->timers;
 	w->env.stats = &w->stats;
 	w->env.caps = &w->gate->ktls;
+	w->env.copy = cfg->relay == RELAY_COPY;
 	w->env.key_limit = (uint64_t)cfg->key_limit << 20;
 	w->env.idle_timeout = cfg->idle_timeout * 1000ull;
 	ret = relay_env_init(&w->env);

@@ -186,7 +186,8 @@ BAD = [
     ({"certkey..cert": "{d}/web.pem"}, "certkey..cert", "'' is no valid name", "_ -"),
     # types and ranges
     ({"dataplane.engine": "kernel"}, "dataplane.engine", "none of", "auto | ktls | user"),
-    ({"dataplane.relay": "copy"}, "dataplane.relay", "not built yet", "use splice"),
+    ({"dataplane.relay": "sendfile"}, "dataplane.relay", "none of the possible values",
+     "splice | copy"),
     ({"dataplane.workers": "0"}, "dataplane.workers", "out of range", "auto | 1..256"),
     ({"dataplane.user": "nobody-of-us"}, "dataplane.user", "no user", "name of a user"),
     ({"control.socket": "/" + "x" * 107}, "control.socket", "too long", "107"),

@@ -209,3 +209,19 @@ def test_read_fails(gate, pki, fault, error, reason, version):
             assert c.recv() == b"" and c.ended == "alert internal_error"
         assert b.connection().wait().ended == "alert internal_error"
         assert not fault.left()
+
+
+@VERSION
+def test_copy(ktls, gate, pki, backend, version):
+    """dataplane.relay = copy: the kernel's record layer, and plaintext that comes to user space."""
+    blob = bytes(range(256)) * 4096 * 3
+    with backends.backend(backends.echo, certkey=pki.backend(), client_ca=pki.forging_root,
+                          version=version) as b:
+        g = gate(settings(pki, b.port, dataplane__relay="copy"))
+        with g.ends_with("done"), g.carries(1), clients.connected(
+                g.port, pki=pki, certkey=pki.client(), version=version) as c:
+            got = bytearray()
+            c.duplex([blob[i:i + 50000] for i in range(0, len(blob), 50000)], got.extend)
+            assert got == blob and c.ended == "close_notify"
+        assert g.stats()["reads_copied"] > 0
+        assert g.stats()["pipes_active"] == 0

@@ -36,7 +36,7 @@ def relay(engine, flows, *args, inside=(), timeout):
     assert run.returncode == 0, run.stdout[-12000:]
     found = re.search(r"^flows (\d+), ok (\d+), wrong 0, seed \d+$", run.stdout, re.MULTILINE)
     assert found and int(found[1]) == int(found[2]) == flows, run.stdout[-2000:]
-    return int(re.search(r"^records copied (\d+)$", run.stdout, re.MULTILINE)[1])
+    return int(re.search(r"^reads copied (\d+)$", run.stdout, re.MULTILINE)[1])
 
 
 @pytest.mark.timeout(400)
@@ -55,6 +55,14 @@ def test_without_pipes(engine, pages, pipe_pages):
     unprivileged = ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
     copied = relay(engine, max(FLOWS // 5, 50), "--few-pipes", inside=unprivileged, timeout=190 * SCALE)
     assert copied > 0
+
+
+@pytest.mark.timeout(200)
+def test_copy(engine):
+    """dataplane.relay = copy"""
+    if engine != "ktls":
+        pytest.skip("the user engine knows no dataplane.relay")
+    assert relay("copy", FLOWS // 2, timeout=190 * SCALE) > 0
 
 
 @pytest.mark.timeout(200)

@@ -167,6 +167,7 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	w->env.timers = &w->timers;
 	w->env.stats = &w->stats;
 	w->env.key_limit = o->key_limit;
+	w->env.copy = o->copy;
 	w->env.caps = &g->gate.ktls;
 	LIST_INIT(&w->flows);
 	if (pthread_create(&w->thread, NULL, gate_main, g))
@@ -203,7 +204,7 @@ unsigned test_gate_stop(struct test_gate *g)
 	count = left("flows", s->flows_active) + left("relays", s->flows_relaying_active) +
 		left("pipes", s->pipes_active) +
 		left("sides not drained in time", s->drain_timeouts);
-	printf("records copied %" PRIu64 "\n", (uint64_t)s->records_copied);
+	printf("reads copied %" PRIu64 "\n", (uint64_t)s->reads_copied);
 	close(g->pipe[0]);
 	close(g->pipe[1]);
 	free(g);

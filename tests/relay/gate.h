@@ -25,7 +25,7 @@ struct gate_flow {
 };
 
 struct gate_options {
-	bool ktls;
+	bool ktls, copy;
 	uint64_t key_limit; /* bytes; 0: none */
 	unsigned drain_seconds;
 };

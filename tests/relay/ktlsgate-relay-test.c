@@ -436,7 +436,8 @@ static int name(int value, const char *text)
 static void usage(void)
 {
 	fprintf(stderr,
-		"usage: ktlsgate-relay-test [--engine user|ktls] [--flows N] [--concurrent N]\n"
+		"usage: ktlsgate-relay-test [--engine user|ktls|copy] [--flows N] [--concurrent "
+		"N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
 		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--key-limit BYTES]\n"
 		"    [--verbose]\n");
@@ -458,7 +459,8 @@ static void parse(int argc, char **argv, struct options *o)
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
 		switch (c) {
 		case 'e':
-			o->schedule.ktls = !strcmp(optarg, "ktls");
+			o->schedule.copy = !strcmp(optarg, "copy");
+			o->schedule.ktls = o->schedule.copy || !strcmp(optarg, "ktls");
 			break;
 		case 'n':
 			o->flows = (uint32_t)number(optarg);
@@ -570,6 +572,7 @@ int main(int argc, char **argv)
 
 	descriptors = open_descriptors();
 	gate = (struct gate_options){.ktls = o.schedule.ktls,
+				     .copy = o.schedule.copy,
 				     .key_limit = o.schedule.key_limit,
 				     .drain_seconds = 15 * o.schedule.patience};
 	run.gate = test_gate_start(&gate, &caps);

@@ -288,7 +288,7 @@ static bool engine_allows(const struct schedule_options *o, int broken)
 	case BREAK_KEY_UPDATE_FLOOD:
 		return o->rekey;
 	case BREAK_EMPTY_FLOOD:
-		return !o->few_pipes;
+		return !o->few_pipes && !o->copy;
 	default:
 		return true;
 	}

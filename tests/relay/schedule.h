@@ -159,7 +159,8 @@ struct schedule_options {
 	unsigned stalls; /* chance in 1000 that an end stops reading for a while */
 	bool ktls;
 	bool rekey;	    /* the engine can */
-	bool few_pipes;	    /* records come by recv(2), where empty ones are not seen */
+	bool few_pipes;	    /* records may come by recv(2), where empty ones are not seen */
+	bool copy;	    /* all do */
 	uint8_t ciphers[2]; /* bits of those the engine can; TLS 1.2, TLS 1.3 */
 	uint64_t key_limit; /* bytes after which the gate sends a KeyUpdate of its own; 0: never */
 	unsigned patience;  /* factor for slow machines */
