@@ -66,15 +66,22 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 # Programs of the tests: traffic through a whole gate, and through the relay alone.
 PEER  := $(B)/tests/ktlsgate-peer
 RELAY := $(B)/tests/ktlsgate-relay-test
+# What passes by the fault injector, tests/fault, on its way.
+FAULT_OBJ   := $(patsubst %,$(B)/tests/fault/%.o,fault fault_calls fault_ring)
+FAULT_CALLS := splice send recv sendmsg recvmsg poll setsockopt getsockopt socket ioctl pipe2 fcntl \
+	malloc calloc realloc reallocarray ring_new ring_free ring_wait ring_complete ring_cancel \
+	ring_accept_multishot ring_poll_multishot ring_poll ring_connect ring_recv ring_send
+WRAP        := $(FAULT_CALLS:%=-Wl,--wrap=%)
 TESTPROGS := $(PEER) $(RELAY)
+$(B)/tests/%.o: CPPFLAGS += -Itests/fault
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto -lm
-$(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(LIB)
+$(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(FAULT_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
 
 testprogs: $(TESTPROGS)
 unit: $(UNIT)

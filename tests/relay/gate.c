@@ -7,6 +7,7 @@
 #include "flow.c"
 
 #include <fcntl.h>
+#include "fault.h"
 #include "gate.h"
 
 #define RING_ENTRIES 1024
@@ -38,8 +39,10 @@ static void tell_and_close(struct relay *r, enum reason reason, int client_alert
 	struct gate_flow *owner = TAKE_PTR(*owner_of(container_of(r, struct flow, relay)));
 
 	relay_ended(r, reason, client_alert, backend_alert);
-	if (owner)
-		atomic_store(&owner->reason, (int)reason);
+	if (!owner)
+		return;
+	fault_flow_closes(owner->number);
+	atomic_store(&owner->reason, (int)reason);
 }
 
 static int install_side(const struct engine *engine, struct side *s, const struct gate_side *from)
@@ -52,8 +55,17 @@ static int install_side(const struct engine *engine, struct side *s, const struc
 	return install(engine, s, &keys);
 }
 
+/* As flow_accept() does. */
+static void refuse(struct gate_flow *from)
+{
+	close(from->side[SIDE_CLIENT].fd);
+	close(from->side[SIDE_BACKEND].fd);
+	atomic_store(&from->reason, REASON_no_memory);
+}
+
 static void begin_flow(struct test_gate *g, struct gate_flow *from)
 {
+	const int fds[2] = {from->side[SIDE_CLIENT].fd, from->side[SIDE_BACKEND].fd};
 	struct worker *w = &g->worker;
 	const struct engine *engine;
 	struct flow *f;
@@ -62,10 +74,13 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	/* This load pairs with the owner's store: not every checker sees the pipe's order. */
 	if (atomic_load(&from->reason) >= 0)
 		abort();
-	f = flow_new(w, &g->vserver, from->side[SIDE_CLIENT].fd);
-	if (!f)
-		abort();
-	f->backend.fd = from->side[SIDE_BACKEND].fd;
+	fault_flow(from->number, fds, from->breaks);
+	f = flow_new(w, &g->vserver, fds[SIDE_CLIENT]);
+	if (!f) {
+		refuse(from);
+		return;
+	}
+	f->backend.fd = fds[SIDE_BACKEND];
 	f->client.version = from->side[SIDE_CLIENT].rx.version;
 	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
 	f->backend.version = from->side[SIDE_BACKEND].rx.version;
@@ -78,9 +93,12 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	if (!ret)
 		ret = install_side(engine, &f->backend, &from->side[SIDE_BACKEND]);
 	if (ret) {
-		fprintf(stderr, "gate: the %s engine refuses: %s\n", engine->name, strerror(-ret));
+		if (!fault_on())
+			fprintf(stderr, "gate: the %s engine refuses: %s\n", engine->name,
+				strerror(-ret));
 		engine->release_side(&f->client);
 		flow_fail(f, REASON_engine_failed, strerror(-ret));
+		fault_flow_closes(from->number);
 		atomic_store(&from->reason, REASON_engine_failed);
 		return;
 	}

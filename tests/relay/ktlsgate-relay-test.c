@@ -24,6 +24,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include "farend.h"
+#include "fault.h"
 #include "gate.h"
 #include "log.h"
 #include "timer.h"
@@ -35,6 +36,7 @@
 
 struct options {
 	struct schedule_options schedule;
+	struct fault_options faults;
 	uint32_t flows, concurrent;
 	int64_t only; /* -1: all */
 	bool verbose;
@@ -225,7 +227,7 @@ struct run {
 	uint32_t next_flow;
 	struct slot *slots;
 	struct pollfd *polls; /* the dialer's, then two a slot */
-	uint32_t active, ok, wrong, by_kind[KIND_COUNT];
+	uint32_t active, ok, wrong, given_up, by_kind[KIND_COUNT];
 	uint64_t bytes;
 };
 
@@ -239,6 +241,8 @@ static void slot_start(struct run *run, struct slot *slot, const struct sockets 
 	if (!g)
 		abort();
 	schedule_make(s, &o->schedule, o->only >= 0 ? (uint32_t)o->only : run->next_flow++);
+	g->number = s->flow;
+	g->breaks = s->kind == KIND_BREAK;
 	r = s->end[CLIENT].random ^ s->end[BACKEND].random;
 	for (int role = 0; role < 2; role++) {
 		struct end_plan *p = &s->end[role];
@@ -280,7 +284,7 @@ static void print_seen(const char *who, const struct farend *e)
 
 static void print_slot(const struct slot *slot, const char *verdict, int reason)
 {
-	char text[1024], *ends;
+	char text[1024], faults[256], *ends;
 
 	schedule_print(&slot->schedule, text, sizeof(text));
 	ends = strchr(text, '\n');
@@ -290,15 +294,35 @@ static void print_slot(const struct slot *slot, const char *verdict, int reason)
 	       reason < 0 ? "nothing yet" : reasons[reason].name, ends);
 	print_seen("client", &slot->end[CLIENT]);
 	print_seen("backend", &slot->end[BACKEND]);
+	if (fault_on()) {
+		fault_print(slot->schedule.flow, faults, sizeof(faults));
+		printf("    %s\n", faults);
+	}
 	fflush(stdout);
+}
+
+/* A hard fault need not have been one to the flow: as if there had been none is right too. */
+static bool is_right(struct run *run, const struct slot *slot, int reason, char *text, size_t len)
+{
+	const struct seen seen[2] = {slot->end[CLIENT].seen, slot->end[BACKEND].seen};
+	unsigned fired = fault_fired(slot->schedule.flow);
+
+	if (schedule_judge(&slot->schedule, &run->o->schedule, seen, (enum reason)reason, text,
+			   len))
+		return true;
+	if (!fired ||
+	    !schedule_judge_given_up(&slot->schedule, &run->o->schedule, seen, (enum reason)reason,
+				     fired & FIRED_CLOSING, text, len))
+		return false;
+	run->given_up++;
+	return true;
 }
 
 static void slot_end(struct run *run, struct slot *slot, int reason)
 {
 	struct seen seen[2] = {slot->end[CLIENT].seen, slot->end[BACKEND].seen};
 	char text[512] = "still going on when the patience was over";
-	bool ok = reason >= 0 && schedule_judge(&slot->schedule, &run->o->schedule, seen,
-						(enum reason)reason, text, sizeof(text));
+	bool ok = reason >= 0 && is_right(run, slot, reason, text, sizeof(text));
 
 	run->ok += ok;
 	run->wrong += !ok;
@@ -438,7 +462,8 @@ static void usage(void)
 	fprintf(stderr,
 		"usage: ktlsgate-relay-test [--engine user|ktls] [--flows N] [--concurrent N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
-		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--verbose]\n");
+		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--verbose]\n"
+		"    [--faults soft|hard] [--fault SITE]\n");
 	exit(2);
 }
 
@@ -451,6 +476,7 @@ static void parse(int argc, char **argv, struct options *o)
 		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
 		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
 		{"few-pipes", 0, NULL, 'f'},  {"verbose", 0, NULL, 'v'},
+		{"faults", 1, NULL, 'F'},     {"fault", 1, NULL, 'H'},
 		{NULL, 0, NULL, 0},
 	};
 
@@ -493,6 +519,13 @@ static void parse(int argc, char **argv, struct options *o)
 		case 'v':
 			o->verbose = true;
 			break;
+		case 'F':
+			o->faults.mode = !strcmp(optarg, "soft") ? FAULTS_SOFT : FAULTS_HARD;
+			break;
+		case 'H':
+			o->faults.mode = FAULTS_HARD;
+			o->faults.site = name(fault_site(optarg), optarg);
+			break;
 		default:
 			usage();
 		}
@@ -525,6 +558,12 @@ static void summarise(const struct run *run, uint64_t ms)
 #undef X
 	};
 
+	if (fault_on()) {
+		char faults[1024];
+
+		fault_report(faults, sizeof(faults));
+		printf("faults:%s; flows given up %u\n", faults, run->given_up);
+	}
 	printf("%s engine, %s re-keying:", run->o->schedule.ktls ? "ktls" : "user",
 	       run->o->schedule.rekey ? "with" : "without");
 	for (int k = 0; k < KIND_COUNT; k++)
@@ -543,6 +582,7 @@ int main(int argc, char **argv)
 		.flows = 10000,
 		.concurrent = 32,
 		.only = -1,
+		.faults = {.site = -1},
 	};
 	struct run run = {.o = &o};
 	struct rlimit files;
@@ -564,6 +604,11 @@ int main(int argc, char **argv)
 	printf("seed %" PRIu64 "\n", o.schedule.seed);
 	fflush(stdout);
 
+	o.faults.seed = o.schedule.seed;
+	o.faults.where = o.schedule.ktls ? IN_RELAY_KTLS : IN_RELAY_USER;
+	fault_setup(&o.faults);
+	if (fault_on()) /* now and then */
+		o.schedule.few_pipes = true;
 	descriptors = open_descriptors();
 	gate = (struct gate_options){.ktls = o.schedule.ktls,
 				     .drain_seconds = 15 * o.schedule.patience};
