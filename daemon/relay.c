@@ -279,7 +279,8 @@ static bool has_fin(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 
-	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
+	return TEMP_FAILURE_RETRY(poll(&p, 1, 0)) > 0 &&
+	       p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
 static void pass_close_notify(struct half *h)
@@ -542,8 +543,9 @@ int side_pending_add(struct side *s, const void *buf, size_t len)
 int side_pending_send(struct side *s)
 {
 	while (s->pending_len) {
-		ssize_t n = send(s->fd, s->pending + s->pending_off,
-				 s->pending_len - s->pending_off, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = TEMP_FAILURE_RETRY(send(s->fd, s->pending + s->pending_off,
+						    s->pending_len - s->pending_off,
+						    MSG_DONTWAIT | MSG_NOSIGNAL));
 
 		if (n < 0)
 			return -errno;

@@ -165,7 +165,8 @@ static int send_batch(struct side *to, struct batch *b)
 
 	/* Answers of ours (KeyUpdate) may have been sealed in front of this batch. */
 	while (!to->pending_len && off < b->sealed) {
-		n = send(to->fd, b->buf + off, b->sealed - off, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = TEMP_FAILURE_RETRY(
+			send(to->fd, b->buf + off, b->sealed - off, MSG_DONTWAIT | MSG_NOSIGNAL));
 		if (n < 0 && errno == EAGAIN)
 			break;
 		if (n < 0)
@@ -185,7 +186,7 @@ static bool read_once(struct half *h)
 	ssize_t n;
 	int ret;
 
-	n = recv(h->from->fd, env->in + u->partial_len, room, MSG_DONTWAIT);
+	n = TEMP_FAILURE_RETRY(recv(h->from->fd, env->in + u->partial_len, room, MSG_DONTWAIT));
 	if (n < 0 && errno == EAGAIN) {
 		h->from->readable = false;
 		return false;
