@@ -163,6 +163,9 @@ void fault_thread_begins(void)
 	if (!fault_on())
 		return;
 	thread = STARTING;
+	thread_plan.site = -1;
+	if (options.by_flow)
+		return;
 	thread_plan.renews = true;
 	draw_plan(&thread_plan, mix(options.seed + atomic_fetch_add(&threads, 1)));
 }

@@ -82,6 +82,7 @@ enum fault_mode {
 struct fault_options {
 	enum fault_mode mode;
 	uint64_t seed;
+	bool by_flow;	/* what is no flow's, fault_flow(), has no faults */
 	int site;	/* of the hard ones; -1: any */
 	unsigned where; /* this program reaches, IN_* */
 };
@@ -96,8 +97,7 @@ void fault_report(char *buf, size_t len);
 
 /*
  * What happens on these descriptors and meanwhile is flow's, drawn for it alone, so that the flow
- * can be repeated by its number. Without, everything is the thread's. no_again: no EAGAIN to a
- * reader. In the worker's thread.
+ * can be repeated by its number. no_again: no EAGAIN to a reader. In the worker's thread.
  */
 void fault_flow(uint32_t flow, const int fds[2], bool no_again);
 /* The flow has its reason: what comes now happens to one that is closing. */
@@ -114,7 +114,7 @@ void fault_print(uint32_t flow, char *buf, size_t len);
 
 struct fault_plan;
 
-/* NULL: no faults here and now. Of a descriptor; or of what the thread is at. */
+/* NULL: no faults here and now. Of a descriptor, and of what the thread is at from then on. */
 struct fault_plan *fault_plan_of(int fd);
 struct fault_plan *fault_plan_here(void);
 /* The error that this call is to have, 0: none. */

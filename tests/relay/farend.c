@@ -342,7 +342,7 @@ static bool may_end(const struct farend *e)
 	case WHEN_PEER_ENDED:
 		return e->seen.ended;
 	case WHEN_ABORT:
-		return e->seen.received >= p->abort_received;
+		return e->seen.ended || e->seen.received >= p->abort_received;
 	default:
 		return true;
 	}

@@ -34,15 +34,29 @@ static struct gate_flow **owner_of(const struct flow *f)
 	return &owners[f->id % ARRAY_SIZE(owners)];
 }
 
+/* What is called meanwhile, memory above all, is this flow's. */
+static void closing_step(struct timer *t)
+{
+	const struct flow *f = container_of(t, struct flow, timer);
+
+	(void)fault_plan_of(f->client.fd >= 0 ? f->client.fd : f->backend.fd);
+	closing_tick(t);
+}
+
+static void told(struct flow *f, struct gate_flow *owner, enum reason reason)
+{
+	f->timer.expired = closing_step;
+	fault_flow_closes(owner->number);
+	atomic_store(&owner->reason, (int)reason);
+}
+
 static void tell_and_close(struct relay *r, enum reason reason, int client_alert, int backend_alert)
 {
 	struct gate_flow *owner = TAKE_PTR(*owner_of(container_of(r, struct flow, relay)));
 
 	relay_ended(r, reason, client_alert, backend_alert);
-	if (!owner)
-		return;
-	fault_flow_closes(owner->number);
-	atomic_store(&owner->reason, (int)reason);
+	if (owner)
+		told(container_of(r, struct flow, relay), owner, reason);
 }
 
 static int install_side(const struct engine *engine, struct side *s, const struct gate_side *from)
@@ -98,8 +112,7 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 				strerror(-ret));
 		engine->release_side(&f->client);
 		flow_fail(f, REASON_engine_failed, strerror(-ret));
-		fault_flow_closes(from->number);
-		atomic_store(&from->reason, REASON_engine_failed);
+		told(f, from, REASON_engine_failed);
 		return;
 	}
 	*owner_of(f) = from;

@@ -605,6 +605,7 @@ int main(int argc, char **argv)
 	fflush(stdout);
 
 	o.faults.seed = o.schedule.seed;
+	o.faults.by_flow = true;
 	o.faults.where = o.schedule.ktls ? IN_RELAY_KTLS : IN_RELAY_USER;
 	fault_setup(&o.faults);
 	if (fault_on()) /* now and then */
