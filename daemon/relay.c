@@ -56,24 +56,56 @@ void relay_fail(struct half *h, enum reason client, enum reason backend, int own
 	h->end_alert = ALERT_INTERNAL_ERROR;
 }
 
-void relay_read_end(struct half *h, int error)
+/* What a connection says that is no more, whoever asks. */
+static bool is_gone(int error)
 {
 	switch (-error) {
-	case 0:
-		/* A reset that a send has already been told reads as end of stream. */
-		if (!h->from->broken) {
-			half_end(h, END_FIN, REASON_client_truncated, REASON_backend_truncated);
-			break;
-		}
-		/* fall through */
 	case ECONNRESET:
 	case EPIPE:
 	case ETIMEDOUT:
 	case EHOSTUNREACH:
 	case ENETUNREACH:
 	case ECONNABORTED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A call of ours failed, and neither end is to blame. */
+static enum reason own_failure(const struct side *s, const char *what, int error)
+{
+	if (error == -ENOMEM || error == -ENOBUFS)
+		return REASON_no_memory;
+	log_warn("%s: %s failed: %s", side_name(s), what, strerror(-error));
+	return REASON_io_error;
+}
+
+void relay_send_failed(struct half *h, int error)
+{
+	enum reason reason;
+
+	if (is_gone(error)) {
+		h->to->broken = true;
+		return;
+	}
+	reason = own_failure(h->to, "sending", error);
+	relay_fail(h, reason, reason, ALERT_INTERNAL_ERROR);
+}
+
+void relay_read_end(struct half *h, int error)
+{
+	enum reason reason;
+
+	/* A reset that a send has already been told reads as end of stream. */
+	if (is_gone(error) || (!error && h->from->broken)) {
 		h->from->broken = true;
 		half_end(h, END_RST, REASON_client_reset, REASON_backend_reset);
+		return;
+	}
+	switch (-error) {
+	case 0:
+		half_end(h, END_FIN, REASON_client_truncated, REASON_backend_truncated);
 		break;
 	case EBADMSG:
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
@@ -87,13 +119,9 @@ void relay_read_end(struct half *h, int error)
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
 			   ALERT_PROTOCOL_VERSION);
 		break;
-	case ENOMEM:
-	case ENOBUFS:
-		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
-		break;
 	default:
-		log_warn("%s: reading failed: %s", side_name(h->from), strerror(-error));
-		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+		reason = own_failure(h->from, "reading", error);
+		relay_fail(h, reason, reason, ALERT_INTERNAL_ERROR);
 	}
 }
 
@@ -188,15 +216,19 @@ static bool key_update(struct half *h, bool requested)
 	return false;
 }
 
-static void refuse_renegotiation(struct half *h)
+static bool refuse_renegotiation(struct half *h)
 {
 	static const uint8_t no_renegotiation[2] = {1, ALERT_NO_RENEGOTIATION};
+	int ret;
 
 	stat_inc(h->relay->env->stats, renegotiations_refused);
-	if (!h->from->tx_closed &&
-	    h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
-					  sizeof(no_renegotiation)))
-		h->from->broken = true;
+	if (h->from->tx_closed)
+		return true;
+	ret = h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
+					    sizeof(no_renegotiation));
+	if (ret)
+		relay_read_end(h, ret);
+	return !ret;
 }
 
 static bool control_event(struct half *h, const struct record_event *ev)
@@ -208,8 +240,7 @@ static bool control_event(struct half *h, const struct record_event *ev)
 		stat_inc(h->relay->env->stats, tickets_dropped);
 		return true;
 	case EVENT_RENEGOTIATION:
-		refuse_renegotiation(h);
-		return true;
+		return refuse_renegotiation(h);
 	case EVENT_KEY_UPDATE:
 		return key_update(h, ev->requested);
 	case EVENT_CLOSE_NOTIFY:
@@ -252,6 +283,32 @@ static void relay_end(struct relay *r, enum reason reason, int client_alert, int
 	r->end(r, reason, client_alert, backend_alert);
 }
 
+void relay_abort(struct relay *r, enum reason reason)
+{
+	relay_end(r, reason, reasons[reason].client_alert, reasons[reason].backend_alert);
+}
+
+/*
+ * False: the other side's kernel takes no more for now, or the flow has ended: what was queued
+ * behind an end that is passed on already has no half to fail.
+ */
+static bool flush_to(struct half *h)
+{
+	struct side *to = h->to;
+	int ret;
+
+	if (to->broken)
+		return true;
+	ret = h->relay->engine->flush(to);
+	if (ret == -EAGAIN)
+		to->writable = false;
+	else if (is_gone(ret))
+		to->broken = true;
+	else if (ret)
+		relay_abort(h->relay, own_failure(to, "sending", ret));
+	return !ret || to->broken;
+}
+
 /* shutdown() only once nothing is left that it could throw away; until then the tick comes back. */
 static bool send_fin(struct half *h)
 {
@@ -283,20 +340,35 @@ static bool has_fin(int fd)
 	       p.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
-static void pass_close_notify(struct half *h)
+/* False: the flow has ended. */
+static bool send_close_notify(struct half *h)
 {
 	static const uint8_t close_notify[2] = {1, ALERT_CLOSE_NOTIFY};
 	struct relay *r = h->relay;
+	int ret;
+
+	if (h->to->tx_closed || h->to->broken)
+		return true;
+	ret = r->engine->send_record(h->to, RECORD_ALERT, close_notify, sizeof(close_notify));
+	if (is_gone(ret)) {
+		h->to->broken = true;
+	} else if (ret) {
+		relay_abort(r, own_failure(h->to, "sending", ret));
+	} else {
+		h->to->tx_closed = true;
+		(void)flush_to(h);
+	}
+	return !r->ended;
+}
+
+static void pass_close_notify(struct half *h)
+{
+	struct relay *r = h->relay;
 
 	if (!h->end_sent) {
+		if (!send_close_notify(h))
+			return;
 		h->end_sent = true;
-		if (!h->to->tx_closed && !h->to->broken) {
-			h->to->tx_closed = true;
-			if (r->engine->send_record(h->to, RECORD_ALERT, close_notify,
-						   sizeof(close_notify)))
-				h->to->broken = true;
-			(void)!r->engine->flush(h->to);
-		}
 		if (!half_other(h)->end)
 			stat_inc(r->env->stats, half_closes);
 		/* Half-close is a thing of TLS 1.3; in 1.2 the answer follows soon. */
@@ -338,24 +410,6 @@ static void pass_end(struct half *h)
 }
 
 /* ---- running ---- */
-
-/* False: the other side's kernel takes no more for now. */
-static bool flush_to(struct half *h)
-{
-	struct side *to = h->to;
-	int ret;
-
-	if (to->broken)
-		return true;
-	ret = h->relay->engine->flush(to);
-	if (ret == -EAGAIN) {
-		to->writable = false;
-		return false;
-	}
-	if (ret)
-		to->broken = true;
-	return true;
-}
 
 /* Returns true if there is more to do at once. */
 static bool half_run(struct half *h)
@@ -447,8 +501,7 @@ static void expired(struct timer *t)
 		return;
 	}
 	if (r->env->idle_timeout && now >= r->last_move + r->env->idle_timeout) {
-		relay_end(r, REASON_idle_timeout, reasons[REASON_idle_timeout].client_alert,
-			  reasons[REASON_idle_timeout].backend_alert);
+		relay_abort(r, REASON_idle_timeout);
 		return;
 	}
 	if (!r->tick_wanted) {

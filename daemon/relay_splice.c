@@ -180,8 +180,10 @@ static bool deliver(struct half *h)
 			return false;
 		}
 		if (n <= 0) {
-			h->to->broken = true;
+			int error = n ? -errno : -EPIPE;
+
 			drop_in_flight(h);
+			relay_send_failed(h, error);
 			return false;
 		}
 		if (h->copied)
