@@ -8,7 +8,6 @@
  * passed on behind the last byte that was read in front of it.
  */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include "log.h"
@@ -332,14 +331,6 @@ static bool send_fin(struct half *h)
 	return true;
 }
 
-static bool has_fin(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-
-	return TEMP_FAILURE_RETRY(poll(&p, 1, 0)) > 0 &&
-	       p.revents & (POLLRDHUP | POLLHUP | POLLERR);
-}
-
 /* False: the flow has ended. */
 static bool send_close_notify(struct half *h)
 {
@@ -375,7 +366,7 @@ static void pass_close_notify(struct half *h)
 		if (h->from->version == TLS_12 && !r->close_by)
 			r->close_by = r->env->timers->now + TLS12_CLOSE_MS;
 	}
-	if (!h->to->fin_sent && has_fin(h->from->fd))
+	if (!h->to->fin_sent && h->from->hung_up)
 		(void)send_fin(h);
 }
 
