@@ -190,6 +190,16 @@ static int rekey(struct side *s, uint8_t *secret,
 	return ret;
 }
 
+/* Our KeyUpdate is queued: what follows must be under the next keys, or nothing can follow. */
+static int rekey_behind_message(struct side *s, const struct engine *engine)
+{
+	int ret = rekey(s, s->secrets.tx, engine->rekey_tx);
+
+	if (ret)
+		s->broken = true;
+	return ret;
+}
+
 /* RFC 8446 4.6.3. Our answer goes to the sender, so into the other half's stream. */
 static bool key_update(struct half *h, bool requested)
 {
@@ -203,7 +213,7 @@ static bool key_update(struct half *h, bool requested)
 		ret = engine->send_record(h->from, RECORD_HANDSHAKE, message,
 					  record_key_update(false, message));
 		if (!ret)
-			ret = rekey(h->from, h->from->secrets.tx, engine->rekey_tx);
+			ret = rekey_behind_message(h->from, engine);
 	}
 	if (!ret)
 		return true;
