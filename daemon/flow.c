@@ -750,6 +750,10 @@ static void ready(struct ring_op *op, int res)
 	/* Armed for the backend's suspension and cancelled since: now for the relay. */
 	if (f->stage != FLOW_STAGE_RELAY)
 		return;
+	if (res < 0 && res != -ECANCELED) {
+		relay_abort(&f->relay, res == -ENOMEM ? REASON_no_memory : REASON_io_error);
+		return;
+	}
 	if (!op->armed)
 		arm_poll(s);
 	if (res < 0)
