@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,15 +32,17 @@
 
 #define SKIPPED	      77 /* exit status: this kernel has no kernel TLS */
 #define PATIENCE_MS   20000
-#define WRONG_MAX     20   /* then the run is over */
-#define PIPE_OF_PAIRS 4096 /* bytes: as many connections are made in advance */
+#define WRONG_MAX     20	 /* then the run is over */
+#define PIPE_OF_PAIRS 4096	 /* bytes: as many connections are made in advance */
+#define WARM_UP	      1000	 /* flows of --soak before its memory is measured */
+#define HEAP_SLACK    (64 << 10) /* bytes: what the C library caches differs a little */
 
 struct options {
 	struct schedule_options schedule;
 	struct fault_options faults;
 	uint32_t flows, concurrent;
 	int64_t only; /* -1: all */
-	bool verbose;
+	bool verbose, soak;
 };
 
 /* ---- connections ---- */
@@ -51,6 +54,7 @@ struct sockets {
 
 struct dialer {
 	const struct options *o;
+	uint32_t first, end;
 	int listener;
 	struct sockaddr_in address;
 	int pipe[2]; /* of struct sockets, in the order of flows */
@@ -112,7 +116,7 @@ static void *dial_all(void *arg)
 {
 	struct dialer *d = arg;
 
-	for (uint32_t flow = 0; flow < d->o->flows; flow++) {
+	for (uint32_t flow = d->first; flow < d->end; flow++) {
 		struct sockets s;
 		struct schedule plan;
 
@@ -463,7 +467,7 @@ static void usage(void)
 		"usage: ktlsgate-relay-test [--engine user|ktls] [--flows N] [--concurrent N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
 		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--verbose]\n"
-		"    [--faults soft|hard] [--fault SITE]\n");
+		"    [--faults soft|hard] [--fault SITE] [--soak]\n");
 	exit(2);
 }
 
@@ -476,8 +480,8 @@ static void parse(int argc, char **argv, struct options *o)
 		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
 		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
 		{"few-pipes", 0, NULL, 'f'},  {"verbose", 0, NULL, 'v'},
-		{"faults", 1, NULL, 'F'},     {"fault", 1, NULL, 'H'},
-		{NULL, 0, NULL, 0},
+		{"soak", 0, NULL, 'K'},	      {"faults", 1, NULL, 'F'},
+		{"fault", 1, NULL, 'H'},      {NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -519,6 +523,9 @@ static void parse(int argc, char **argv, struct options *o)
 		case 'v':
 			o->verbose = true;
 			break;
+		case 'K':
+			o->soak = true;
+			break;
 		case 'F':
 			o->faults.mode = !strcmp(optarg, "soft") ? FAULTS_SOFT : FAULTS_HARD;
 			break;
@@ -532,6 +539,40 @@ static void parse(int argc, char **argv, struct options *o)
 	}
 	if (optind < argc || !o->concurrent)
 		usage();
+}
+
+/* The flows up to number end, with a gate of their own that must leave nothing behind. */
+static void run_part(struct run *run, const struct ktls_caps *caps, uint32_t end)
+{
+	const struct options *o = run->o;
+	const struct gate_options gate = {.ktls = o->schedule.ktls,
+					  .drain_seconds = 15 * o->schedule.patience};
+	unsigned descriptors = open_descriptors(), now;
+
+	run->dialed = false;
+	run->gate = test_gate_start(&gate, caps);
+	run->dialer.first = run->next_flow;
+	run->dialer.end = end;
+	dialer_start(&run->dialer, o);
+	run_flows(run);
+	dialer_stop(&run->dialer);
+	run->wrong += test_gate_stop(run->gate);
+	now = open_descriptors();
+	if (now == descriptors)
+		return;
+	printf("left behind: %d descriptors\n", (int)now - (int)descriptors);
+	run->wrong++;
+}
+
+static void check_heap(struct run *run, size_t before)
+{
+	size_t after = mallinfo2().uordblks;
+
+	printf("heap: %zu KiB, then %zu KiB\n", before >> 10, after >> 10);
+	if (after <= before + HEAP_SLACK)
+		return;
+	printf("left behind: %zu bytes of memory\n", after - before);
+	run->wrong++;
 }
 
 static void choose_engine(struct schedule_options *o, struct ktls_caps *caps)
@@ -587,9 +628,8 @@ int main(int argc, char **argv)
 	struct run run = {.o = &o};
 	struct rlimit files;
 	struct ktls_caps caps;
-	struct gate_options gate;
-	unsigned descriptors;
 	uint64_t began = timer_clock();
+	size_t heap;
 
 	o.schedule.seed = began;
 	parse(argc, argv, &o);
@@ -610,24 +650,18 @@ int main(int argc, char **argv)
 	fault_setup(&o.faults);
 	if (fault_on()) /* now and then */
 		o.schedule.few_pipes = true;
-	descriptors = open_descriptors();
-	gate = (struct gate_options){.ktls = o.schedule.ktls,
-				     .drain_seconds = 15 * o.schedule.patience};
-	run.gate = test_gate_start(&gate, &caps);
 	run.slots = calloc(o.concurrent, sizeof(*run.slots));
 	run.polls = calloc(1 + 2 * o.concurrent, sizeof(*run.polls));
 	if (!run.slots || !run.polls)
 		abort();
-	dialer_start(&run.dialer, &o);
-	run_flows(&run);
-	dialer_stop(&run.dialer);
-	run.wrong += test_gate_stop(run.gate);
+	if (o.soak)
+		run_part(&run, &caps, WARM_UP < o.flows ? WARM_UP : o.flows);
+	heap = mallinfo2().uordblks;
+	run_part(&run, &caps, o.flows);
+	if (o.soak)
+		check_heap(&run, heap);
 	free(run.slots);
 	free(run.polls);
-	if (open_descriptors() != descriptors) {
-		printf("left behind: %d descriptors\n", (int)open_descriptors() - (int)descriptors);
-		run.wrong++;
-	}
 	summarise(&run, timer_clock() - began);
 	return run.wrong || !run.ok;
 }
