@@ -217,6 +217,8 @@ static void start_backend_handshake(struct flow *f)
 	handshake_start(s->hs);
 }
 
+static void connect_socket(struct flow *f);
+
 static void connected(struct ring_op *op, int res)
 {
 	struct side *s = container_of(op, struct side, rx);
@@ -224,7 +226,9 @@ static void connected(struct ring_op *op, int res)
 
 	if (f->stage != FLOW_STAGE_HANDSHAKE)
 		return;
-	if (res == -ECONNREFUSED)
+	if (res == -EINTR)
+		connect_socket(f);
+	else if (res == -ECONNREFUSED)
 		flow_fail(f, REASON_backend_connect_refused, NULL);
 	else if (res == -ETIMEDOUT)
 		flow_fail(f, REASON_backend_connect_timeout, NULL);
@@ -232,6 +236,12 @@ static void connected(struct ring_op *op, int res)
 		flow_fail(f, REASON_backend_connect_failed, strerror(-res));
 	else
 		start_backend_handshake(f);
+}
+
+static void connect_socket(struct flow *f)
+{
+	ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
+		     (const struct sockaddr *)&f->service->address.ss, f->service->address.len);
 }
 
 static void connect_backend(struct flow *f)
@@ -248,8 +258,7 @@ static void connect_backend(struct flow *f)
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
 			 REASON_backend_connect_timeout);
-	ring_connect(w->ring, &s->rx, fd, (const struct sockaddr *)&f->service->address.ss,
-		     f->service->address.len);
+	connect_socket(f);
 }
 
 /* ---- a backend that gives up while the client takes its time ---- */

@@ -308,7 +308,7 @@ static void sent(struct ring_op *op, int res)
 		hs->output_off += (uint32_t)res;
 	if (hs->stopped)
 		return;
-	if (res < 0) {
+	if (res < 0 && res != -EINTR) {
 		fail(hs, HANDSHAKE_RESET, -res);
 		return;
 	}
@@ -389,6 +389,10 @@ static void received(struct ring_op *op, int res)
 
 	if (!hs || hs->stopped)
 		return;
+	if (res == -EINTR) {
+		receive(hs);
+		return;
+	}
 	if (res <= 0) {
 		fail(hs, res ? HANDSHAKE_RESET : HANDSHAKE_EOF, -res);
 		return;
