@@ -72,13 +72,18 @@ FAULT_CALLS := splice send recv sendmsg recvmsg poll setsockopt getsockopt socke
 	malloc calloc realloc reallocarray ring_new ring_free ring_wait ring_complete ring_cancel \
 	ring_accept_multishot ring_poll_multishot ring_poll ring_connect ring_recv ring_send
 WRAP        := $(FAULT_CALLS:%=-Wl,--wrap=%)
-TESTPROGS := $(PEER) $(RELAY)
+FAULTY      := $(B)/tests/ktlsgated-faults
+TESTPROGS := $(PEER) $(RELAY) $(FAULTY)
 $(B)/tests/%.o: CPPFLAGS += -Itests/fault
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto -lm
 $(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(FAULT_OBJ) $(LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
+$(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm

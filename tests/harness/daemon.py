@@ -58,13 +58,16 @@ def settings(pki, backend_port, *, port=None, **changes):
 
 
 class Ktlsgated:
-    """settings: see settings(); engine, workers and the control socket are added here."""
+    """
+    settings: see settings(); engine, workers and the control socket are added here. faults: of
+    the injector, tests/fault, for a gate built with it: "soft SEED" or "hard SEED [SITE]".
+    """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, **options):
+    def __init__(self, directory, pki, engine, conf, faults=None, **options):
         directory.mkdir()
-        self.pki, self.engine = pki, engine
+        self.pki, self.engine, self.faults = pki, engine, faults
         self.log_file = directory / "ktlsgated.log"
         self.conf_file = directory / "ktlsgate.conf"
         # Short whatever the directory: a UNIX socket's path has 107 bytes at most.
@@ -85,8 +88,11 @@ class Ktlsgated:
 
     def start(self):
         Ktlsgated.recent.append(self)
+        name, env = "ktlsgated", None
+        if self.faults:
+            name, env = "tests/ktlsgated-faults", {**os.environ, "KTLSGATE_FAULTS": self.faults}
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen([program("ktlsgated"), "-c", self.conf_file],
+            self.process = subprocess.Popen([program(name), "-c", self.conf_file], env=env,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (
             f"ktlsgated is not ready after {START_TIMEOUT} s:\n{self.log()}")
