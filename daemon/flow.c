@@ -349,6 +349,7 @@ static const char *failure_detail(const struct handshake *hs, char *buf, size_t 
 	case HANDSHAKE_EOF:
 	case HANDSHAKE_NOT_TLS:
 	case HANDSHAKE_NO_CERTIFICATE:
+	case HANDSHAKE_NO_MEMORY:
 		return NULL;
 	default:
 		return hs->detail[0] ? hs->detail : NULL;
@@ -575,7 +576,10 @@ static bool find_or_forge(struct flow *f)
 		return false;
 	/* Without the client's proof nothing is shown to a backend, not from the cache either. */
 	if (!client->transcript_done) {
-		flow_fail(f, REASON_forge_failed, "handshake too long");
+		if (client->transcript_no_memory)
+			flow_fail(f, REASON_no_memory, NULL);
+		else
+			flow_fail(f, REASON_forge_failed, "handshake too long");
 		return false;
 	}
 	if (make_cache_key(f)) {
