@@ -28,7 +28,7 @@ struct fault_plan {
 	int site; /* -1: none */
 	int error;
 	unsigned before, times; /* calls let through, then made to fail */
-	bool renews;		/* another one follows */
+	unsigned again;		/* chance in 1000 calls of another one; a thread's plan */
 	uint32_t calls[SITE_COUNT];
 	_Atomic unsigned fired; /* enum fault_fired */
 };
@@ -64,6 +64,11 @@ static uint64_t draw(uint64_t *state)
 static uint64_t draw_below(uint64_t *state, uint64_t n)
 {
 	return draw(state) % n;
+}
+
+static bool chance(uint64_t *r, unsigned per_mille)
+{
+	return draw_below(r, 1000) < per_mille;
 }
 
 static uint64_t state_of_call(struct fault_plan *p, enum site site)
@@ -118,7 +123,7 @@ static void draw_hard(struct fault_plan *p, uint64_t *r)
 	p->before = (unsigned)draw_magnitude(r, s->most) - 1;
 	/* Once, a few times, or for good; not so what is asked again until it answers. */
 	p->times = dice < 6 ? 1 : 1 + (unsigned)draw_below(r, 6);
-	if (dice > 7 && p->site != SITE_GETSOCKOPT && p->site != SITE_IOCTL && !p->renews)
+	if (dice > 7 && p->site != SITE_GETSOCKOPT && p->site != SITE_IOCTL)
 		p->times = ~0u;
 }
 
@@ -166,8 +171,10 @@ void fault_thread_begins(void)
 	thread_plan.site = -1;
 	if (options.by_flow)
 		return;
-	thread_plan.renews = true;
 	draw_plan(&thread_plan, mix(options.seed + atomic_fetch_add(&threads, 1)));
+	thread_plan.times = 0;
+	if (options.mode == FAULTS_HARD)
+		thread_plan.again = options.site < 0 ? 5 : 50;
 }
 
 void fault_thread_waits(void)
@@ -260,16 +267,23 @@ struct fault_plan *fault_plan_here(void)
 	return here ? here : &thread_plan;
 }
 
-static bool chance(uint64_t *r, unsigned per_mille)
+/* A thread has no end: one hard fault after the other, each up to six times. */
+static void draw_another(struct fault_plan *p, enum site site)
 {
-	return draw_below(r, 1000) < per_mille;
+	uint64_t r = state_of_call(p, site);
+
+	if (p->times || !can_be_hard((int)site) || !chance(&r, p->again))
+		return;
+	p->site = (int)site;
+	p->error = draw_error(&sites[site], &r);
+	p->times = 1 + (draw_below(&r, 2) ? (unsigned)draw_below(&r, 6) : 0);
 }
 
 /* 0: not now. */
 static int hard_error(struct fault_plan *p, enum site site)
 {
-	int error = p->error;
-
+	if (p->again)
+		draw_another(p, site);
 	if ((int)site != p->site || !p->times)
 		return 0;
 	if (p->before) {
@@ -280,12 +294,7 @@ static int hard_error(struct fault_plan *p, enum site site)
 		p->times--;
 	atomic_fetch_or(&p->fired, p->closes ? FIRED_CLOSING : FIRED_OPEN);
 	counts[site][1]++;
-	if (!p->times && p->renews) {
-		uint64_t r = state_of_call(p, site);
-
-		draw_hard(p, &r);
-	}
-	return error;
+	return p->error;
 }
 
 int fault_draw(struct fault_plan *p, enum site site)
