@@ -17,6 +17,9 @@
 #define IDLE_RECORD_BURST 64
 #define IDLE_RECORD_MS	  100 /* one more is allowed per so many ms */
 
+/* To a peer that asks and does not read: so many of our answers wait at most. */
+#define ANSWERS_MAX 64
+
 #define TICK_MIN 1 /* ms */
 #define TICK_MAX 64
 /* RFC 5246 7.2.1: close_notify is to be answered with close_notify at once; this long at most. */
@@ -200,7 +203,29 @@ static int rekey_behind_message(struct side *s, const struct engine *engine)
 	return ret;
 }
 
-/* RFC 8446 4.6.3. Our answer goes to the sender, so into the other half's stream. */
+/*
+ * An answer to what from has asked, into the other half's stream. None if many wait there already:
+ * one KeyUpdate answers all requests in front of it (RFC 8446 4.6.3), and a refusal may be left out
+ * (RFC 5246 7.2.2). 1: queued; 0: withheld; or -errno.
+ */
+static int answer(struct half *h, uint8_t type, const uint8_t *message, size_t len)
+{
+	struct side *from = h->from;
+	int ret;
+
+	if (from->tx_closed)
+		return 0;
+	if (from->answers >= ANSWERS_MAX) {
+		stat_inc(h->relay->env->stats, answers_withheld);
+		return 0;
+	}
+	ret = h->relay->engine->send_record(from, type, message, len);
+	if (!ret && from->pending_len)
+		from->answers++;
+	return ret ? ret : 1;
+}
+
+/* RFC 8446 4.6.3 */
 static bool key_update(struct half *h, bool requested)
 {
 	const struct engine *engine = h->relay->engine;
@@ -209,12 +234,10 @@ static bool key_update(struct half *h, bool requested)
 
 	stat_inc(h->relay->env->stats, key_updates);
 	ret = rekey(h->from, h->from->secrets.rx, engine->rekey_rx);
-	if (!ret && requested && !h->from->tx_closed) {
-		ret = engine->send_record(h->from, RECORD_HANDSHAKE, message,
-					  record_key_update(false, message));
-		if (!ret)
-			ret = rekey_behind_message(h->from, engine);
-	}
+	if (!ret && requested)
+		ret = answer(h, RECORD_HANDSHAKE, message, record_key_update(false, message));
+	if (ret > 0)
+		ret = rekey_behind_message(h->from, engine);
 	if (!ret)
 		return true;
 	if (ret == -EBUSY || ret == -EOPNOTSUPP)
@@ -231,13 +254,10 @@ static bool refuse_renegotiation(struct half *h)
 	int ret;
 
 	stat_inc(h->relay->env->stats, renegotiations_refused);
-	if (h->from->tx_closed)
-		return true;
-	ret = h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
-					    sizeof(no_renegotiation));
-	if (ret)
+	ret = answer(h, RECORD_ALERT, no_renegotiation, sizeof(no_renegotiation));
+	if (ret < 0)
 		relay_read_end(h, ret);
-	return !ret;
+	return ret >= 0;
 }
 
 static bool control_event(struct half *h, const struct record_event *ev)
@@ -574,6 +594,13 @@ void relay_stop(struct relay *r)
 
 /* ---- bytes waiting for a side's kernel ---- */
 
+static void wipe_pending(struct side *s)
+{
+	if (s->pending)
+		OPENSSL_cleanse(s->pending, s->pending_len); /* may hold keys, see relay_splice.c */
+	free(s->pending);
+}
+
 int side_pending_add(struct side *s, const void *buf, size_t len)
 {
 	uint32_t left = s->pending_len - s->pending_off;
@@ -587,7 +614,7 @@ int side_pending_add(struct side *s, const void *buf, size_t len)
 	if (left)
 		memcpy(grown, s->pending + s->pending_off, left);
 	memcpy(grown + left, buf, len);
-	side_pending_free(s);
+	wipe_pending(s);
 	s->pending = grown;
 	s->pending_off = 0;
 	s->pending_len = (uint32_t)(left + len);
@@ -612,11 +639,10 @@ int side_pending_send(struct side *s)
 
 void side_pending_free(struct side *s)
 {
-	if (s->pending)
-		OPENSSL_cleanse(s->pending, s->pending_len); /* may hold keys, see relay_splice.c */
-	free(s->pending);
+	wipe_pending(s);
 	s->pending = NULL;
 	s->pending_off = s->pending_len = 0;
+	s->answers = 0;
 }
 
 /* ---- before there is an engine: bytes are sent as they are ---- */

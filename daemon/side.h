@@ -57,6 +57,7 @@ struct side {
 	struct user_side *user; /* user engine only */
 	uint8_t *pending;	/* sealed bytes (user) or control records (ktls) not yet accepted */
 	uint32_t pending_off, pending_len;
+	uint8_t answers; /* among them: to KeyUpdates and renegotiations */
 
 	int rx_error; /* ktls: errno of a bad record that a send was told of; see ktls.h */
 	/* ktls: what the tx accounting needs, see ktls_tx_drained() */

@@ -36,6 +36,7 @@
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(renegotiations_refused, "TLS 1.2 renegotiations answered with no_renegotiation")         \
+	X(answers_withheld, "answers to KeyUpdate or renegotiation to peers that read none")       \
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \
