@@ -1068,6 +1068,11 @@ static bool close_step(struct flow *f, struct side *s)
 		close_side(f, s);
 		return true;
 	}
+	/*
+	 * All the time: a full receive buffer drops segments whole, and with them the
+	 * acknowledgements that the last bytes wait for.
+	 */
+	ended = discard(f, s);
 	if (ret <= 0)
 		return false;
 	if (f->end[s->role] == END_RST) {
@@ -1081,7 +1086,6 @@ static bool close_step(struct flow *f, struct side *s)
 		s->fin_at = now;
 		shutdown(s->fd, SHUT_WR);
 	}
-	ended = discard(f, s);
 	/* A record cut short stays unread, and close() then sends RST: not before all has arrived.
 	 */
 	if (!acked(s) || (!ended && now - s->fin_at < LINGER_MS))

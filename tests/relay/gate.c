@@ -22,6 +22,7 @@ struct test_gate {
 	int pipe[2]; /* of pointers to gate_flow; NULL: stop */
 	struct ring_op handed;
 	struct gate_flow *next;
+	uint32_t held; /* most bytes taken from a sender and not yet with its receiver's kernel */
 };
 
 /* ---- a flow begins ---- */
@@ -146,6 +147,25 @@ static void handed_over(struct ring_op *op, int res)
 	read_next(g);
 }
 
+static void measure_held(struct test_gate *g)
+{
+	const struct flow *f;
+
+	LIST_FOREACH (f, &g->worker.flows, link) {
+		const struct half *halves[2] = {&f->relay.from_client, &f->relay.from_backend};
+
+		if (f->stage != FLOW_STAGE_RELAY)
+			continue;
+		for (int i = 0; i < 2; i++) {
+			const struct half *h = halves[i];
+			uint32_t held = h->in_flight + h->to->pending_len - h->to->pending_off;
+
+			if (held > g->held)
+				g->held = held;
+		}
+	}
+}
+
 static void *gate_main(void *arg)
 {
 	struct test_gate *g = arg;
@@ -167,6 +187,7 @@ static void *gate_main(void *arg)
 		w->timers.now = timer_clock();
 		ring_complete(w->ring);
 		timers_run(&w->timers);
+		measure_held(g);
 	}
 	ring_free(w->ring);
 	relay_env_free(&w->env);
@@ -231,6 +252,7 @@ unsigned test_gate_stop(struct test_gate *g)
 		left("pipes", s->pipes_active) +
 		left("sides not drained in time", s->drain_timeouts);
 	printf("records copied %" PRIu64 "\n", (uint64_t)s->records_copied);
+	printf("held %u bytes for one receiver at most\n", g->held);
 	close(g->pipe[0]);
 	close(g->pipe[1]);
 	free(g);
