@@ -1023,9 +1023,9 @@ static bool acked(const struct side *s)
 	socklen_t len = sizeof(info);
 	int queued;
 
-	if (ioctl(s->fd, SIOCOUTQ, &queued) || !queued)
+	if (!ioctl(s->fd, SIOCOUTQ, &queued) && !queued)
 		return true;
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	return !getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
 	       info.tcpi_state == TCP_CLOSE;
 }
 
