@@ -24,12 +24,15 @@
 	type __wrap_##name(__VA_ARGS__);                                                           \
 	type __wrap_##name(__VA_ARGS__)
 
+/* splice(2) has refused the next record on this socket: it is there for recvmsg(2). */
+static bool refused[FD_MAX];
+
 /* True: the call fails, errno is set. */
 static bool fails(struct fault_plan *p, enum site site, int fd)
 {
 	int error = p ? fault_draw(p, site) : 0;
 
-	if (!error)
+	if (!error || (error == EAGAIN && fd < FD_MAX && refused[fd]))
 		return false;
 	if (error == EAGAIN)
 		fault_announce(fd);
@@ -52,6 +55,7 @@ WRAP(ssize_t, splice, int in, off64_t *off_in, int out, off64_t *off_out, size_t
 	struct fault_plan *p = fault_plan_of(in);
 	enum site site = SITE_SPLICE_IN;
 	int fd = in;
+	ssize_t n;
 
 	if (p && __real_fcntl(in, F_GETPIPE_SZ, 0) > 0) {
 		p = fault_plan_of(fd = out);
@@ -61,7 +65,10 @@ WRAP(ssize_t, splice, int in, off64_t *off_in, int out, off64_t *off_out, size_t
 		return -1;
 	if (p)
 		len = fault_shorten(p, site, len);
-	return __real_splice(in, off_in, out, off_out, len, flags);
+	n = __real_splice(in, off_in, out, off_out, len, flags);
+	if (fd < FD_MAX && site == SITE_SPLICE_IN)
+		refused[fd] = n < 0 && errno == EINVAL;
+	return n;
 }
 
 WRAP(ssize_t, send, int fd, const void *buf, size_t len, int flags)
