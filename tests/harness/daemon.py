@@ -60,7 +60,7 @@ def settings(pki, backend_port, *, port=None, **changes):
 class Ktlsgated:
     """
     settings: see settings(); engine, workers and the control socket are added here. faults: of
-    the injector, tests/fault, for a gate built with it: "soft SEED" or "hard SEED [SITE]".
+    the injector, tests/fault, for a gate built with it: "soft SEED", "hard SEED [SITE]" or "off".
     """
 
     recent = []  # gates started since the last test began, and those still running
@@ -90,7 +90,10 @@ class Ktlsgated:
         Ktlsgated.recent.append(self)
         name, env = "ktlsgated", None
         if self.faults:
-            name, env = "tests/ktlsgated-faults", {**os.environ, "KTLSGATE_FAULTS": self.faults}
+            # What a thread keeps for its next malloc() would be counted as in use.
+            name, env = "tests/ktlsgated-faults", {
+                **os.environ, "KTLSGATE_FAULTS": self.faults,
+                "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen([program(name), "-c", self.conf_file], env=env,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -599,7 +599,7 @@ bool schedule_judge_given_up(const struct schedule *s, const struct schedule_opt
 			return wrong(&v, (enum role)r, "saw no end");
 	}
 	if (closing || reason == REASON_no_memory || reason == REASON_io_error ||
-	    reason == REASON_engine_failed)
+	    reason == REASON_engine_failed || reason == REASON_rekey_unsupported)
 		return true;
 	return wrong(&v, s->actor, "acted while calls failed, but the log says %s",
 		     reasons[reason].name);
