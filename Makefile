@@ -67,17 +67,29 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 # system calls of a gate fail.
 PEER  := $(B)/tests/ktlsgate-peer
 RELAY := $(B)/tests/ktlsgate-relay-test
-FAULT := $(B)/tests/fault.so
-TESTPROGS := $(PEER) $(RELAY) $(FAULT)
+PRELOAD := $(B)/tests/fault.so
+# What passes by the fault injector, tests/fault, on its way.
+FAULT_OBJ   := $(patsubst %,$(B)/tests/fault/%.o,fault fault_calls fault_ring)
+FAULT_CALLS := splice send recv sendmsg recvmsg poll setsockopt getsockopt socket ioctl pipe2 fcntl \
+	malloc calloc realloc reallocarray ring_new ring_free ring_wait ring_complete ring_cancel \
+	ring_accept_multishot ring_poll_multishot ring_poll ring_connect ring_recv ring_send
+WRAP        := $(FAULT_CALLS:%=-Wl,--wrap=%)
+FAULTY      := $(B)/tests/ktlsgated-faults
+TESTPROGS := $(PEER) $(RELAY) $(FAULTY) $(PRELOAD)
+$(B)/tests/%.o: CPPFLAGS += -Itests/fault
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto -lm
-$(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(LIB)
+$(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(FAULT_OBJ) $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
-$(FAULT): tests/fault/fault.c
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
+$(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
+$(PRELOAD): tests/fault/preload.c
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -shared $(LDFLAGS) -o $@ $<
@@ -126,13 +138,20 @@ check:
 check-kernels:
 	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3"
 
+# Three in five of them through the relay alone, one in five there with faults, one in five whole.
+SOAK_FLOWS ?= 100000
+soak:
+	@$(MAKE) --no-print-directory all testprogs
+	@KTLSGATE_BUILD=$(abspath $(B)) KTLSGATE_SOAK=$(SOAK_FLOWS) /usr/bin/python3 -m pytest -q -s \
+		-p no:cacheprovider -p no:xdist tests/test_soak.py
+
 # ---- for developers ----
 
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 asan:
 	@$(MAKE) --no-print-directory B=build-asan HARDEN=-fPIE CFLAGS="-O1 -g $(SANITIZE)" \
 		LDFLAGS="$(SANITIZE)" all unit testprogs
-	@KTLSGATE_BUILD=$(abspath build-asan) KTLSGATE_STRESS=300 KTLSGATE_STALLED=500 \
+	@KTLSGATE_BUILD=$(abspath build-asan) KTLSGATE_STRESS=300 KTLSGATE_STALLED=500 KTLSGATE_SOAK=1500 \
 		tests/check.py --no-guest
 
 lint:
@@ -163,6 +182,7 @@ help:
 	@echo "make quickstart    build, run a gate with a throwaway PKI, show what happens, clean up"
 	@echo "make check         all tests, natively and in guests with the kernels $(KERNELS)"
 	@echo "make check-kernels the same with all four kernels"
+	@echo "make soak          SOAK_FLOWS=$(SOAK_FLOWS) flows with aborts and faults; nothing may be left"
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
 	@echo "make fuzz          each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
@@ -173,6 +193,6 @@ help:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit testprogs deps quickstart check check-kernels asan lint fuzz format example help clean
+.PHONY: all unit testprogs deps quickstart check check-kernels soak asan lint fuzz format example help clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

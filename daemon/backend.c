@@ -165,6 +165,8 @@ enum reason backend_failure(const struct handshake *hs, bool presented)
 		return REASON_backend_version;
 	case HANDSHAKE_CIPHER:
 		return REASON_backend_cipher;
+	case HANDSHAKE_NO_MEMORY:
+		return REASON_no_memory;
 	default:
 		return REASON_backend_protocol;
 	}

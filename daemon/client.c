@@ -119,6 +119,8 @@ enum reason client_failure(const struct handshake *hs)
 		return REASON_client_cipher;
 	case HANDSHAKE_SIGNATURE:
 		return REASON_client_cert_proof;
+	case HANDSHAKE_NO_MEMORY:
+		return REASON_no_memory;
 	default:
 		return REASON_client_protocol;
 	}

@@ -244,6 +244,8 @@ static void start_backend_handshake(struct flow *f)
 	handshake_start(s->hs);
 }
 
+static void connect_socket(struct flow *f);
+
 static void connected(struct ring_op *op, int res)
 {
 	struct side *s = container_of(op, struct side, rx);
@@ -251,7 +253,9 @@ static void connected(struct ring_op *op, int res)
 
 	if (f->stage != FLOW_STAGE_HANDSHAKE)
 		return;
-	if (res == -ECONNREFUSED)
+	if (res == -EINTR)
+		connect_socket(f);
+	else if (res == -ECONNREFUSED)
 		flow_fail(f, REASON_backend_connect_refused, NULL);
 	else if (res == -ETIMEDOUT)
 		flow_fail(f, REASON_backend_connect_timeout, NULL);
@@ -259,6 +263,12 @@ static void connected(struct ring_op *op, int res)
 		flow_fail(f, REASON_backend_connect_failed, strerror(-res));
 	else
 		start_backend_handshake(f);
+}
+
+static void connect_socket(struct flow *f)
+{
+	ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
+		     (const struct sockaddr *)&f->service->address.ss, f->service->address.len);
 }
 
 static void connect_backend(struct flow *f)
@@ -276,8 +286,7 @@ static void connect_backend(struct flow *f)
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
 			 REASON_backend_connect_timeout);
-	ring_connect(w->ring, &s->rx, fd, (const struct sockaddr *)&f->service->address.ss,
-		     f->service->address.len);
+	connect_socket(f);
 }
 
 /* ---- a backend that gives up while the client takes its time ---- */
@@ -369,6 +378,7 @@ static const char *failure_detail(const struct handshake *hs, char *buf, size_t 
 	case HANDSHAKE_EOF:
 	case HANDSHAKE_NOT_TLS:
 	case HANDSHAKE_NO_CERTIFICATE:
+	case HANDSHAKE_NO_MEMORY:
 		return NULL;
 	default:
 		return hs->detail[0] ? hs->detail : NULL;
@@ -596,7 +606,10 @@ static bool find_or_forge(struct flow *f)
 		return false;
 	/* Without the client's proof nothing is shown to a backend, not from the cache either. */
 	if (!client->transcript_done) {
-		flow_fail(f, REASON_forge_failed, "handshake too long");
+		if (client->transcript_no_memory)
+			flow_fail(f, REASON_no_memory, NULL);
+		else
+			flow_fail(f, REASON_forge_failed, "handshake too long");
 		return false;
 	}
 	if (make_cache_key(f)) {
@@ -790,6 +803,10 @@ static void ready(struct ring_op *op, int res)
 	/* Armed for the backend's suspension and cancelled since: now for the relay. */
 	if (f->stage != FLOW_STAGE_RELAY)
 		return;
+	if (res < 0 && res != -ECANCELED) {
+		relay_abort(&f->relay, res == -ENOMEM ? REASON_no_memory : REASON_io_error);
+		return;
+	}
 	if (!op->armed)
 		arm_poll(s);
 	if (res < 0)
@@ -1096,9 +1113,9 @@ static bool acked(const struct side *s)
 	socklen_t len = sizeof(info);
 	int queued;
 
-	if (ioctl(s->fd, SIOCOUTQ, &queued) || !queued)
+	if (!ioctl(s->fd, SIOCOUTQ, &queued) && !queued)
 		return true;
-	return getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	return !getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
 	       info.tcpi_state == TCP_CLOSE;
 }
 
@@ -1145,6 +1162,11 @@ static bool close_step(struct flow *f, struct side *s)
 		close_side(f, s);
 		return true;
 	}
+	/*
+	 * All the time: a full receive buffer drops segments whole, and with them the
+	 * acknowledgements that the last bytes wait for.
+	 */
+	ended = discard(f, s);
 	if (ret <= 0)
 		return false;
 	if (f->end[s->role] == END_RST) {

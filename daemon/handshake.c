@@ -96,6 +96,7 @@ static void transcript_add(struct handshake *hs, const uint8_t *msg, size_t len)
 	grown = realloc(hs->transcript, hs->transcript_len + len);
 	if (!grown) {
 		hs->transcript_on = false;
+		hs->transcript_no_memory = true;
 		return;
 	}
 	memcpy(grown + hs->transcript_len, msg, len);
@@ -207,16 +208,27 @@ static void fail(struct handshake *hs, enum handshake_failure failure, int error
 	hs->event(hs, HANDSHAKE_FAILED);
 }
 
+/* Of an operation of the ring. */
+static void fail_operation(struct handshake *hs, int error)
+{
+	bool memory = error == ENOMEM || error == ENOBUFS;
+
+	fail(hs, memory ? HANDSHAKE_NO_MEMORY : HANDSHAKE_RESET, error);
+}
+
 /* OpenSSL's reason codes, grouped into what an operator can act on. */
 static enum handshake_failure classify(struct handshake *hs, int *error)
 {
 	unsigned long e = ERR_peek_last_error();
 	int reason = ERR_GET_LIB(e) == ERR_LIB_SSL ? ERR_GET_REASON(e) : 0;
+	bool memory = ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE;
 	const char *text = ERR_reason_error_string(e);
 
 	snprintf(hs->detail, sizeof(hs->detail), "%s", text ? text : "unknown error");
 	if (hs->alert != ALERT_NONE)
 		return HANDSHAKE_PEER_ALERT;
+	if (memory)
+		return HANDSHAKE_NO_MEMORY;
 	switch (reason) {
 	case SSL_R_CERTIFICATE_VERIFY_FAILED:
 		*error = (int)SSL_get_verify_result(hs->ssl);
@@ -308,8 +320,8 @@ static void sent(struct ring_op *op, int res)
 		hs->output_off += (uint32_t)res;
 	if (hs->stopped)
 		return;
-	if (res < 0) {
-		fail(hs, HANDSHAKE_RESET, -res);
+	if (res < 0 && res != -EINTR) {
+		fail_operation(hs, -res);
 		return;
 	}
 	if (hs->output_off < hs->output_len) {
@@ -341,11 +353,15 @@ static void receive(struct handshake *hs)
 
 static void feed(struct handshake *hs)
 {
-	BIO_write(hs->in, hs->record, (int)hs->record_len);
+	bool fed = BIO_write(hs->in, hs->record, (int)hs->record_len) == (int)hs->record_len;
+
 	free(hs->record);
 	hs->record = NULL;
 	hs->record_len = hs->record_have = 0;
-	step(hs);
+	if (fed)
+		step(hs);
+	else
+		fail(hs, HANDSHAKE_NO_MEMORY, ENOMEM);
 }
 
 /* All that authenticates the client has been processed, whether it showed a certificate or not. */
@@ -389,15 +405,23 @@ static void received(struct ring_op *op, int res)
 
 	if (!hs || hs->stopped)
 		return;
-	if (res <= 0) {
-		fail(hs, res ? HANDSHAKE_RESET : HANDSHAKE_EOF, -res);
+	if (res == -EINTR) {
+		receive(hs);
+		return;
+	}
+	if (res < 0) {
+		fail_operation(hs, -res);
+		return;
+	}
+	if (res == 0) {
+		fail(hs, HANDSHAKE_EOF, 0);
 		return;
 	}
 	hs->record_have += (uint32_t)res;
 	if (!hs->record_len && hs->record_have == RECORD_HEADER) {
 		ret = header_complete(hs);
 		if (ret == -ENOMEM) {
-			fail(hs, HANDSHAKE_PROTOCOL, ENOMEM);
+			fail(hs, HANDSHAKE_NO_MEMORY, ENOMEM);
 			return;
 		}
 		if (ret < 0) {
@@ -438,7 +462,7 @@ static void step(struct handshake *hs)
 		hs->failure = classify(hs, &error);
 	ERR_clear_error();
 	if (!collect_output(hs)) {
-		fail(hs, HANDSHAKE_PROTOCOL, ENOMEM);
+		fail(hs, HANDSHAKE_NO_MEMORY, ENOMEM);
 		return;
 	}
 	if (hs->failure) {
@@ -668,6 +692,9 @@ size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64])
 
 	/* Output not yet sent goes in front of ours; after a failure it is OpenSSL's own alert. */
 	if (alert == ALERT_NONE || (hs->failure && hs->output_off < hs->output_len))
+		return 0;
+	/* There was no memory to take it: nothing can follow. */
+	if (BIO_pending(hs->out))
 		return 0;
 	if (!tls13)
 		return hs->tx_encrypted ? tls12_alert(hs, alert, buf)

@@ -33,6 +33,7 @@ enum handshake_failure {
 	HANDSHAKE_VERSION,	  /* no common version */
 	HANDSHAKE_CIPHER,	  /* no common cipher, group or signature algorithm */
 	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
+	HANDSHAKE_NO_MEMORY,	  /* ours */
 	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */
 };
 
@@ -79,6 +80,7 @@ struct handshake {
 	uint8_t *transcript; /* handshake messages up to the client's CertificateVerify */
 	uint32_t transcript_len;
 	bool transcript_on, transcript_done;
+	bool transcript_no_memory; /* why it is no longer on; else it was too long */
 };
 
 /*

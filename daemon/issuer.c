@@ -56,8 +56,8 @@ static void send_unsent(struct issuer *is)
 	struct issue *issue;
 
 	while ((issue = TAILQ_FIRST(&is->unsent))) {
-		ssize_t n = send(is->fd, issue->message, issue->message_len,
-				 MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = TEMP_FAILURE_RETRY(send(is->fd, issue->message, issue->message_len,
+						    MSG_DONTWAIT | MSG_NOSIGNAL));
 
 		if (n < 0 && errno == EAGAIN)
 			return;
@@ -113,7 +113,8 @@ static void ready(struct ring_op *op, int res)
 	if (res == -ECANCELED)
 		return;
 	for (;;) {
-		ssize_t n = recv(is->fd, is->buf, SIGNER_MESSAGE_MAX, MSG_DONTWAIT);
+		ssize_t n =
+			TEMP_FAILURE_RETRY(recv(is->fd, is->buf, SIGNER_MESSAGE_MAX, MSG_DONTWAIT));
 		const struct signer_response *r;
 
 		if (n <= 0)

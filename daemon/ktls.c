@@ -208,7 +208,7 @@ static ssize_t recv_record(const struct side *side, void *buf, size_t len, int f
 		.msg_controllen = sizeof(control.buf),
 	};
 	struct cmsghdr *cmsg;
-	ssize_t n = recvmsg(side->fd, &msg, MSG_DONTWAIT | flags);
+	ssize_t n = TEMP_FAILURE_RETRY(recvmsg(side->fd, &msg, MSG_DONTWAIT | flags));
 
 	if (n < 0)
 		return -errno;
@@ -270,7 +270,7 @@ int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t le
 	cmsg->cmsg_len = CMSG_LEN(sizeof(unsigned char));
 	*CMSG_DATA(cmsg) = type;
 	do {
-		n = sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = TEMP_FAILURE_RETRY(sendmsg(side->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL));
 	} while (n < 0 && ktls_take_receive_error(side, errno));
 	if (n < 0)
 		return -errno;

@@ -8,7 +8,6 @@
  * passed on behind the last byte that was read in front of it.
  */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include "log.h"
@@ -21,8 +20,8 @@
 /* What a record wears its key out by besides its data: type, nonce and tag in whole blocks. */
 #define RECORD_WEAR 32
 
-/* Answers waiting for a peer that asks and does not read; a batch of data may be among them. */
-#define ANSWERS_MAX (RELAY_SCRATCH_OUT + 4096)
+/* To a peer that asks and does not read: so many of our answers wait at most. */
+#define ANSWERS_MAX 64
 
 #define TICK_MIN 1 /* ms */
 #define TICK_MAX 64
@@ -62,9 +61,10 @@ void relay_fail(struct half *h, enum reason client, enum reason backend, int own
 	h->end_alert = ALERT_INTERNAL_ERROR;
 }
 
-static bool connection_is_gone(int error)
+/* What a connection says that is no more, whoever asks. */
+static bool is_gone(int error)
 {
-	switch (error) {
+	switch (-error) {
 	case ECONNRESET:
 	case EPIPE:
 	case ETIMEDOUT:
@@ -77,10 +77,34 @@ static bool connection_is_gone(int error)
 	}
 }
 
+/* A call of ours failed, and neither end is to blame. */
+static enum reason own_failure(const struct side *s, const char *what, int error)
+{
+	if (error == -ENOMEM || error == -ENOBUFS)
+		return REASON_no_memory;
+	log_warn("%s: %s failed: %s", side_name(s), what, strerror(-error));
+	return REASON_io_error;
+}
+
+void relay_send_failed(struct half *h, int error)
+{
+	enum reason reason;
+
+	h->relay->engine->release_half(h);
+	if (is_gone(error)) {
+		h->to->broken = true;
+		return;
+	}
+	reason = own_failure(h->to, "sending", error);
+	relay_fail(h, reason, reason, ALERT_INTERNAL_ERROR);
+}
+
 void relay_read_end(struct half *h, int error)
 {
+	enum reason reason;
+
 	/* A reset that a send has already been told reads as end of stream. */
-	if (connection_is_gone(-error) || (!error && h->from->broken)) {
+	if (is_gone(error) || (!error && h->from->broken)) {
 		h->from->broken = true;
 		half_end(h, END_RST, REASON_client_reset, REASON_backend_reset);
 		return;
@@ -101,27 +125,9 @@ void relay_read_end(struct half *h, int error)
 		relay_fail(h, REASON_client_bad_record, REASON_backend_bad_record,
 			   ALERT_PROTOCOL_VERSION);
 		break;
-	case ENOMEM:
-	case ENOBUFS:
-		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
-		break;
 	default:
-		log_warn("%s: reading failed: %s", side_name(h->from), strerror(-error));
-		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
-	}
-}
-
-void relay_send_failed(struct half *h, int error)
-{
-	h->relay->engine->release_half(h);
-	if (connection_is_gone(error)) {
-		/* Its reader will be told so, behind all that has still arrived. */
-		h->to->broken = true;
-	} else if (error == ENOMEM || error == ENOBUFS) {
-		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
-	} else {
-		log_warn("%s: sending failed: %s", side_name(h->to), strerror(error));
-		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+		reason = own_failure(h->from, "reading", error);
+		relay_fail(h, reason, reason, ALERT_INTERNAL_ERROR);
 	}
 }
 
@@ -153,15 +159,6 @@ static bool idle_record_allowed(struct half *h)
 		h->idle_records++;
 		return true;
 	}
-	relay_fail(h, REASON_client_flood, REASON_backend_flood, ALERT_INTERNAL_ERROR);
-	return false;
-}
-
-/* False: the sender asks for answers that it does not read. */
-static bool may_answer(struct half *h)
-{
-	if (h->from->pending_len - h->from->pending_off <= ANSWERS_MAX)
-		return true;
 	relay_fail(h, REASON_client_flood, REASON_backend_flood, ALERT_INTERNAL_ERROR);
 	return false;
 }
@@ -200,32 +197,52 @@ static int rekey(struct side *s, uint8_t *secret,
 	return ret;
 }
 
-/* A KeyUpdate of ours, and what follows it under the next key. */
-static int update_tx(struct relay *r, struct side *s)
+/* Our KeyUpdate is queued: what follows must be under the next keys, or nothing can follow. */
+static int rekey_behind_message(struct relay *r, struct side *s)
 {
-	uint8_t message[5];
-	int ret = r->engine->send_record(s, RECORD_HANDSHAKE, message,
-					 record_key_update(false, message));
+	int ret = rekey(s, s->secrets.tx, r->engine->rekey_tx);
 
-	if (ret)
-		return ret;
 	stat_inc(r->env->stats, key_updates_sent);
 	s->key_used = 0;
-	return rekey(s, s->secrets.tx, r->engine->rekey_tx);
+	if (ret)
+		s->broken = true;
+	return ret;
 }
 
-/* RFC 8446 4.6.3. Our answer goes to the sender, so into the other half's stream. */
+/*
+ * An answer to what from has asked, into the other half's stream. None if many wait there already:
+ * one KeyUpdate answers all requests in front of it (RFC 8446 4.6.3), and a refusal may be left out
+ * (RFC 5246 7.2.2). 1: queued; 0: withheld; or -errno.
+ */
+static int answer(struct half *h, uint8_t type, const uint8_t *message, size_t len)
+{
+	struct side *from = h->from;
+	int ret;
+
+	if (from->tx_closed)
+		return 0;
+	if (from->answers >= ANSWERS_MAX) {
+		stat_inc(h->relay->env->stats, answers_withheld);
+		return 0;
+	}
+	ret = h->relay->engine->send_record(from, type, message, len);
+	if (!ret && from->pending_len)
+		from->answers++;
+	return ret ? ret : 1;
+}
+
+/* RFC 8446 4.6.3 */
 static bool key_update(struct half *h, bool requested)
 {
+	uint8_t message[5];
 	int ret;
 
 	stat_inc(h->relay->env->stats, key_updates);
 	ret = rekey(h->from, h->from->secrets.rx, h->relay->engine->rekey_rx);
-	if (!ret && requested && !h->from->tx_closed) {
-		if (!may_answer(h))
-			return false;
-		ret = update_tx(h->relay, h->from);
-	}
+	if (!ret && requested)
+		ret = answer(h, RECORD_HANDSHAKE, message, record_key_update(false, message));
+	if (ret > 0)
+		ret = rekey_behind_message(h->relay, h->from);
 	if (!ret)
 		return true;
 	if (ret == -EBUSY || ret == -EOPNOTSUPP)
@@ -242,15 +259,10 @@ static bool refuse_renegotiation(struct half *h)
 	int ret;
 
 	stat_inc(h->relay->env->stats, renegotiations_refused);
-	if (h->from->tx_closed)
-		return true;
-	if (!may_answer(h))
-		return false;
-	ret = h->relay->engine->send_record(h->from, RECORD_ALERT, no_renegotiation,
-					    sizeof(no_renegotiation));
-	if (ret)
-		relay_send_failed(half_other(h), -ret);
-	return true;
+	ret = answer(h, RECORD_ALERT, no_renegotiation, sizeof(no_renegotiation));
+	if (ret < 0)
+		relay_read_end(h, ret);
+	return ret >= 0;
 }
 
 static bool control_event(struct half *h, const struct record_event *ev)
@@ -305,6 +317,40 @@ static void relay_end(struct relay *r, enum reason reason, int client_alert, int
 	r->end(r, reason, client_alert, backend_alert);
 }
 
+void relay_abort(struct relay *r, enum reason reason)
+{
+	relay_end(r, reason, reasons[reason].client_alert, reasons[reason].backend_alert);
+}
+
+/* Of a record of ours: the receiver is gone, or the flow ends at once, whatever its halves do. */
+static void queue_failed(struct half *h, int error)
+{
+	if (is_gone(error))
+		h->to->broken = true;
+	else
+		relay_abort(h->relay, own_failure(h->to, "sending", error));
+}
+
+/* False: the other side's kernel takes no more for now, or the flow has ended. */
+static bool flush_to(struct half *h)
+{
+	struct side *to = h->to;
+	int ret;
+
+	if (to->broken || !to->pending_len)
+		return true;
+	ret = h->relay->engine->flush(to);
+	if (ret == -EAGAIN) {
+		to->writable = false;
+		return false;
+	}
+	if (ret)
+		queue_failed(h, ret);
+	else
+		to->writable = true;
+	return !h->relay->ended;
+}
+
 /* shutdown() only once nothing is left that it could throw away; until then the tick comes back. */
 static bool send_fin(struct half *h)
 {
@@ -328,41 +374,40 @@ static bool send_fin(struct half *h)
 	return true;
 }
 
-static bool has_fin(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-
-	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP | POLLERR);
-}
-
-static void pass_close_notify(struct half *h)
+/* False: the flow has ended. */
+static bool send_close_notify(struct half *h)
 {
 	static const uint8_t close_notify[2] = {1, ALERT_CLOSE_NOTIFY};
 	struct relay *r = h->relay;
 	int ret;
 
+	if (h->to->tx_closed || h->to->broken)
+		return true;
+	ret = r->engine->send_record(h->to, RECORD_ALERT, close_notify, sizeof(close_notify));
+	if (ret) {
+		queue_failed(h, ret);
+	} else {
+		h->to->tx_closed = true;
+		(void)flush_to(h);
+	}
+	return !r->ended;
+}
+
+static void pass_close_notify(struct half *h)
+{
+	struct relay *r = h->relay;
+
 	if (!h->end_sent) {
+		if (!send_close_notify(h))
+			return;
 		h->end_sent = true;
-		if (!h->to->tx_closed && !h->to->broken) {
-			h->to->tx_closed = true;
-			ret = r->engine->send_record(h->to, RECORD_ALERT, close_notify,
-						     sizeof(close_notify));
-			if (!ret)
-				ret = r->engine->flush(h->to);
-			if (ret && ret != -EAGAIN) {
-				h->to->tx_closed = h->end_sent = connection_is_gone(-ret);
-				relay_send_failed(h, -ret);
-				if (!h->end_sent)
-					return;
-			}
-		}
 		if (!half_other(h)->end)
 			stat_inc(r->env->stats, half_closes);
 		/* Half-close is a thing of TLS 1.3; in 1.2 the answer follows soon. */
 		if (h->from->version == TLS_12 && !r->close_by)
 			r->close_by = r->env->timers->now + TLS12_CLOSE_MS;
 	}
-	if (!h->to->fin_sent && has_fin(h->from->fd))
+	if (!h->to->fin_sent && h->from->hung_up)
 		(void)send_fin(h);
 }
 
@@ -414,6 +459,7 @@ static bool key_worn_out(const struct half *h)
 static void renew_key(struct half *h)
 {
 	struct relay *r = h->relay;
+	uint8_t message[5];
 	int ret;
 
 	if (h->to->version == TLS_12) {
@@ -422,35 +468,18 @@ static void renew_key(struct half *h)
 		log_warn("%s: dataplane.key_limit passed, and TLS 1.2 cannot re-key",
 			 side_name(h->to));
 	} else if (r->engine == &engine_ktls && !r->env->caps->rekey) {
-		relay_end(r, REASON_key_limit, reasons[REASON_key_limit].client_alert,
-			  reasons[REASON_key_limit].backend_alert);
+		relay_abort(r, REASON_key_limit);
 	} else {
-		ret = update_tx(r, h->to);
+		ret = r->engine->send_record(h->to, RECORD_HANDSHAKE, message,
+					     record_key_update(false, message));
+		if (!ret)
+			ret = rekey_behind_message(r, h->to);
 		if (ret)
-			relay_send_failed(h, -ret);
+			queue_failed(h, ret);
 	}
 }
 
 /* ---- running ---- */
-
-/* False: the other side's kernel takes no more for now. */
-static bool flush_to(struct half *h)
-{
-	struct side *to = h->to;
-	int ret;
-
-	if (to->broken || !to->pending_len)
-		return true;
-	ret = h->relay->engine->flush(to);
-	if (ret == -EAGAIN) {
-		to->writable = false;
-		return false;
-	}
-	if (ret)
-		relay_send_failed(h, -ret);
-	to->writable = true;
-	return true;
-}
 
 /* Returns true if there is more to do at once. */
 static bool half_run(struct half *h)
@@ -501,15 +530,11 @@ static void check_receiver(struct half *h)
 			  ALERT_NONE, ALERT_NONE);
 }
 
-/*
- * What the other half may have caused behind this one's turn, and no poll tells of: a send has
- * taken the error of a bad record that came here; an answer could not be sent.
- */
-static bool wants_turn(const struct half *h)
+/* A send was told that a bad record has come: no poll tells of it again. */
+static bool has_error_to_read(const struct half *h)
 {
-	if (!h->to->writable || h->to->broken || h->to->pending_len)
-		return false;
-	return h->end ? h->end == END_ALERT : h->from->rx_error != 0;
+	return h->from->rx_error && !h->end && h->to->writable && !h->to->broken &&
+	       !h->to->pending_len;
 }
 
 void relay_run(struct relay *r)
@@ -530,7 +555,7 @@ void relay_run(struct relay *r)
 	check_receiver(&r->from_backend);
 	if (r->ended)
 		return;
-	more |= wants_turn(&r->from_client) || wants_turn(&r->from_backend);
+	more |= has_error_to_read(&r->from_client) || has_error_to_read(&r->from_backend);
 	if (more && !r->ready) {
 		r->ready = true;
 		LIST_INSERT_HEAD(&r->env->ready, r, ready_link);
@@ -572,8 +597,7 @@ static void expired(struct timer *t)
 		return;
 	}
 	if (r->env->idle_timeout && now >= r->last_move + r->env->idle_timeout) {
-		relay_end(r, REASON_idle_timeout, reasons[REASON_idle_timeout].client_alert,
-			  reasons[REASON_idle_timeout].backend_alert);
+		relay_abort(r, REASON_idle_timeout);
 		return;
 	}
 	if (!r->tick_wanted) {
@@ -645,6 +669,13 @@ void relay_stop(struct relay *r)
 
 /* ---- bytes waiting for a side's kernel ---- */
 
+static void wipe_pending(struct side *s)
+{
+	if (s->pending)
+		OPENSSL_cleanse(s->pending, s->pending_len); /* may hold keys, see relay_splice.c */
+	free(s->pending);
+}
+
 int side_pending_add(struct side *s, const void *buf, size_t len)
 {
 	uint32_t left = s->pending_len - s->pending_off;
@@ -658,7 +689,7 @@ int side_pending_add(struct side *s, const void *buf, size_t len)
 	if (left)
 		memcpy(grown, s->pending + s->pending_off, left);
 	memcpy(grown + left, buf, len);
-	side_pending_free(s);
+	wipe_pending(s);
 	s->pending = grown;
 	s->pending_off = 0;
 	s->pending_len = (uint32_t)(left + len);
@@ -668,8 +699,9 @@ int side_pending_add(struct side *s, const void *buf, size_t len)
 int side_pending_send(struct side *s)
 {
 	while (s->pending_len) {
-		ssize_t n = send(s->fd, s->pending + s->pending_off,
-				 s->pending_len - s->pending_off, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = TEMP_FAILURE_RETRY(send(s->fd, s->pending + s->pending_off,
+						    s->pending_len - s->pending_off,
+						    MSG_DONTWAIT | MSG_NOSIGNAL));
 
 		if (n < 0)
 			return -errno;
@@ -682,11 +714,10 @@ int side_pending_send(struct side *s)
 
 void side_pending_free(struct side *s)
 {
-	if (s->pending)
-		OPENSSL_cleanse(s->pending, s->pending_len); /* may hold keys, see relay_splice.c */
-	free(s->pending);
+	wipe_pending(s);
 	s->pending = NULL;
 	s->pending_off = s->pending_len = 0;
+	s->answers = 0;
 }
 
 /* ---- before there is an engine: bytes are sent as they are ---- */

@@ -45,7 +45,7 @@ struct engine {
 	 * Returns true if there may be more to do at once.
 	 */
 	bool (*move)(struct half *h);
-	/* Queues one record for the peer of s. Returns 0 or -errno. */
+	/* Queues one record for the peer of s. Returns 0 or -errno, and nothing was queued. */
 	int (*send_record)(struct side *s, uint8_t type, const void *buf, size_t len);
 	/* Hands queued bytes to the kernel. 0: all accepted, -EAGAIN: wait; else the side is
 	 * broken. */
@@ -114,6 +114,8 @@ void relay_start(struct relay *r, struct relay_env *env, const struct engine *en
 void relay_run(struct relay *r);
 /* Runs what stands in env->ready; true if there is still more. */
 bool relay_run_ready(struct relay_env *env);
+/* Ends it for a reason that is neither end's. */
+void relay_abort(struct relay *r, enum reason reason);
 /* No call of end any more; pipes and timer are given back. The sides stay. */
 void relay_stop(struct relay *r);
 
@@ -132,8 +134,8 @@ bool relay_empty_record(struct half *h) must_check;
 /* Reading stopped with -errno, or 0 for FIN. */
 void relay_read_end(struct half *h, int error);
 /*
- * Bytes for the receiver were not accepted, for errno: its connection is gone, or the flow fails.
- * What is in flight is lost.
+ * Sending to the receiver failed with -errno. It is gone, and the other half will read so; or the
+ * failure is ours. What is in flight is lost.
  */
 void relay_send_failed(struct half *h, int error);
 /* The sender broke a rule: it is told own_alert. */

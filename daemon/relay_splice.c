@@ -184,7 +184,7 @@ static ssize_t taken(struct half *h, ssize_t n)
 	if (n < 0 && errno == EAGAIN)
 		h->to->writable = false;
 	else
-		relay_send_failed(h, n ? errno : EPIPE);
+		relay_send_failed(h, n ? -errno : -EPIPE);
 	return -1;
 }
 

@@ -157,22 +157,28 @@ static int keep_partial(struct user_side *u, const uint8_t *p, size_t n)
 	return 0;
 }
 
-/* Sends the batch; what the kernel does not take is kept. */
+/* Sends the batch; what the kernel does not take is kept. Returns 0 or -errno. */
 static int send_batch(struct side *to, struct batch *b)
 {
 	size_t off = 0;
 	ssize_t n;
+	int ret = 0;
 
 	/* Answers of ours (KeyUpdate) may have been sealed in front of this batch. */
-	while (!to->pending_len && off < b->sealed) {
-		n = send(to->fd, b->buf + off, b->sealed - off, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0 && errno == EAGAIN)
-			break;
+	while (!to->pending_len && off < b->sealed && !ret) {
+		n = TEMP_FAILURE_RETRY(
+			send(to->fd, b->buf + off, b->sealed - off, MSG_DONTWAIT | MSG_NOSIGNAL));
 		if (n < 0)
-			return -errno;
-		off += (size_t)n;
+			ret = -errno;
+		else
+			off += (size_t)n;
 	}
-	return side_pending_add(to, b->buf + off, b->sealed - off);
+	if (side_pending_add(to, b->buf + off, b->sealed - off)) {
+		/* Nothing can follow a record that is lost. */
+		to->broken = true;
+		return -ENOMEM;
+	}
+	return ret == -EAGAIN ? 0 : ret;
 }
 
 /* False: nothing more to read for now. */
@@ -185,7 +191,7 @@ static bool read_once(struct half *h)
 	ssize_t n;
 	int ret;
 
-	n = recv(h->from->fd, env->in + u->partial_len, room, MSG_DONTWAIT);
+	n = TEMP_FAILURE_RETRY(recv(h->from->fd, env->in + u->partial_len, room, MSG_DONTWAIT));
 	if (n < 0 && errno == EAGAIN) {
 		h->from->readable = false;
 		return false;
@@ -204,13 +210,14 @@ static bool read_once(struct half *h)
 		memcpy(env->in, u->partial, u->partial_len);
 	have = u->partial_len + (size_t)n;
 	done = take_records(h, env->in, have, &b);
-	ret = batch_seal(&b);
-	if (!ret)
-		ret = keep_partial(u, env->in + done, h->end ? 0 : have - done);
-	if (!ret)
-		ret = send_batch(h->to, &b);
+	if (batch_seal(&b))
+		relay_fail(h, REASON_io_error, REASON_io_error, ALERT_INTERNAL_ERROR);
+	/* Whatever has failed: what is sealed has its place in the stream, in front of an alert. */
+	ret = send_batch(h->to, &b);
 	if (ret)
-		relay_send_failed(h, -ret);
+		relay_send_failed(h, ret);
+	if (keep_partial(u, env->in + done, h->end ? 0 : have - done))
+		relay_fail(h, REASON_no_memory, REASON_no_memory, ALERT_INTERNAL_ERROR);
 	if (h->to->pending_len)
 		h->to->writable = false;
 	return h->from->readable && h->to->writable && !h->to->broken && !h->end;
@@ -231,14 +238,23 @@ static bool user_move(struct half *h)
 
 static int user_send_record(struct side *s, uint8_t type, const void *buf, size_t len)
 {
-	uint8_t rec[RECORD_OVERHEAD_MAX + 64];
+	struct record_cipher *seal = &s->user->seal;
+	size_t total = record_headroom(seal) + len + record_tailroom(seal);
+	uint8_t rec[RECORD_OVERHEAD_MAX + 64] = {0};
 	ssize_t n;
+	int ret;
 
 	if (len > sizeof(rec) - RECORD_OVERHEAD_MAX)
 		return -EMSGSIZE;
-	memcpy(rec + record_headroom(&s->user->seal), buf, len);
-	n = record_seal(&s->user->seal, type, rec, len);
-	return n < 0 ? (int)n : side_pending_add(s, rec, (size_t)n);
+	memcpy(rec + record_headroom(seal), buf, len);
+	/* Sealed where it stays: a sequence number once used up must reach the peer. */
+	ret = side_pending_add(s, rec, total);
+	if (ret)
+		return ret;
+	n = record_seal(seal, type, s->pending + s->pending_len - total, len);
+	if (n < 0)
+		s->pending_len -= (uint32_t)total;
+	return n < 0 ? (int)n : 0;
 }
 
 static int user_drained(struct side *s)

@@ -58,6 +58,7 @@ struct side {
 	struct user_side *user; /* user engine only */
 	uint8_t *pending;	/* sealed bytes (user) or control records (ktls) not yet accepted */
 	uint32_t pending_off, pending_len;
+	uint8_t answers; /* among them: to KeyUpdates and renegotiations */
 
 	uint64_t key_used; /* bytes sent under the present key, see relay_moved() */
 	int rx_error;	   /* ktls: errno of a bad record that a send was told of; see ktls.h */

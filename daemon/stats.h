@@ -41,6 +41,7 @@
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \
 	X(key_limits_passed, "times a TLS 1.2 key went past dataplane.key_limit")                  \
 	X(renegotiations_refused, "TLS 1.2 renegotiations answered with no_renegotiation")         \
+	X(answers_withheld, "answers to KeyUpdate or renegotiation to peers that read none")       \
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \

@@ -5,13 +5,14 @@ import contextlib
 import os
 import platform
 import re
+import time
 
 import pytest
 
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import settings
+from harness.daemon import settings, wait_until
 
 pytestmark = pytest.mark.datapath
 
@@ -125,6 +126,34 @@ def test_key_limit(gate, pki, engine, version):
         counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
         # Two in each direction.
         assert stats[counter] == (4 if can else 0)
+
+
+def test_answers_to_who_does_not_read(rig, engine):
+    """It asks for KeyUpdates and reads nothing: the answers that wait are limited, not its flow."""
+    if engine == "ktls" and not kernel_can_rekey():
+        pytest.skip("this kernel cannot re-key: see test_key_update")
+    blob = os.urandom(16 << 20)
+
+    def script(seen, p):
+        p.send(blob)
+        p.close_notify()
+        seen.stream = p.recv_all()
+
+    gate = rig.gate
+    with rig.flow(script) as (c, seen):
+        moved = []
+        wait_until(lambda: moved.append(gate.stats()["bytes_from_backend"]) or (
+            len(moved) > 10 and moved[-1] == moved[-10]), 20 * peer.SCALE)
+        assert moved[-1] < len(blob), "nothing is stalled: the blob fits into the sockets"
+        for n in range(80):
+            c.key_update(request=True)
+            if n > 50:  # no more than ten a second, or it is a flood
+                time.sleep(0.12)
+        assert wait_until(lambda: gate.stats()["answers_withheld"] > 0, 5 * peer.SCALE)
+        c.send(b"still there")
+        assert c.recv_all() == blob and c.ended == "close_notify"
+        c.close_notify()
+        assert seen().wait().stream == b"still there"
 
 
 @EITHER

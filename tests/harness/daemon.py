@@ -59,15 +59,17 @@ def settings(pki, backend_port, *, port=None, **changes):
 
 class Ktlsgated:
     """
-    conf: see settings(); engine, workers and the control socket are added here. fault: a Fault.
+    conf: see settings(); engine, workers and the control socket are added here. fault: a Fault,
+    preloaded. faults: of the injector, tests/fault, for a gate built with it: "soft SEED",
+    "hard SEED [SITE]" or "off".
     """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, *, fault=None, **options):
+    def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, **options):
         directory.mkdir()
         self.env = {**os.environ, **(fault.env if fault else {})}
-        self.pki, self.engine = pki, engine
+        self.pki, self.engine, self.faults = pki, engine, faults
         self.log_file = directory / "ktlsgated.log"
         self.conf_file = directory / "ktlsgate.conf"
         # Short whatever the directory: a UNIX socket's path has 107 bytes at most.
@@ -88,10 +90,15 @@ class Ktlsgated:
 
     def start(self):
         Ktlsgated.recent.append(self)
+        name, env = "ktlsgated", self.env
+        if self.faults:
+            # What a thread keeps for its next malloc() would be counted as in use.
+            name, env = "tests/ktlsgated-faults", {
+                **self.env, "KTLSGATE_FAULTS": self.faults,
+                "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen([program("ktlsgated"), "-c", self.conf_file],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=self.env)
+            self.process = subprocess.Popen([program(name), "-c", self.conf_file], env=env,
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (
             f"ktlsgated is not ready after {START_TIMEOUT} s:\n{self.log()}")
 

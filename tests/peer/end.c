@@ -14,6 +14,10 @@
 #define READ_SIZE (64 << 10)
 #define CHUNK	  (64 << 10) /* sealed at a time */
 #define BURST_MAX 64	     /* small writes to a segment */
+#define QUIT_MAX  6000	     /* bytes of a handshake, about */
+
+const char end_impatient[] = "nothing happened for too long";
+const char end_quits[] = "left in its handshake";
 
 static BIO_METHOD *method;
 
@@ -58,6 +62,7 @@ static int bio_write(BIO *bio, const char *buf, int len)
 	}
 	memcpy(e->out + e->out_len, buf, n);
 	e->out_len += n;
+	e->handshaken += n;
 	return len;
 }
 
@@ -87,6 +92,7 @@ static int bio_read(BIO *bio, char *buf, int len)
 	n = recv(e->fd, buf, (size_t)len, 0);
 	if (n > 0) {
 		e->moved_at = e->world->now;
+		e->handshaken += (uint64_t)n;
 		return (int)n;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -179,6 +185,8 @@ struct end *end_new(struct world *w, enum role role, int fd, SSL *ssl, struct fl
 	e->plan = flow ? &flow->plan.end[role] : NULL;
 	e->state = role == CLIENT ? END_CONNECTING : END_HANDSHAKE;
 	e->alert_in = -1;
+	e->quit_at = draw_below(&w->random, 1000) < w->quits ? draw_below(&w->random, QUIT_MAX)
+							     : UINT64_MAX;
 	e->moved_at = w->now;
 	if (flow)
 		flow->end[role] = e;
@@ -216,6 +224,7 @@ static void note_end(struct end *e)
 	e->moved_at = e->world->now;
 	if (e->alert_in >= 0 && (e->alert_in & 0xff) == SSL_AD_CLOSE_NOTIFY) {
 		s->ended = ENDED_CLOSE_NOTIFY;
+		s->undue = !e->flow->seen[!e->role].said_goodbye;
 	} else if (e->alert_in >= 0) {
 		s->ended = ENDED_ALERT;
 		s->alert = e->alert_in & 0xff;
@@ -469,6 +478,7 @@ static bool finish(struct end *e)
 	case BY_CLOSE_NOTIFY:
 		s->closed_early = s->received < e->flow->plan.end[!e->role].total;
 		e->plan->total = s->sent; /* WHEN_TOLD */
+		s->said_goodbye = true;
 		SSL_shutdown(e->ssl);
 		break;
 	case BY_FIN:
@@ -485,7 +495,7 @@ static bool finish(struct end *e)
 	case BY_CLOSE:
 		return true;
 	case BY_CLOSE_NOTIFY_CLOSE:
-		s->closed_early = true;
+		s->closed_early = s->said_goodbye = true;
 		SSL_shutdown(e->ssl);
 		flush(e);
 		return true;
@@ -551,6 +561,15 @@ static void set_interest(struct end *e)
 		  e->fd, &ev);
 }
 
+/* A part of what it would say next, if anything; then it closes, or resets. */
+static void quit(struct end *e)
+{
+	e->out_len -= draw_below(&e->world->random, e->out_len - e->out_off + 1);
+	flush(e);
+	if (draw_below(&e->world->random, 2))
+		reset(e);
+}
+
 /* True: done; *trouble: it failed. */
 static bool handshake(struct end *e, const char **trouble)
 {
@@ -574,6 +593,11 @@ static bool handshake(struct end *e, const char **trouble)
 		return true;
 	}
 	error = SSL_get_error(e->ssl, -1);
+	if (e->handshaken >= e->quit_at) {
+		quit(e);
+		*trouble = end_quits;
+		return false;
+	}
 	flush(e);
 	if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
 		return false;
@@ -627,7 +651,7 @@ void end_run(struct end *e)
 		}
 	}
 	if (lost_patience(e)) {
-		end_over(e, "nothing happened for too long");
+		end_over(e, end_impatient);
 		return;
 	}
 	set_interest(e);

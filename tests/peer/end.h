@@ -35,6 +35,8 @@ struct world {
 	uint64_t patience; /* ms without an end's progress before the flow is given up */
 	bool told;	   /* WHEN_TOLD may close */
 	uint64_t bytes;	   /* received and compared */
+	unsigned quits;	   /* chance in 1000 that an end leaves in the middle of its handshake */
+	uint64_t random;   /* state, for those */
 	LIST_HEAD(, end) ends;
 	/* A backend's end has read a number: its flow, or NULL. */
 	struct flow *(*meet)(struct end *e, int64_t number);
@@ -64,6 +66,8 @@ struct end {
 	bool reset, eof;  /* what recv said */
 	bool inject;	  /* reads get rubbish: OpenSSL then sends a fatal alert */
 	size_t injected;
+	uint64_t handshaken;	    /* bytes of the handshake, sent and received */
+	uint64_t quit_at;	    /* of those; UINT64_MAX: it stays */
 	int alert_in;		    /* level << 8 | description, -1: none */
 	uint8_t number[NUMBER_LEN]; /* first bytes, while there is no flow */
 	unsigned number_len;
@@ -78,5 +82,7 @@ void end_run(struct end *e);
 void end_info(const SSL *ssl, int where, int value);
 void end_set_buffers(int fd, const struct end_plan *plan);
 int end_init(void); /* once */
+
+extern const char end_impatient[], end_quits[]; /* troubles */
 
 #endif

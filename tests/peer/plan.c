@@ -434,3 +434,22 @@ bool plan_judge(const struct plan *p, enum role end, const struct seen seen[2], 
 		 saw);
 	return false;
 }
+
+bool plan_judge_given_up(const struct plan *p, enum role end, const struct seen seen[2], char *text,
+			 size_t len)
+{
+	const struct seen *s = &seen[end], *sender = &seen[!end];
+	bool whole = s->received == sender->sent || (plan_tls12(p) && s->closed_early);
+	bool good = s->different_at < 0 && s->received <= sender->sent && s->ended != ENDED_ERROR &&
+		    (s->ended != ENDED_CLOSE_NOTIFY || (whole && !s->undue));
+	char saw[128];
+
+	if (good || plan_judge(p, end, seen, text, len))
+		return true;
+	describe(s, saw, sizeof(saw));
+	snprintf(text, len,
+		 "%s expected a prefix and no close_notify that was not due (sent %" PRIu64
+		 "), saw %s%s",
+		 role_words[end], sender->sent, saw, s->undue ? ", said by nobody" : "");
+	return false;
+}

@@ -160,10 +160,16 @@ struct seen {
 	int alert;	      /* ENDED_ALERT */
 	int alert_sent;
 	bool closed_early; /* it said close_notify before it had received everything */
+	bool said_goodbye; /* it said close_notify */
+	bool undue;	   /* it saw a close_notify that the other end had not said */
 };
 
 /* Is what end saw right? If not, expected and what was seen are described in text. */
 bool plan_judge(const struct plan *p, enum role end, const struct seen seen[2], char *text,
 		size_t len);
+/* The same where the gate may give flows up: a prefix, and no end that looks like an orderly one.
+ */
+bool plan_judge_given_up(const struct plan *p, enum role end, const struct seen seen[2], char *text,
+			 size_t len);
 
 #endif

@@ -342,7 +342,7 @@ static bool may_end(const struct farend *e)
 	case WHEN_PEER_ENDED:
 		return e->seen.ended;
 	case WHEN_ABORT:
-		return e->seen.received >= p->abort_received;
+		return e->seen.ended || e->seen.received >= p->abort_received;
 	default:
 		return true;
 	}
@@ -546,8 +546,10 @@ static size_t missing(struct farend *e)
 
 static void stream_ended(struct farend *e, bool rst, uint64_t now)
 {
-	if (e->in_len && !rst)
+	if (e->in_len && !rst) {
 		e->seen.garbage = "a record cut short";
+		e->seen.cut = true;
+	}
 	e->seen.tail = rst ? ENDED_RST : ENDED_FIN;
 	ended(e, e->seen.tail, now);
 }

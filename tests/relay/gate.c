@@ -7,6 +7,7 @@
 #include "flow.c"
 
 #include <fcntl.h>
+#include "fault.h"
 #include "gate.h"
 
 #define RING_ENTRIES 1024
@@ -21,6 +22,7 @@ struct test_gate {
 	int pipe[2]; /* of pointers to gate_flow; NULL: stop */
 	struct ring_op handed;
 	struct gate_flow *next;
+	uint32_t held; /* most bytes taken from a sender and not yet with its receiver's kernel */
 };
 
 /* ---- a flow begins ---- */
@@ -33,13 +35,29 @@ static struct gate_flow **owner_of(const struct flow *f)
 	return &owners[f->id % ARRAY_SIZE(owners)];
 }
 
+/* What is called meanwhile, memory above all, is this flow's. */
+static void closing_step(struct timer *t)
+{
+	const struct flow *f = container_of(t, struct flow, timer);
+
+	(void)fault_plan_of(f->client.fd >= 0 ? f->client.fd : f->backend.fd);
+	closing_tick(t);
+}
+
+static void told(struct flow *f, struct gate_flow *owner, enum reason reason)
+{
+	f->timer.expired = closing_step;
+	fault_flow_closes(owner->number);
+	atomic_store(&owner->reason, (int)reason);
+}
+
 static void tell_and_close(struct relay *r, enum reason reason, int client_alert, int backend_alert)
 {
 	struct gate_flow *owner = TAKE_PTR(*owner_of(container_of(r, struct flow, relay)));
 
 	relay_ended(r, reason, client_alert, backend_alert);
 	if (owner)
-		atomic_store(&owner->reason, (int)reason);
+		told(container_of(r, struct flow, relay), owner, reason);
 }
 
 static int install_side(const struct engine *engine, struct side *s, const struct gate_side *from)
@@ -52,8 +70,17 @@ static int install_side(const struct engine *engine, struct side *s, const struc
 	return install(engine, s, &keys);
 }
 
+/* As flow_accept() does. */
+static void refuse(struct gate_flow *from)
+{
+	close(from->side[SIDE_CLIENT].fd);
+	close(from->side[SIDE_BACKEND].fd);
+	atomic_store(&from->reason, REASON_no_memory);
+}
+
 static void begin_flow(struct test_gate *g, struct gate_flow *from)
 {
+	const int fds[2] = {from->side[SIDE_CLIENT].fd, from->side[SIDE_BACKEND].fd};
 	struct worker *w = &g->worker;
 	const struct engine *engine;
 	struct flow *f;
@@ -62,10 +89,13 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	/* This load pairs with the owner's store: not every checker sees the pipe's order. */
 	if (atomic_load(&from->reason) >= 0)
 		abort();
-	f = flow_new(w, &g->vserver, from->side[SIDE_CLIENT].fd);
-	if (!f)
-		abort();
-	f->backend.fd = from->side[SIDE_BACKEND].fd;
+	fault_flow(from->number, fds, from->breaks);
+	f = flow_new(w, &g->vserver, fds[SIDE_CLIENT]);
+	if (!f) {
+		refuse(from);
+		return;
+	}
+	f->backend.fd = fds[SIDE_BACKEND];
 	f->client.version = from->side[SIDE_CLIENT].rx.version;
 	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
 	f->backend.version = from->side[SIDE_BACKEND].rx.version;
@@ -80,10 +110,12 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	if (!ret)
 		ret = install_side(engine, &f->backend, &from->side[SIDE_BACKEND]);
 	if (ret) {
-		fprintf(stderr, "gate: the %s engine refuses: %s\n", engine->name, strerror(-ret));
+		if (!fault_on())
+			fprintf(stderr, "gate: the %s engine refuses: %s\n", engine->name,
+				strerror(-ret));
 		engine->release_side(&f->client);
 		flow_fail(f, REASON_engine_failed, strerror(-ret));
-		atomic_store(&from->reason, REASON_engine_failed);
+		told(f, from, REASON_engine_failed);
 		return;
 	}
 	*owner_of(f) = from;
@@ -117,6 +149,25 @@ static void handed_over(struct ring_op *op, int res)
 	read_next(g);
 }
 
+static void measure_held(struct test_gate *g)
+{
+	const struct flow *f;
+
+	LIST_FOREACH (f, &g->worker.flows, link) {
+		const struct half *halves[2] = {&f->relay.from_client, &f->relay.from_backend};
+
+		if (f->stage != FLOW_STAGE_RELAY)
+			continue;
+		for (int i = 0; i < 2; i++) {
+			const struct half *h = halves[i];
+			uint32_t held = h->in_flight + h->to->pending_len - h->to->pending_off;
+
+			if (held > g->held)
+				g->held = held;
+		}
+	}
+}
+
 static void *gate_main(void *arg)
 {
 	struct test_gate *g = arg;
@@ -138,6 +189,7 @@ static void *gate_main(void *arg)
 		w->timers.now = timer_clock();
 		ring_complete(w->ring);
 		timers_run(&w->timers);
+		measure_held(g);
 	}
 	ring_free(w->ring);
 	relay_env_free(&w->env);
@@ -205,6 +257,7 @@ unsigned test_gate_stop(struct test_gate *g)
 		left("pipes", s->pipes_active) +
 		left("sides not drained in time", s->drain_timeouts);
 	printf("reads copied %" PRIu64 "\n", (uint64_t)s->reads_copied);
+	printf("held %u bytes for one receiver at most\n", g->held);
 	close(g->pipe[0]);
 	close(g->pipe[1]);
 	free(g);

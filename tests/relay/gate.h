@@ -20,6 +20,8 @@ struct gate_side {
 
 struct gate_flow {
 	struct gate_side side[2]; /* client, backend */
+	uint32_t number;
+	bool breaks; /* an end sends a bad record */
 	/* enum reason once the relay has ended; from then on the flow is its owner's. -1 before. */
 	_Atomic int reason;
 };

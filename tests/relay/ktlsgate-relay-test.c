@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -24,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include "farend.h"
+#include "fault.h"
 #include "gate.h"
 #include "log.h"
 #include "timer.h"
@@ -32,12 +34,15 @@
 #define PATIENCE_MS   20000
 #define WRONG_MAX     20   /* then the run is over */
 #define PIPE_OF_PAIRS 4096 /* bytes: as many connections are made in advance */
+#define WARM_UP	      1000 /* flows of --soak before its memory is measured */
+#define HEAP_SLACK    4096 /* bytes */
 
 struct options {
 	struct schedule_options schedule;
+	struct fault_options faults;
 	uint32_t flows, concurrent;
 	int64_t only; /* -1: all */
-	bool verbose;
+	bool verbose, soak;
 };
 
 /* ---- connections ---- */
@@ -49,6 +54,7 @@ struct sockets {
 
 struct dialer {
 	const struct options *o;
+	uint32_t first, end;
 	int listener;
 	struct sockaddr_in address;
 	int pipe[2]; /* of struct sockets, in the order of flows */
@@ -110,7 +116,7 @@ static void *dial_all(void *arg)
 {
 	struct dialer *d = arg;
 
-	for (uint32_t flow = 0; flow < d->o->flows; flow++) {
+	for (uint32_t flow = d->first; flow < d->end; flow++) {
 		struct sockets s;
 		struct schedule plan;
 
@@ -225,7 +231,7 @@ struct run {
 	uint32_t next_flow;
 	struct slot *slots;
 	struct pollfd *polls; /* the dialer's, then two a slot */
-	uint32_t active, ok, wrong, by_kind[KIND_COUNT];
+	uint32_t active, ok, wrong, given_up, by_kind[KIND_COUNT];
 	uint64_t bytes;
 };
 
@@ -239,6 +245,8 @@ static void slot_start(struct run *run, struct slot *slot, const struct sockets 
 	if (!g)
 		abort();
 	schedule_make(s, &o->schedule, o->only >= 0 ? (uint32_t)o->only : run->next_flow++);
+	g->number = s->flow;
+	g->breaks = s->kind == KIND_BREAK;
 	r = s->end[CLIENT].random ^ s->end[BACKEND].random;
 	for (int role = 0; role < 2; role++) {
 		struct end_plan *p = &s->end[role];
@@ -280,7 +288,7 @@ static void print_seen(const char *who, const struct farend *e)
 
 static void print_slot(const struct slot *slot, const char *verdict, int reason)
 {
-	char text[1024], *ends;
+	char text[1024], faults[256], *ends;
 
 	schedule_print(&slot->schedule, text, sizeof(text));
 	ends = strchr(text, '\n');
@@ -290,15 +298,35 @@ static void print_slot(const struct slot *slot, const char *verdict, int reason)
 	       reason < 0 ? "nothing yet" : reasons[reason].name, ends);
 	print_seen("client", &slot->end[CLIENT]);
 	print_seen("backend", &slot->end[BACKEND]);
+	if (fault_on()) {
+		fault_print(slot->schedule.flow, faults, sizeof(faults));
+		printf("    %s\n", faults);
+	}
 	fflush(stdout);
+}
+
+/* A hard fault need not have been one to the flow: as if there had been none is right too. */
+static bool is_right(struct run *run, const struct slot *slot, int reason, char *text, size_t len)
+{
+	const struct seen seen[2] = {slot->end[CLIENT].seen, slot->end[BACKEND].seen};
+	unsigned fired = fault_fired(slot->schedule.flow);
+
+	if (schedule_judge(&slot->schedule, &run->o->schedule, seen, (enum reason)reason, text,
+			   len))
+		return true;
+	if (!fired ||
+	    !schedule_judge_given_up(&slot->schedule, &run->o->schedule, seen, (enum reason)reason,
+				     fired & FIRED_CLOSING, text, len))
+		return false;
+	run->given_up++;
+	return true;
 }
 
 static void slot_end(struct run *run, struct slot *slot, int reason)
 {
 	struct seen seen[2] = {slot->end[CLIENT].seen, slot->end[BACKEND].seen};
 	char text[512] = "still going on when the patience was over";
-	bool ok = reason >= 0 && schedule_judge(&slot->schedule, &run->o->schedule, seen,
-						(enum reason)reason, text, sizeof(text));
+	bool ok = reason >= 0 && is_right(run, slot, reason, text, sizeof(text));
 
 	run->ok += ok;
 	run->wrong += !ok;
@@ -440,7 +468,7 @@ static void usage(void)
 		"N]\n"
 		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
 		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--key-limit BYTES]\n"
-		"    [--verbose]\n");
+		"    [--faults soft|hard] [--fault SITE] [--soak] [--verbose]\n");
 	exit(2);
 }
 
@@ -453,7 +481,9 @@ static void parse(int argc, char **argv, struct options *o)
 		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
 		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
 		{"few-pipes", 0, NULL, 'f'},  {"key-limit", 1, NULL, 'l'},
-		{"verbose", 0, NULL, 'v'},    {NULL, 0, NULL, 0},
+		{"verbose", 0, NULL, 'v'},    {"soak", 0, NULL, 'K'},
+		{"faults", 1, NULL, 'F'},     {"fault", 1, NULL, 'H'},
+		{NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -499,12 +529,68 @@ static void parse(int argc, char **argv, struct options *o)
 		case 'v':
 			o->verbose = true;
 			break;
+		case 'K':
+			o->soak = true;
+			break;
+		case 'F':
+			o->faults.mode = !strcmp(optarg, "soft") ? FAULTS_SOFT : FAULTS_HARD;
+			break;
+		case 'H':
+			o->faults.mode = FAULTS_HARD;
+			o->faults.site = name(fault_site(optarg), optarg);
+			break;
 		default:
 			usage();
 		}
 	}
 	if (optind < argc || !o->concurrent)
 		usage();
+}
+
+/* What a thread keeps for its next malloc() would be counted as in use. */
+static void begin_without_cache(char **argv)
+{
+	if (getenv("GLIBC_TUNABLES"))
+		return;
+	setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
+	execv("/proc/self/exe", argv);
+	check(-1, "execv");
+}
+
+/* The flows up to number end, with a gate of their own that must leave nothing behind. */
+static void run_part(struct run *run, const struct ktls_caps *caps, uint32_t end)
+{
+	const struct options *o = run->o;
+	const struct gate_options gate = {.ktls = o->schedule.ktls,
+					  .copy = o->schedule.copy,
+					  .key_limit = o->schedule.key_limit,
+					  .drain_seconds = 15 * o->schedule.patience};
+	unsigned descriptors = open_descriptors(), now;
+
+	run->dialed = false;
+	run->gate = test_gate_start(&gate, caps);
+	run->dialer.first = run->next_flow;
+	run->dialer.end = end;
+	dialer_start(&run->dialer, o);
+	run_flows(run);
+	dialer_stop(&run->dialer);
+	run->wrong += test_gate_stop(run->gate);
+	now = open_descriptors();
+	if (now == descriptors)
+		return;
+	printf("left behind: %d descriptors\n", (int)now - (int)descriptors);
+	run->wrong++;
+}
+
+static void check_heap(struct run *run, size_t before)
+{
+	size_t after = mallinfo2().uordblks;
+
+	printf("heap: %zu bytes, then %zu\n", before, after);
+	if (after <= before + HEAP_SLACK)
+		return;
+	printf("left behind: %zu bytes of memory\n", after - before);
+	run->wrong++;
 }
 
 static void choose_engine(struct schedule_options *o, struct ktls_caps *caps)
@@ -531,6 +617,12 @@ static void summarise(const struct run *run, uint64_t ms)
 #undef X
 	};
 
+	if (fault_on()) {
+		char faults[1024];
+
+		fault_report(faults, sizeof(faults));
+		printf("faults:%s; flows given up %u\n", faults, run->given_up);
+	}
 	printf("%s engine, %s re-keying:", run->o->schedule.ktls ? "ktls" : "user",
 	       run->o->schedule.rekey ? "with" : "without");
 	for (int k = 0; k < KIND_COUNT; k++)
@@ -549,16 +641,18 @@ int main(int argc, char **argv)
 		.flows = 10000,
 		.concurrent = 32,
 		.only = -1,
+		.faults = {.site = -1},
 	};
 	struct run run = {.o = &o};
 	struct rlimit files;
 	struct ktls_caps caps;
-	struct gate_options gate;
-	unsigned descriptors;
 	uint64_t began = timer_clock();
+	size_t heap;
 
 	o.schedule.seed = began;
 	parse(argc, argv, &o);
+	if (o.soak)
+		begin_without_cache(argv);
 	if (o.only >= o.flows)
 		o.flows = (uint32_t)o.only + 1;
 	log_open("gate", o.verbose ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR);
@@ -570,26 +664,24 @@ int main(int argc, char **argv)
 	printf("seed %" PRIu64 "\n", o.schedule.seed);
 	fflush(stdout);
 
-	descriptors = open_descriptors();
-	gate = (struct gate_options){.ktls = o.schedule.ktls,
-				     .copy = o.schedule.copy,
-				     .key_limit = o.schedule.key_limit,
-				     .drain_seconds = 15 * o.schedule.patience};
-	run.gate = test_gate_start(&gate, &caps);
+	o.faults.seed = o.schedule.seed;
+	o.faults.by_flow = true;
+	o.faults.where = o.schedule.ktls ? IN_RELAY_KTLS : IN_RELAY_USER;
+	fault_setup(&o.faults);
+	if (fault_on()) /* now and then */
+		o.schedule.few_pipes = true;
 	run.slots = calloc(o.concurrent, sizeof(*run.slots));
 	run.polls = calloc(1 + 2 * o.concurrent, sizeof(*run.polls));
 	if (!run.slots || !run.polls)
 		abort();
-	dialer_start(&run.dialer, &o);
-	run_flows(&run);
-	dialer_stop(&run.dialer);
-	run.wrong += test_gate_stop(run.gate);
+	if (o.soak)
+		run_part(&run, &caps, WARM_UP < o.flows ? WARM_UP : o.flows);
+	heap = mallinfo2().uordblks;
+	run_part(&run, &caps, o.flows);
+	if (o.soak)
+		check_heap(&run, heap);
 	free(run.slots);
 	free(run.polls);
-	if (open_descriptors() != descriptors) {
-		printf("left behind: %d descriptors\n", (int)open_descriptors() - (int)descriptors);
-		run.wrong++;
-	}
 	summarise(&run, timer_clock() - began);
 	return run.wrong || !run.ok;
 }

@@ -418,6 +418,7 @@ struct verdict {
 	const struct schedule *s;
 	const struct schedule_options *o;
 	const struct seen *seen;
+	bool given_up;
 	char *text;
 	size_t len;
 };
@@ -472,7 +473,7 @@ static bool never(struct verdict *v, enum role r)
 	if (s->different_at >= 0)
 		return wrong(v, r, "got a wrong byte at %" PRId64 " of %" PRIu64 ": %s",
 			     s->different_at, other->total, s->trace);
-	if (s->garbage)
+	if (s->garbage && !(v->given_up && s->cut))
 		return wrong(v, r, "got %s behind %" PRIu64 " bytes", s->garbage, s->received);
 	if (s->received > other->total)
 		return wrong(v, r, "got %" PRIu64 " bytes too many", s->received - other->total);
@@ -480,7 +481,7 @@ static bool never(struct verdict *v, enum role r)
 		return wrong(v, r, "saw a close_notify behind %" PRIu64 " of %" PRIu64 " bytes",
 			     s->received, other->total);
 	if (s->ended == ENDED_ALERT && other->finish != BY_ALERT && other->finish != BY_BREAK &&
-	    own->finish != BY_BREAK)
+	    own->finish != BY_BREAK && !(v->given_up && s->alert == ALERT_INTERNAL_ERROR))
 		return wrong(v, r, "saw alert %d, which nobody sent", s->alert);
 	if ((s->updates > s->updates_wanted && !v->o->key_limit) ||
 	    s->renegotiations > s->renegotiations_wanted)
@@ -598,4 +599,27 @@ bool schedule_judge(const struct schedule *s, const struct schedule_options *o,
 	struct verdict v = {.s = s, .o = o, .seen = seen, .text = text, .len = len};
 
 	return judge_end(&v, CLIENT) && judge_end(&v, BACKEND) && judge_reason(&v, reason);
+}
+
+bool schedule_judge_given_up(const struct schedule *s, const struct schedule_options *o,
+			     const struct seen seen[2], enum reason reason, bool closing,
+			     char *text, size_t len)
+{
+	struct verdict v = {
+		.s = s, .o = o, .seen = seen, .given_up = true, .text = text, .len = len};
+
+	for (int r = 0; r < 2; r++) {
+		enum finish own = s->end[r].finish;
+
+		if (!never(&v, (enum role)r))
+			return false;
+		if (seen[r].ended == ENDED_NOT && !seen[r].garbage && own != BY_RST &&
+		    own != BY_CLOSE)
+			return wrong(&v, (enum role)r, "saw no end");
+	}
+	if (closing || reason == REASON_no_memory || reason == REASON_io_error ||
+	    reason == REASON_engine_failed || reason == REASON_rekey_unsupported)
+		return true;
+	return wrong(&v, s->actor, "acted while calls failed, but the log says %s",
+		     reasons[reason].name);
 }

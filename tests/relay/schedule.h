@@ -199,6 +199,7 @@ struct seen {
 	uint64_t sent, received;
 	int64_t different_at;		  /* first byte that was not the one sent; -1: none */
 	const char *garbage;		  /* what came was no valid record stream; NULL: it was */
+	bool cut;			  /* garbage, and only for its FIN inside a record */
 	char trace[128];		  /* of what came instead */
 	enum ended ended;		  /* how the other end's stream ended */
 	int alert;			  /* ENDED_ALERT */
@@ -212,5 +213,13 @@ struct seen {
 /* Is it as it must be? If not, text says what is wrong. */
 bool schedule_judge(const struct schedule *s, const struct schedule_options *o,
 		    const struct seen seen[2], enum reason reason, char *text, size_t len);
+/*
+ * The same where the gate had to give the flow up: each end sees a prefix and an end that cannot be
+ * taken for an orderly one, but for what had come to its orderly end before. closing: it happened
+ * behind the reason.
+ */
+bool schedule_judge_given_up(const struct schedule *s, const struct schedule_options *o,
+			     const struct seen seen[2], enum reason reason, bool closing,
+			     char *text, size_t len);
 
 #endif

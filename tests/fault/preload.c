@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Preloaded into ktlsgated: system calls that fail when a test says so, in the
+ * file KTLSGATE_FAULT, which all its processes share. See tests/harness/fault.py.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+
+enum call {
+	NONE,
+	ATTACH, /* setsockopt(TCP_ULP) */
+	TX_KEYS,
+	RX_KEYS,
+	READ, /* the relay's, from a socket: splice, or recv of the user engine */
+};
+
+static struct fault {
+	_Atomic int32_t call;	/* enum call */
+	_Atomic int32_t cipher; /* TLS_CIPHER_*, 0: any */
+	_Atomic int32_t skip;	/* calls that pass before */
+	_Atomic int32_t times;	/* calls that fail then */
+	_Atomic int32_t error;	/* their errno; 0: the kernel refuses, given a key it cannot know */
+} * fault;
+
+static int (*next_setsockopt)(int, int, int, const void *, socklen_t);
+static ssize_t (*next_recv)(int, void *, size_t, int);
+static ssize_t (*next_splice)(int, off64_t *, int, off64_t *, size_t, unsigned);
+
+static void *next(const char *name)
+{
+	void *p = dlsym(RTLD_NEXT, name);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+/* Before the daemon's main(): later its processes may neither open nor look up anything. */
+static void __attribute__((constructor)) prepare(void)
+{
+	const char *path = getenv("KTLSGATE_FAULT");
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void *p = mmap(NULL, sizeof(*fault), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	next_setsockopt = next("setsockopt");
+	next_recv = next("recv");
+	next_splice = next("splice");
+	if (p == MAP_FAILED)
+		abort();
+	fault = p;
+	close(fd);
+}
+
+static bool due(int32_t call, int32_t cipher)
+{
+	if (fault->call != call || (fault->cipher && fault->cipher != cipher))
+		return false;
+	if (fault->skip > 0) {
+		fault->skip--;
+		return false;
+	}
+	if (fault->times <= 0)
+		return false;
+	fault->times--;
+	return true;
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	struct tls_crypto_info unknown = {.version = TLS_1_3_VERSION, .cipher_type = 0xffff};
+	const struct tls_crypto_info *info = value;
+	int32_t call = NONE;
+
+	if (level == IPPROTO_TCP && name == TCP_ULP)
+		call = ATTACH;
+	else if (level == SOL_TLS && (name == TLS_TX || name == TLS_RX))
+		call = name == TLS_TX ? TX_KEYS : RX_KEYS;
+	if (call == NONE || !due(call, call == ATTACH ? 0 : info->cipher_type))
+		return next_setsockopt(fd, level, name, value, len);
+	if (!fault->error)
+		return next_setsockopt(fd, level, name, &unknown, sizeof(unknown));
+	errno = fault->error;
+	return -1;
+}
+
+ssize_t recv(int fd, void *buf, size_t n, int flags)
+{
+	if (flags != MSG_DONTWAIT || !due(READ, 0))
+		return next_recv(fd, buf, n, flags);
+	errno = fault->error;
+	return -1;
+}
+
+ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags)
+{
+	if (!due(READ, 0))
+		return next_splice(in, in_at, out, out_at, n, flags);
+	errno = fault->error;
+	return -1;
+}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the kernel may do to any call and what it does when it is out of something, drawn from a seed
+by tests/fault. Soft faults (short reads and writes, EINTR, EAGAIN, no pipe) must not be seen at
+all; a hard one ends its flow with a reason, and neither end sees a wrong byte or a close_notify
+that was not due. The far ends are as ever: only the gate's threads have faults.
+"""
+
+import functools
+import os
+import random
+
+import pytest
+
+from harness.daemon import wait_until
+from harness.peer import SCALE
+from harness.relay import faults, given_up, relay
+from harness.traffic import Traffic
+
+pytestmark = [pytest.mark.datapath, pytest.mark.timeout(120)]
+
+RELAYED = 80 if SCALE > 1 else 2000
+WHOLE = 25 if SCALE > 1 else 400
+# Calls that move bytes or hold something, by engine; in a guest's few flows most are reached.
+SOFT = {"user": {"send", "recv", "ring-poll"},
+        "ktls": {"splice-in", "splice-out", "sendmsg", "recvmsg", "ring-poll"}}
+HARD = {"user": {"send", "recv", "malloc", "calloc", "ioctl", "ring-poll"},
+        "ktls": {"splice-in", "splice-out", "set-tx", "set-rx", "ring-poll"}}
+WHOLE_HARD = {"malloc", "calloc", "realloc", "ring-recv", "ring-send", "ring-poll", "ring-connect"}
+
+
+def seed():
+    return os.environ.get("KTLSGATE_SEED", str(random.getrandbits(32)))
+
+
+def test_soft_faults_in_the_relay(engine):
+    done = faults(relay(engine, RELAYED, "--faults", "soft", "--bytes", "64k",
+                        timeout=110 * SCALE))
+    assert {site for site, (soft, _) in done.items() if soft} >= SOFT[engine]
+
+
+def test_hard_faults_in_the_relay(engine):
+    printed = relay(engine, RELAYED, "--faults", "hard", "--bytes", "64k", timeout=110 * SCALE)
+    done = faults(printed)
+    assert {site for site, (_, hard) in done.items() if hard} >= HARD[engine]
+    assert RELAYED * 0.2 < given_up(printed) < RELAYED * 0.8
+
+
+@pytest.fixture
+def faulty(gate, pki, tmp_path):
+    """faulty("soft") starts a daemon with faults. One certificate is cached: most are forged."""
+    def start(mode):
+        return Traffic(functools.partial(gate, faults=f"{mode} {seed()}"), pki, tmp_path,
+                       forge__cache=1)
+    return start
+
+
+def stop(traffic):
+    """Every flow is over, for a reason that was counted, and nothing is left. The faults' report."""
+    gate = traffic.gate
+    assert wait_until(lambda: gate.stats()["flows_active"] == 0, 35 * SCALE), gate.flows()
+    stats = gate.stats()
+    assert stats["flows_relaying_active"] == stats["pipes_active"] == stats["drain_timeouts"] == 0
+    assert sum(n for name, n in stats.items() if name.startswith("reason_")) == (
+        stats["flows_accepted"])
+    # Pipes kept for later are no leak: 64 a worker, two descriptors each.
+    kept = 128 * len(os.sched_getaffinity(0)) if gate.engine == "ktls" else 0
+    assert wait_until(lambda: gate.descriptors() <= traffic.descriptors + kept, 5 * SCALE), (
+        traffic.descriptors, gate.descriptors())
+    gate.stop()
+    return faults(gate.log())
+
+
+def test_soft_faults_in_a_daemon(faulty):
+    traffic = faulty("soft")
+    traffic.descriptors = traffic.gate.descriptors()
+    traffic.run("--flows", WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed")
+    assert traffic.gate.stats()["flows_established"] >= WHOLE * 0.9
+    assert all(not hard for _, hard in stop(traffic).values())
+
+
+def test_hard_faults_in_a_daemon(faulty):
+    """Each worker has one after the other, in handshakes and in the relay."""
+    traffic = faulty("hard")
+    traffic.descriptors = traffic.gate.descriptors()
+    traffic.run("--flows", 2 * WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed",
+                "--may-fail", timeout=60)
+    stats = traffic.gate.stats()
+    assert stats["reason_no_memory"] and stats["flows_established"]
+    hard = {site for site, (_, hard) in stop(traffic).items() if hard}
+    assert SCALE > 1 or hard >= WHOLE_HARD
