@@ -1145,8 +1145,6 @@ static bool close_step(struct flow *f, struct side *s)
 		end_handshake(f, s);
 	if (!s->tx_closed && !s->broken)
 		tell(f, s, engine);
-	/* From the first moment: with our window shut the peer's ACKs may be outside of it. */
-	ended = discard(f, s);
 	ret = s->broken ? 0 : engine->flush(s);
 	if (!ret && !s->broken)
 		ret = engine->drained(s);
@@ -1163,8 +1161,8 @@ static bool close_step(struct flow *f, struct side *s)
 		return true;
 	}
 	/*
-	 * All the time: a full receive buffer drops segments whole, and with them the
-	 * acknowledgements that the last bytes wait for.
+	 * All the time: with a full receive buffer TCP drops segments whole, and with them
+	 * the acknowledgements that the last bytes wait for.
 	 */
 	ended = discard(f, s);
 	if (ret <= 0)
