@@ -154,6 +154,15 @@ asan:
 	@KTLSGATE_BUILD=$(abspath build-asan) KTLSGATE_STRESS=300 KTLSGATE_STALLED=500 KTLSGATE_SOAK=1500 \
 		tests/check.py --no-guest
 
+# What threads share: the forge cache, counters, commands, the hand-over of the relay's test.
+TSAN_TESTS := tests/test_stress.py tests/test_relay.py tests/test_control.py \
+	tests/test_bpf.py tests/test_cli.py
+tsan:
+	@$(MAKE) --no-print-directory B=build-tsan HARDEN=-fPIE CFLAGS="-O1 -g -fsanitize=thread" \
+		LDFLAGS=-fsanitize=thread all unit testprogs
+	@KTLSGATE_BUILD=$(abspath build-tsan) KTLSGATE_STRESS=300 KTLSGATE_RELAY_FLOWS=2000 KTLSGATE_SCALE=3 \
+		/usr/bin/python3 -m pytest -q -p no:cacheprovider -p no:xdist $(TSAN_TESTS)
+
 lint:
 	$(call need,$(DEPS_BUILD) $(DEPS_LINT))
 	@tools/lint
@@ -184,6 +193,7 @@ help:
 	@echo "make check-kernels the same with all four kernels"
 	@echo "make soak          SOAK_FLOWS=$(SOAK_FLOWS) flows with aborts and faults; nothing may be left"
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
+	@echo "make tsan          what threads share, under ThreadSanitizer"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
 	@echo "make fuzz          each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make deps          install the Debian packages that are missing"
@@ -193,6 +203,6 @@ help:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit testprogs deps quickstart check check-kernels soak asan lint fuzz format example help clean
+.PHONY: all unit testprogs deps quickstart check check-kernels soak asan tsan lint fuzz format example help clean
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

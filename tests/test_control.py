@@ -106,7 +106,7 @@ def test_key_limit(gate, pki, engine, version):
     dataplane.key_limit: the gate's own KeyUpdates, which OpenSSL follows; TLS 1.2 is only counted;
     a kernel that cannot re-key ends the flow, and not as if all had been sent.
     """
-    blob = os.urandom(5 << 19)
+    blob = os.urandom(7 << 19)
     with backends.backend(backends.echo, certkey=pki.backend(), client_ca=pki.forging_root,
                           version=version) as b:
         g = gate(settings(pki, b.port, dataplane__key_limit=1))
@@ -124,8 +124,8 @@ def test_key_limit(gate, pki, engine, version):
                 assert blob.startswith(got) and 0 < len(got) < len(blob)
         stats = g.stats()
         counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
-        # Two in each direction.
-        assert stats[counter] == (4 if can else 0)
+        # Two or three in each direction: it is looked at now and then.
+        assert stats[counter] in (range(4, 7) if can else [0])
 
 
 def test_answers_to_who_does_not_read(rig, engine):

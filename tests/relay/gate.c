@@ -80,15 +80,16 @@ static void refuse(struct gate_flow *from)
 
 static void begin_flow(struct test_gate *g, struct gate_flow *from)
 {
-	const int fds[2] = {from->side[SIDE_CLIENT].fd, from->side[SIDE_BACKEND].fd};
 	struct worker *w = &g->worker;
 	const struct engine *engine;
 	struct flow *f;
-	int ret;
+	int fds[2], ret;
 
 	/* This load pairs with the owner's store: not every checker sees the pipe's order. */
 	if (atomic_load(&from->reason) >= 0)
 		abort();
+	fds[SIDE_CLIENT] = from->side[SIDE_CLIENT].fd;
+	fds[SIDE_BACKEND] = from->side[SIDE_BACKEND].fd;
 	fault_flow(from->number, fds, from->breaks);
 	f = flow_new(w, &g->vserver, fds[SIDE_CLIENT]);
 	if (!f) {
