@@ -117,6 +117,19 @@ static void write_setting(const struct config *cfg, const char *key, FILE *out)
 		fprintf(out, "error unknown key \"%s\"\n", key);
 }
 
+static void do_nothing(struct worker *w, void *arg)
+{
+	(void)w;
+	(void)arg;
+}
+
+/* Returns when the loop of each worker has come round: the supervisor's watchdog. */
+static void ping(struct gate *gate)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], do_nothing, NULL);
+}
+
 /* The whole answer is built in memory: a slow reader must not hold up a worker. */
 static void answer(struct gate *gate, const char *request, FILE *out)
 {
@@ -126,13 +139,17 @@ static void answer(struct gate *gate, const char *request, FILE *out)
 	} else if (!strcmp(request, "flows")) {
 		fputs("ok\n", out);
 		write_flows(gate, out);
+	} else if (!strcmp(request, "ping")) {
+		ping(gate);
+		fputs("ok\n", out);
 	} else if (!strcmp(request, "config")) {
 		fputs("ok\n", out);
 		config_print(gate->cfg, NULL, out);
 	} else if (!strncmp(request, "config ", 7)) {
 		write_setting(gate->cfg, request + 7, out);
 	} else {
-		fprintf(out, "error unknown request \"%s\": want stats, flows or config [KEY]\n",
+		fprintf(out,
+			"error unknown request \"%s\": want stats, flows, ping or config [KEY]\n",
 			request);
 	}
 }

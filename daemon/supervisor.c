@@ -14,10 +14,12 @@
 #include "bpf_dir.h"
 #include "control.h"
 #include "log.h"
+#include "notify.h"
 #include "sandbox.h"
 #include "signer.h"
 #include "steer.h"
 #include "supervisor.h"
+#include "watchdog.h"
 
 #define START_TIMEOUT_MS 20000
 #define RESTART_PAUSE_MS 1000
@@ -44,6 +46,7 @@ struct supervisor {
 	int stop_read, stop_write; /* children end when the write end closes */
 	int signal_fd;
 	pid_t children[CHILDREN];
+	struct watchdog watchdog;
 };
 
 /* ---- what needs rights ---- */
@@ -279,6 +282,7 @@ static int run_child(struct supervisor *s, enum child_kind kind, int ready_fd)
 	signal(SIGHUP, SIG_IGN);
 	close(s->stop_write);
 	close(s->signal_fd);
+	watchdog_close(&s->watchdog);
 	if (kind == CHILD_DATA)
 		return run_data(s, ready_fd);
 	return signer_run(s->cfg, s->signer_ends, s->cfg->workers, ready_fd, s->stop_read, s->seen);
@@ -360,8 +364,14 @@ static void reap(struct supervisor *s)
 			continue;
 		describe(status, how, sizeof(how));
 		log_error("%s (pid %d) died: %s; starting it again", child_names[kind], pid, how);
+		notify_send("STATUS=%s died: %s; starting it again", child_names[kind], how);
 		s->children[kind] = 0;
 	}
+}
+
+static const char *engine_name(const struct supervisor *s)
+{
+	return s->cfg->engine == ENGINE_USER || s->ktls.error ? "user" : "ktls";
 }
 
 static bool all_alive(const struct supervisor *s)
@@ -373,12 +383,24 @@ static bool all_alive(const struct supervisor *s)
 	return true;
 }
 
+/* The state in one line, for `systemctl status`. */
+static void tell_state(const struct supervisor *s, const char *also)
+{
+	const struct config *cfg = s->cfg;
+
+	notify_send("%sSTATUS=%u vserver%s, %u worker%s, engine %s", also, cfg->n_vservers,
+		    cfg->n_vservers == 1 ? "" : "s", cfg->workers, cfg->workers == 1 ? "" : "s",
+		    engine_name(s));
+}
+
 static void start_missing(struct supervisor *s)
 {
 	for (int kind = 0; kind < CHILDREN; kind++) {
 		if (!s->children[kind])
 			(void)!start_child(s, (enum child_kind)kind);
 	}
+	if (all_alive(s))
+		tell_state(s, "");
 }
 
 static int open_signals(void)
@@ -395,31 +417,77 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* What a signal asks for. True: to end. */
+static bool obey(struct supervisor *s, unsigned signal_number)
+{
+	switch (signal_number) {
+	case SIGHUP:
+		log_warn("SIGHUP ignored: a new configuration takes a restart");
+		return false;
+	case SIGCHLD:
+		reap(s);
+		return false;
+	default:
+		log_info("stopping: signal %u", signal_number);
+		return true;
+	}
+}
+
+/* Milliseconds until the watchdog or, if a child is missing, pause_end; -1: for ever. */
+static int patience(const struct supervisor *s, uint64_t pause_end)
+{
+	int ms = watchdog_wait(&s->watchdog);
+	uint64_t now = timer_clock();
+	int pause = pause_end > now ? (int)(pause_end - now) : 0;
+
+	if (all_alive(s) || (ms >= 0 && ms < pause))
+		return ms;
+	return pause;
+}
+
 /* What has died is started again after a pause, and again after each failure. */
 static void watch(struct supervisor *s)
 {
-	struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
 	struct signalfd_siginfo si;
+	uint64_t pause_end = 0;
 
+	watchdog_init(&s->watchdog, s->cfg->control_socket);
 	for (;;) {
-		int n = poll(&p, 1, all_alive(s) ? -1 : RESTART_PAUSE_MS);
+		struct pollfd p[] = {
+			{.fd = s->signal_fd, .events = POLLIN},
+			{.fd = s->watchdog.fd, .events = POLLIN},
+		};
 
-		if (n == 0)
+		if (poll(p, ARRAY_SIZE(p), patience(s, pause_end)) < 0)
+			continue;
+		if (p[0].revents) {
+			if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si) ||
+			    obey(s, si.ssi_signo))
+				return;
+			pause_end = timer_clock() + RESTART_PAUSE_MS;
+		} else if (!all_alive(s) && timer_clock() >= pause_end) {
 			start_missing(s);
-		if (n <= 0)
-			continue;
-		if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
-			return;
-		if (si.ssi_signo == SIGHUP) {
-			log_warn("SIGHUP ignored: a new configuration takes a restart");
-			continue;
+			pause_end = timer_clock() + RESTART_PAUSE_MS;
 		}
-		if (si.ssi_signo != SIGCHLD) {
-			log_info("stopping: signal %u", si.ssi_signo);
-			return;
-		}
-		reap(s);
+		watchdog_turn(&s->watchdog, p[1].revents, all_alive(s));
 	}
+}
+
+/* The data process gives its flows timeout.drain, each after its last word. */
+static unsigned seconds_to_end(const struct supervisor *s, enum child_kind kind)
+{
+	return STOP_SECONDS + (kind == CHILD_DATA ? 2 * s->cfg->drain_timeout : 0);
+}
+
+/* The manager must not lose patience before we do. */
+static void tell_end(const struct supervisor *s)
+{
+	unsigned seconds = 1;
+
+	for (int kind = 0; kind < CHILDREN; kind++)
+		seconds += seconds_to_end(s, (enum child_kind)kind);
+	notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=ending all flows",
+		    seconds * 1000000ull);
 }
 
 /* One that hangs must not keep us from ending. */
@@ -427,8 +495,7 @@ static void kill_late(const struct supervisor *s, enum child_kind kind)
 {
 	scoped_fd fd = (int)syscall(SYS_pidfd_open, s->children[kind], 0);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	/* The data process gives its flows timeout.drain, each after its last word. */
-	unsigned seconds = STOP_SECONDS + (kind == CHILD_DATA ? 2 * s->cfg->drain_timeout : 0);
+	unsigned seconds = seconds_to_end(s, kind);
 
 	if (fd < 0 || poll(&p, 1, (int)seconds * 1000) != 0)
 		return;
@@ -469,6 +536,7 @@ static void close_everything(struct supervisor *s)
 {
 	unsigned n = s->cfg->workers;
 
+	watchdog_close(&s->watchdog);
 	steer_close(s->steer);
 	count_close(s->count);
 	if (s->control_fd >= 0) {
@@ -499,6 +567,7 @@ int supervisor_run(struct config *cfg)
 		.stop_read = -1,
 		.stop_write = -1,
 		.signal_fd = -1,
+		.watchdog.fd = -1,
 	};
 	int status = EXIT_FAILURE;
 
@@ -512,9 +581,10 @@ int supervisor_run(struct config *cfg)
 	if (!start_child(&s, CHILD_SIGNER) && !start_child(&s, CHILD_DATA)) {
 		log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 			 KTLSGATE_VERSION, cfg->n_vservers, cfg->n_vservers == 1 ? "" : "s",
-			 cfg->workers, cfg->workers == 1 ? "" : "s",
-			 cfg->engine == ENGINE_USER || s.ktls.error ? "user" : "ktls");
+			 cfg->workers, cfg->workers == 1 ? "" : "s", engine_name(&s));
+		tell_state(&s, "READY=1\n");
 		watch(&s);
+		tell_end(&s);
 		status = EXIT_SUCCESS;
 	}
 	if (stop_children(&s))
