@@ -926,8 +926,9 @@ void config_print_table(FILE *out)
 	}
 }
 
-/* The objects of docs' example: one vserver that forges for one backend. */
+/* What the example sets: one vserver that forges for one backend, and no root beside it. */
 static const char *const sample[] = {
+	"dataplane.user = ktlsgate",
 	"certkey.web.cert = /etc/ktlsgate/pki/web.pem",
 	"certkey.web.key = /etc/ktlsgate/pki/web.key",
 	"certkey.forge.cert = /etc/ktlsgate/pki/forge-ca.pem",
@@ -953,7 +954,8 @@ static void print_help(const struct cfg_key *k, FILE *out)
 	fprintf(out, "%s\n", k->mandatory ? "; mandatory" : "");
 }
 
-static void print_sample(enum cfg_scope scope, FILE *out)
+/* pattern NULL: of all keys of the scope */
+static void print_sample(enum cfg_scope scope, const char *pattern, FILE *out)
 {
 	const char *name;
 	size_t len;
@@ -962,7 +964,8 @@ static void print_sample(enum cfg_scope scope, FILE *out)
 		char key[CFG_KEY_MAX];
 
 		snprintf(key, sizeof(key), "%.*s", (int)strcspn(sample[i], " "), sample[i]);
-		if (cfg_find(key, &name, &len)->scope == scope)
+		if (cfg_find(key, &name, &len)->scope == scope &&
+		    (!pattern || !strcmp(key, pattern)))
 			fprintf(out, "%s\n", sample[i]);
 	}
 }
@@ -983,6 +986,7 @@ int config_print_example(FILE *out)
 		print_help(k, out);
 		if (k->value)
 			fprintf(out, "#%s = %s\n", k->pattern, k->value);
+		print_sample(SCOPE_GLOBAL, k->pattern, out);
 	}
 	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
 		fprintf(out, "\n# A %s: %s.\n", cfg_scopes[scope].name, cfg_scopes[scope].help);
@@ -993,7 +997,7 @@ int config_print_example(FILE *out)
 			if (k->value)
 				fprintf(out, "#   default: %s\n", k->value);
 		}
-		print_sample(scope, out);
+		print_sample(scope, NULL, out);
 	}
 	return ferror(out) ? -EIO : 0;
 }
