@@ -9,6 +9,7 @@
 #include "ktls.h"
 #include "log.h"
 #include "sandbox.h"
+#include "stats.h"
 #include "supervisor.h"
 
 #define DEFAULT_CONFIG "/etc/ktlsgate/ktlsgate.conf"
@@ -22,6 +23,7 @@ static const char usage[] =
 	"  -V, --version       version, and what this kernel offers\n"
 	"  -h, --help          this text\n"
 	"      --keys          every configuration key with type, default and meaning\n"
+	"      --counters      every counter of ktlsgatectl stats with kind and meaning\n"
 	"      --example       an example configuration\n"
 	"\n"
 	"Runs in the foreground and logs to standard error. SIGTERM stops it.\n"
@@ -97,6 +99,7 @@ int main(int argc, char **argv)
 {
 	enum {
 		OPT_KEYS = 256,
+		OPT_COUNTERS,
 		OPT_EXAMPLE
 	};
 	static const struct option options[] = {
@@ -105,6 +108,7 @@ int main(int argc, char **argv)
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
 		{"keys", no_argument, NULL, OPT_KEYS},
+		{"counters", no_argument, NULL, OPT_COUNTERS},
 		{"example", no_argument, NULL, OPT_EXAMPLE},
 		{NULL, 0, NULL, 0},
 	};
@@ -127,6 +131,9 @@ int main(int argc, char **argv)
 			return EXIT_SUCCESS;
 		case OPT_KEYS:
 			config_print_table(stdout);
+			return EXIT_SUCCESS;
+		case OPT_COUNTERS:
+			stats_print_table(stdout);
 			return EXIT_SUCCESS;
 		case OPT_EXAMPLE:
 			return config_print_example(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -63,6 +63,14 @@ struct stats {
 #define stat_inc(s, name) stat_add(s, name, 1)
 #define stat_dec(s, name) stat_add(s, name, (uint64_t)-1)
 
+/* X(name, help): gauges that no worker keeps, from control.c. */
+#define GAUGES(X)                                                                                  \
+	X(forge_cache_entries, "forged certificates in the cache now")                             \
+	X(workers, "threads of the data process")
+
+/* Every name of `ktlsgatectl stats` in its order, with kind (counter, gauge) and meaning. */
+void stats_print_table(FILE *out);
+
 /* Sums n blocks and writes "name value" lines in table order. */
 void stats_write(struct stats *const *blocks, unsigned n, FILE *out);
 

@@ -126,6 +126,15 @@ def test_stats(running):
     assert json.loads(running.ctl("stats", "--json")) == running.stats()
 
 
+def test_counters_are_explained(running):
+    """The table has every name, in the order of the output."""
+    head, *rows = [x.split("\t") for x in run("ktlsgated", "--counters").stdout.splitlines()]
+    assert head == ["name", "kind", "help"] and all(len(r) == 3 and all(r) for r in rows)
+    assert [r[0] for r in rows] == [x.split()[0] for x in running.ctl("stats").splitlines()]
+    assert {r[0] for r in rows if r[1] == "gauge"} == {
+        "flows_active", "flows_relaying_active", "pipes_active", "forge_cache_entries", "workers"}
+
+
 def test_flows(running, pki, engine):
     assert running.flows() == []
     certkey = pki.client()
