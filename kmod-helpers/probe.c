@@ -122,7 +122,7 @@ static const struct feature features[] = {
 
 static int usage(FILE *to, int status)
 {
-	fputs("usage: ktlsgate-probe [--help] [-V]\n"
+	fputs("usage: ktlsgate-probe [-h | --help | -V | --version]\n"
 	      "Tries what this kernel offers ktlsgate and prints name=yes or name=no with the "
 	      "reason,\n"
 	      "one line for each feature. Run as root: BPF needs it. Exit status 0, bad usage 2.\n",

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manual says what the programs do: every option, key and counter is in it, and no other."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from harness.daemon import ROOT, program
+
+MAN = ROOT / "man"
+PAGES = {"ktlsgated": 8, "ktlsgatectl": 8, "ktlsgate-forge": 1, "ktlsgate-probe": 8}
+
+
+def run(*argv):
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=20,
+                          check=True).stdout
+
+
+def items(page):
+    """The names of .It lines, without their markup."""
+    found = re.findall(r"^\.It (.*)$", (MAN / page).read_text(), re.MULTILINE)
+    return [re.sub(r"\b(Cm|Fl|Op|Ar|Dv|Ev|Pa)\b ?", "", item) for item in found]
+
+
+@pytest.mark.parametrize("name, section", PAGES.items())
+def test_options(name, section):
+    text = run(program(name), "--help")
+    offered = set(re.findall(r"(?<![\w-])--?([a-zA-Z][\w-]*)", text)) - {"json]"}
+    page = (MAN / f"{name}.{section}").read_text()
+    explained = set()
+    for line in re.findall(r"^\.It Fl (.*)$", page, re.MULTILINE):
+        explained |= {word.lstrip("-") for word in line.split(" Ar ")[0].split(" , ")}
+    assert explained == offered
+
+
+def test_commands():
+    assert {"stats name ...", "flows", "key ..."} <= set(items("ktlsgatectl.8"))
+
+
+def test_keys():
+    table = [row.split("\t") for row in run(program("ktlsgated"), "--keys").splitlines()[1:]]
+    assert {row[0] for row in table} == {i for i in items("ktlsgate.conf.5") if "." in i
+                                         and not i.startswith("/")}
+    page = (MAN / "ktlsgate.conf.5").read_text()
+    for key, kind, unit, what, default, _runtime, text in table:
+        entry = page.split(f".It Cm {key}\n", 1)[1].split("\n.It", 1)[0]
+        assert f"Type {kind}: {what}" in entry and text[1:] in entry
+        assert unit == "-" or unit in entry
+        assert {"mandatory": "Mandatory.", "unset": "Unset by default."}.get(
+            default, f".Cm {default} .") in entry
+
+
+def test_counters():
+    table = [row.split("\t") for row in run(program("ktlsgated"), "--counters").splitlines()[1:]]
+    page = (MAN / "ktlsgatectl.8").read_text()
+    section = page[page.index(".Sh COUNTERS"):page.index(".Sh EXIT STATUS")]
+    explained = dict(re.findall(r"^\.It Cm (\w+)\n(.*)$", section, re.MULTILINE))
+    assert list(explained) == [row[0] for row in table]
+    for name, kind, text in table:
+        ending = " (a gauge)." if kind == "gauge" else "."
+        assert explained[name].lower() == (text + ending).lower()
+
+
+def test_flow_fields():
+    """Those that flow.c prints."""
+    code = (ROOT / "daemon/flow.c").read_text()
+    fields = re.findall(r"(?:\"|\\t)([a-z_]+)=%", code[code.index("void flow_print("):])
+    page = (MAN / "ktlsgatectl.8").read_text()
+    section = page[page.index(".Sh FLOWS"):page.index(".Sh COUNTERS")]
+    explained = re.findall(r"^\.It Cm (.*)$", section, re.MULTILINE)
+    assert sorted(fields) == sorted(" , ".join(explained).split(" , "))
+
+
+def test_probe_features():
+    """Of the eighteen kinds of keys the manual names one."""
+    lines = run(program("ktlsgate-probe")).splitlines()
+    names = {line.split("=")[0] for line in lines}
+    keys = {n for n in names if re.match(r"tls1[23]_", n)}
+    said = set(" , ".join(i for i in items("ktlsgate-probe.8")
+                          if not re.match("h |V ", i)).split(" , "))
+    assert said == names - keys | {"tls12_tx_aes_128_gcm No and so on"}
+
+
+@pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
+@pytest.mark.parametrize("page", sorted(p.name for p in MAN.iterdir()))
+def test_markup(page):
+    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", MAN / page],
+                          capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_generated_parts_are_fresh(tmp_path):
+    shutil.copytree(MAN, tmp_path / "man")
+    run(ROOT / "tools/mkman", program("ktlsgated"), tmp_path / "man")
+    assert all((tmp_path / "man" / p.name).read_text() == p.read_text() for p in MAN.iterdir())
