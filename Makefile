@@ -108,8 +108,9 @@ DEPS_BUILD := gcc libc6-dev clang bpftool pkg-config liburing-dev libbpf-dev lib
 	libseccomp-dev libcap-dev linux-libc-dev
 DEPS_QUICKSTART := curl openssl nginx-light
 DEPS_CHECK := python3 python3-pytest python3-cryptography gnutls-bin procps iproute2 kmod \
-	busybox-static cpio zstd xz-utils openssl curl nginx-light strace
-DEPS_LINT := clang-format clang-tidy shellcheck libclang-rt-14-dev
+	busybox-static cpio zstd xz-utils openssl curl nginx-light strace systemd
+DEPS_LINT := clang-format clang-tidy shellcheck libclang-rt-14-dev mandoc
+DEPS_DEB := debhelper dpkg-dev fakeroot
 
 # $(call need,PACKAGES): asks dpkg first, so that nothing is downloaded when nothing is missing.
 define need
@@ -121,7 +122,7 @@ define need
 endef
 
 deps:
-	$(call need,$(DEPS_BUILD) $(DEPS_QUICKSTART) $(DEPS_CHECK) $(DEPS_LINT))
+	$(call need,$(DEPS_BUILD) $(DEPS_QUICKSTART) $(DEPS_CHECK) $(DEPS_LINT) $(DEPS_DEB))
 
 # A second make: the compiler may only be there now.
 quickstart:
@@ -131,7 +132,7 @@ quickstart:
 
 KERNELS ?= 6.1 7.3
 check:
-	$(call need,$(DEPS_BUILD) $(DEPS_CHECK))
+	$(call need,$(DEPS_BUILD) $(DEPS_CHECK) $(DEPS_DEB))
 	@$(MAKE) --no-print-directory all unit testprogs
 	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS))
 
@@ -144,6 +145,49 @@ soak:
 	@$(MAKE) --no-print-directory all testprogs
 	@KTLSGATE_BUILD=$(abspath $(B)) KTLSGATE_SOAK=$(SOAK_FLOWS) /usr/bin/python3 -m pytest -q -s \
 		-p no:cacheprovider -p no:xdist tests/test_soak.py
+
+# ---- installing ----
+
+# As a Debian package has it. `make install` needs what `make` has built and nothing from the net.
+PREFIX     ?= /usr
+sysconfdir ?= /etc
+mandir     ?= $(PREFIX)/share/man
+docdir     ?= $(PREFIX)/share/doc/ktlsgate
+unitdir    ?= /lib/systemd/system
+# PUT MODE FILE... DIRECTORY: below DESTDIR
+put = install -D -p -m $(1) -t $(DESTDIR)$(3) $(2)
+
+install: all
+	$(call put,755,$(B)/ktlsgated,$(PREFIX)/sbin)
+	$(call put,755,$(filter-out %/ktlsgated,$(PROGRAMS)),$(PREFIX)/bin)
+	$(call put,755,kmod-helpers/load-tls.sh,$(PREFIX)/libexec/ktlsgate)
+	$(call put,644,$(wildcard man/*.8),$(mandir)/man8)
+	$(call put,644,$(wildcard man/*.5),$(mandir)/man5)
+	$(call put,644,$(wildcard man/*.1),$(mandir)/man1)
+	$(call put,644,README.md $(wildcard docs/*.md),$(docdir))
+	$(call put,644,config/ktlsgate.conf,$(docdir)/examples)
+	$(call put,755,tools/mkpki.sh,$(docdir)/examples)
+	$(call put,644,config/systemd/ktlsgate.service,$(unitdir))
+	sed -i 's|/usr/sbin/|$(PREFIX)/sbin/|' $(DESTDIR)$(unitdir)/ktlsgate.service
+	$(call put,644,kmod-helpers/modules-load.d/ktlsgate.conf,$(PREFIX)/lib/modules-load.d)
+	$(call put,644,kmod-helpers/sysctl.d/50-ktlsgate.conf,$(PREFIX)/lib/sysctl.d)
+	$(call put,644,config/sysusers.d/ktlsgate.conf,$(PREFIX)/lib/sysusers.d)
+	$(call put,644,config/tmpfiles.d/ktlsgate.conf,$(PREFIX)/lib/tmpfiles.d)
+	$(call put,644,config/bash-completion/ktlsgatectl,$(PREFIX)/share/bash-completion/completions)
+	@# What somebody has edited is not ours to replace.
+	[ -e $(DESTDIR)$(sysconfdir)/ktlsgate/ktlsgate.conf ] || \
+		$(call put,644,config/ktlsgate.conf,$(sysconfdir)/ktlsgate)
+
+# The package is made of what is in $(B), so nothing is compiled twice; it ends up in $(B)/deb.
+deb:
+	$(call need,$(DEPS_BUILD) $(DEPS_DEB))
+	@$(MAKE) --no-print-directory all
+	rm -rf $(B)/deb && mkdir -p $(B)/deb/src
+	git ls-files -co --exclude-standard -z | xargs -0 cp --parents -p -t $(B)/deb/src
+	cd $(B)/deb/src && B=$(abspath $(B)) dpkg-buildpackage -b -nc -us -uc >../build.log 2>&1 || \
+		{ tail -40 ../build.log; exit 1; }
+	rm -rf $(B)/deb/src
+	@ls $(B)/deb/*.deb
 
 # ---- for developers ----
 
@@ -186,6 +230,9 @@ format:
 example: $(B)/ktlsgated
 	$(B)/ktlsgated --example > config/ktlsgate.conf
 
+man: $(B)/ktlsgated
+	tools/mkman $(B)/ktlsgated
+
 help:
 	@echo "make               build into $(B)/"
 	@echo "make quickstart    build, run a gate with a throwaway PKI, show what happens, clean up"
@@ -196,13 +243,17 @@ help:
 	@echo "make tsan          what threads share, under ThreadSanitizer"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
 	@echo "make fuzz          each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make install       programs, manual, units, configuration; DESTDIR, PREFIX=$(PREFIX)"
+	@echo "make deb           a Debian package, in $(B)/deb"
 	@echo "make deps          install the Debian packages that are missing"
 	@echo "make example       write config/ktlsgate.conf from the table of keys"
+	@echo "make man           the generated parts of man/ from the tables of keys and counters"
 	@echo "make format, clean"
 
 clean:
 	rm -rf build build-*
 
 .PHONY: all unit testprogs deps quickstart check check-kernels soak asan tsan lint fuzz format example help clean
+.PHONY: all unit testprogs deps quickstart check check-kernels asan lint fuzz format example help clean install deb man
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)
