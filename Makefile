@@ -19,7 +19,8 @@ LIBS     = -luring -lbpf -lssl -lcrypto -lseccomp -lcap
 DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
 DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
 LIB        := $(B)/libktlsgate.a
-PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe
+PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe \
+		$(B)/ktlsgate-offload
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 SKELETONS  := $(BPF_SRC:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT       := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -42,6 +43,11 @@ $(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)
 $(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf
+
+$(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lnl-genl-3 -lnl-3
+$(B)/kmod-helpers/nic-offload.o: CPPFLAGS += -I/usr/include/libnl3
 
 $(LIB): $(DAEMON_OBJ)
 	$(call say,AR,$@)
@@ -105,7 +111,7 @@ $(B)/unit/%: tests/unit/%.c $(LIB)
 # ---- what a fresh Debian 12 lacks ----
 
 DEPS_BUILD := gcc libc6-dev clang bpftool pkg-config liburing-dev libbpf-dev libssl-dev \
-	libseccomp-dev libcap-dev linux-libc-dev
+	libseccomp-dev libcap-dev linux-libc-dev libnl-genl-3-dev
 DEPS_QUICKSTART := curl openssl nginx-light
 DEPS_CHECK := python3 python3-pytest python3-cryptography gnutls-bin procps iproute2 kmod \
 	busybox-static cpio zstd xz-utils openssl curl nginx-light strace systemd

@@ -14,7 +14,7 @@ from harness import daemon
 from harness.daemon import settings
 from harness.ports import HOST, free_port
 
-PROGRAMS = ("ktlsgated", "ktlsgatectl", "ktlsgate-forge", "ktlsgate-probe")
+PROGRAMS = ("ktlsgated", "ktlsgatectl", "ktlsgate-forge", "ktlsgate-probe", "ktlsgate-offload")
 
 
 def run(name, *args):

@@ -205,7 +205,7 @@ ls -d /etc/ktlsgate /usr/sbin/ktlsgate* /lib/systemd/system/ktlsgate* 2>&1 || tr
 def test_package(package):
     """Depends on what it is linked with; what is edited is a conffile."""
     shown = run("dpkg-deb", "-f", package, "Depends").stdout
-    for library in ("libbpf1", "libc6", "libcap2", "libseccomp2", "libssl3", "liburing2"):
+    for library in ("libbpf1", "libc6", "libcap2", "libnl-genl-3-200", "libseccomp2", "libssl3", "liburing2"):
         assert re.search(rf"\b{library}\b", shown), shown
     assert run("dpkg-deb", "-I", package, "conffiles").stdout == "/etc/ktlsgate/ktlsgate.conf\n"
 
@@ -228,7 +228,7 @@ def test_make_install(tmp_path):
     found = {str(p.relative_to(tmp_path)): stat.S_IMODE(p.stat().st_mode)
              for p in tmp_path.rglob("*") if p.is_file()}
     programs = {"usr/local/sbin/ktlsgated", "usr/local/bin/ktlsgatectl",
-                "usr/local/bin/ktlsgate-forge", "usr/local/bin/ktlsgate-probe",
+                "usr/local/bin/ktlsgate-forge", "usr/local/bin/ktlsgate-probe", "usr/local/bin/ktlsgate-offload",
                 "usr/local/libexec/ktlsgate/load-tls.sh",
                 "usr/local/share/doc/ktlsgate/examples/mkpki.sh"}
     assert {p for p, mode in found.items() if mode == 0o755} == programs
