@@ -11,7 +11,7 @@ import pytest
 
 from harness.daemon import SCALE, settings, wait_until
 
-WATCHDOG_US = int(600_000 * SCALE)
+WATCHDOG_US = int(450_000 * SCALE)
 
 
 class Manager:
@@ -81,7 +81,7 @@ def test_watchdog(gate, pki, manager, monkeypatch):
     try:
         time.sleep(period / 2)
         assert manager.fed(2 * period) == 0
-        assert g.log().count("watchdog: the workers did not answer for 200 ms") == (SCALE == 1)
+        assert g.log().count("watchdog: the workers did not answer for 150 ms") == (SCALE == 1)
     finally:
         os.kill(g.data_process(), signal.SIGCONT)
     assert manager.fed(2 * period) >= 2
