@@ -79,16 +79,21 @@ int control_listen(const char *path)
 
 /* ---- requests ---- */
 
-static void write_stats(struct gate *gate, FILE *out)
+static void write_stats(struct gate *gate, bool metrics, FILE *out)
 {
 	struct stats *blocks[256];
 	unsigned n = gate->n_workers < ARRAY_SIZE(blocks) ? gate->n_workers : ARRAY_SIZE(blocks);
+	struct gauges gauges = {
+		.forge_cache_entries = forge_cache_entries(gate->cache),
+		.workers = gate->n_workers,
+	};
 
 	for (unsigned i = 0; i < n; i++)
 		blocks[i] = &gate->workers[i].stats;
-	stats_write(blocks, n, out);
-	fprintf(out, "forge_cache_entries %u\n", forge_cache_entries(gate->cache));
-	fprintf(out, "workers %u\n", gate->n_workers);
+	if (metrics)
+		stats_write_metrics(blocks, n, &gauges, out);
+	else
+		stats_write(blocks, n, &gauges, out);
 }
 
 static void print_flows(struct worker *w, void *arg)
@@ -135,7 +140,10 @@ static void answer(struct gate *gate, const char *request, FILE *out)
 {
 	if (!strcmp(request, "stats")) {
 		fputs("ok\n", out);
-		write_stats(gate, out);
+		write_stats(gate, false, out);
+	} else if (!strcmp(request, "metrics")) {
+		fputs("ok\n", out);
+		write_stats(gate, true, out);
 	} else if (!strcmp(request, "flows")) {
 		fputs("ok\n", out);
 		write_flows(gate, out);
@@ -149,7 +157,8 @@ static void answer(struct gate *gate, const char *request, FILE *out)
 		write_setting(gate->cfg, request + 7, out);
 	} else {
 		fprintf(out,
-			"error unknown request \"%s\": want stats, flows, ping or config [KEY]\n",
+			"error unknown request \"%s\": want stats, metrics, flows, ping or config "
+			"[KEY]\n",
 			request);
 	}
 }

@@ -68,10 +68,19 @@ struct stats {
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
 	X(workers, "threads of the data process")
 
+struct gauges {
+#define X(name, help) uint64_t name;
+	GAUGES(X)
+#undef X
+};
+
 /* Every name of `ktlsgatectl stats` in its order, with kind (counter, gauge) and meaning. */
 void stats_print_table(FILE *out);
 
 /* Sums n blocks and writes "name value" lines in table order. */
-void stats_write(struct stats *const *blocks, unsigned n, FILE *out);
+void stats_write(struct stats *const *blocks, unsigned n, const struct gauges *gauges, FILE *out);
+/* The same in Prometheus's text format, with its names. */
+void stats_write_metrics(struct stats *const *blocks, unsigned n, const struct gauges *gauges,
+			 FILE *out);
 
 #endif

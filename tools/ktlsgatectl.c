@@ -15,11 +15,13 @@
 static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
 	"       ktlsgatectl [-s SOCKET] [--json] flows\n"
+	"       ktlsgatectl [-s SOCKET] metrics\n"
 	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
 	"Asks a running ktlsgated.\n"
 	"\n"
 	"  stats [NAME...]     counters; with names only these\n"
 	"  flows               connections with their stage, engine and bytes\n"
+	"  metrics             counters in the text format of Prometheus\n"
 	"  KEY...              effective value of configuration keys\n"
 	"  -a, --all           all of them\n"
 	"  -n, --values        values only, no keys\n"
@@ -227,6 +229,20 @@ static int flows(void)
 	return EXIT_SUCCESS;
 }
 
+/* ---- metrics ---- */
+
+static int metrics(void)
+{
+	scoped_file *in = ask("metrics");
+	char line[1024];
+
+	if (!in)
+		return EXIT_FAILURE;
+	while (fgets(line, sizeof(line), in))
+		fputs(line, stdout);
+	return EXIT_SUCCESS;
+}
+
 /* ---- configuration ---- */
 
 /* "key = value"; *separator goes in front. */
@@ -331,5 +347,7 @@ int main(int argc, char **argv)
 		return stats(argv + optind + 1, argc - optind - 1);
 	if (!strcmp(argv[optind], "flows") && optind + 1 == argc)
 		return flows();
+	if (!strcmp(argv[optind], "metrics") && optind + 1 == argc)
+		return metrics();
 	return config(argv + optind, argc - optind);
 }
