@@ -52,9 +52,9 @@ struct device {
 	bool active[ARRAY_SIZE(features)], fixed[ARRAY_SIZE(features)];
 };
 
-/* What is asked of the answers to a request. */
+/* What is asked of the answer to a request. */
 struct query {
-	const char *device; /* NULL: all */
+	const char *device;
 	struct device last; /* that was shown */
 	bool quiet;
 };
@@ -69,6 +69,29 @@ static int complain(const char *what, int nl_error)
 {
 	fprintf(stderr, "ktlsgate-offload: %s: %s\n", what, nl_geterror(nl_error));
 	return EXIT_FAILURE;
+}
+
+/* The end of a dump carries its error, which libnl does not look at. */
+static int take_end(struct nl_msg *msg, void *arg)
+{
+	const struct nlmsghdr *h = nlmsg_hdr(msg);
+	int *error = arg;
+
+	if (nlmsg_datalen(h) >= (int)sizeof(int))
+		memcpy(error, nlmsg_data(h), sizeof(int));
+	return NL_STOP;
+}
+
+static int hear(struct nl_sock *sock, nl_recvmsg_msg_cb_t take, void *arg)
+{
+	int error = 0, ret;
+
+	nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, take, arg);
+	nl_socket_modify_cb(sock, NL_CB_FINISH, NL_CB_CUSTOM, take_end, &error);
+	ret = nl_recvmsgs_default(sock);
+	if (ret >= 0 && error < 0)
+		return -nl_syserr2nlerr(error);
+	return ret;
 }
 
 /* ---- devices ---- */
@@ -127,17 +150,17 @@ static int take_device(struct nl_msg *msg, void *arg)
 	return NL_OK;
 }
 
-/* A request with its header; device NULL: all of them. */
+/* A request with its header. */
 static struct nl_msg *request(int family, uint8_t command, const char *device)
 {
 	scoped_nl_msg *msg = nlmsg_alloc();
 	struct nlattr *header;
 
-	if (!msg || !genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, device ? 0 : NLM_F_DUMP,
-				 command, ETHTOOL_GENL_VERSION))
+	if (!msg || !genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, 0, command,
+				 ETHTOOL_GENL_VERSION))
 		return NULL;
 	header = nla_nest_start(msg, ETHTOOL_A_FEATURES_HEADER);
-	if (!header || (device && nla_put_string(msg, ETHTOOL_A_HEADER_DEV_NAME, device) < 0))
+	if (!header || nla_put_string(msg, ETHTOOL_A_HEADER_DEV_NAME, device) < 0)
 		return NULL;
 	nla_nest_end(msg, header);
 	return TAKE_PTR(msg);
@@ -148,10 +171,7 @@ static int ask(struct nl_sock *sock, struct nl_msg *msg, nl_recvmsg_msg_cb_t tak
 {
 	int ret = nl_send_auto(sock, msg);
 
-	if (ret < 0)
-		return ret;
-	nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, take, arg);
-	return nl_recvmsgs_default(sock);
+	return ret < 0 ? ret : hear(sock, take, arg);
 }
 
 static int show(struct nl_sock *sock, int family, struct query *q)
@@ -159,7 +179,25 @@ static int show(struct nl_sock *sock, int family, struct query *q)
 	scoped_nl_msg *msg = request(family, ETHTOOL_MSG_FEATURES_GET, q->device);
 	int ret = msg ? ask(sock, msg, take_device, q) : -NLE_NOMEM;
 
-	return ret < 0 ? complain(q->device ? q->device : "network devices", ret) : EXIT_SUCCESS;
+	return ret < 0 ? complain(q->device, ret) : EXIT_SUCCESS;
+}
+
+/* One by one: what a dump has no room for the kernel leaves out. */
+static int show_all(struct nl_sock *sock, int family)
+{
+	struct if_nameindex *all = if_nameindex();
+	int status = EXIT_SUCCESS;
+
+	if (!all)
+		return complain("network devices", -nl_syserr2nlerr(errno));
+	for (struct if_nameindex *i = all; i->if_index; i++) {
+		struct query q = {.device = i->if_name};
+
+		if (show(sock, family, &q))
+			status = EXIT_FAILURE;
+	}
+	if_freenameindex(all);
+	return status;
 }
 
 static int ignore(struct nl_msg *msg, void *arg)
@@ -219,7 +257,6 @@ static int change(struct nl_sock *sock, int family, const char *device, size_t f
 static int devices(int argc, char **argv)
 {
 	scoped_nl_sock *sock = nl_socket_alloc();
-	struct query q = {.device = argc ? argv[0] : NULL};
 	size_t feature = 0;
 	int ret, family;
 
@@ -236,8 +273,11 @@ static int devices(int argc, char **argv)
 	if (family < 0)
 		return complain("this kernel has no ethtool netlink", family);
 	nl_socket_disable_auto_ack(sock);
-	return argc == 3 ? change(sock, family, argv[0], feature, !strcmp(argv[2], "on"))
-			 : show(sock, family, &q);
+	if (argc == 0)
+		return show_all(sock, family);
+	if (argc == 1)
+		return show(sock, family, &(struct query){.device = argv[0]});
+	return change(sock, family, argv[0], feature, !strcmp(argv[2], "on"));
 }
 
 /* ---- sockets ---- */
@@ -312,13 +352,11 @@ static int sockets(void)
 				       .idiag_states = TCP_ALL_STATES};
 	int ret = sock ? nl_connect(sock, NETLINK_SOCK_DIAG) : -NLE_NOMEM;
 
-	if (!ret)
-		nl_socket_modify_cb(sock, NL_CB_VALID, NL_CB_CUSTOM, take_socket, NULL);
 	for (int i = 0; i < 2 && ret >= 0; i++) {
 		req.sdiag_family = i ? AF_INET6 : AF_INET;
 		ret = nl_send_simple(sock, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &req, sizeof(req));
 		if (ret >= 0)
-			ret = nl_recvmsgs_default(sock);
+			ret = hear(sock, take_socket, NULL);
 	}
 	return ret < 0 ? complain("sock_diag", ret) : EXIT_SUCCESS;
 }
