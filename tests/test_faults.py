@@ -12,8 +12,9 @@ import random
 
 import pytest
 
-from harness.daemon import wait_until
+from harness.daemon import HEAP_SLACK, settings, wait_until
 from harness.peer import SCALE
+from harness.ports import free_port
 from harness.relay import faults, given_up, relay
 from harness.traffic import Traffic
 
@@ -50,8 +51,13 @@ def test_hard_faults_in_the_relay(engine):
 def faulty(gate, pki, tmp_path):
     """faulty("soft") starts a daemon with faults. One certificate is cached: most are forged."""
     def start(mode):
-        return Traffic(functools.partial(gate, faults=f"{mode} {seed()}"), pki, tmp_path,
-                       forge__cache=1)
+        traffic = Traffic(functools.partial(gate, faults=f"{mode} {seed()}"), pki, tmp_path,
+                          forge__cache=1)
+        traffic.before = traffic.gate.files_at_rest()
+        # For comparison, one that carries no flow.
+        traffic.idle = gate(settings(pki, free_port()), faults="off")
+        traffic.idle.stop()
+        return traffic
     return start
 
 
@@ -65,15 +71,17 @@ def stop(traffic):
         stats["flows_accepted"])
     # Pipes kept for later are no leak: 64 a worker, two descriptors each.
     kept = 128 * len(os.sched_getaffinity(0)) if gate.engine == "ktls" else 0
-    assert wait_until(lambda: gate.descriptors() <= traffic.descriptors + kept, 5 * SCALE), (
-        traffic.descriptors, gate.descriptors())
+    new = lambda: set(gate.open_files()) - set(traffic.before)
+    assert wait_until(lambda: len(new()) <= kept, 5 * SCALE), new()
     gate.stop()
+    idle = traffic.idle.heaps_at_the_end()
+    assert all(n <= idle[name] + HEAP_SLACK for name, n in gate.heaps_at_the_end().items()), (
+        idle, gate.heaps_at_the_end())
     return faults(gate.log())
 
 
 def test_soft_faults_in_a_daemon(faulty):
     traffic = faulty("soft")
-    traffic.descriptors = traffic.gate.descriptors()
     traffic.run("--flows", WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed")
     assert traffic.gate.stats()["flows_established"] >= WHOLE * 0.9
     assert all(not hard for _, hard in stop(traffic).values())
@@ -82,7 +90,6 @@ def test_soft_faults_in_a_daemon(faulty):
 def test_hard_faults_in_a_daemon(faulty):
     """Each worker has one after the other, in handshakes and in the relay."""
     traffic = faulty("hard")
-    traffic.descriptors = traffic.gate.descriptors()
     traffic.run("--flows", 2 * WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed",
                 "--may-fail", timeout=60)
     stats = traffic.gate.stats()

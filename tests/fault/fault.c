@@ -140,6 +140,9 @@ static void draw_plan(struct fault_plan *p, uint64_t seed)
 					  : 0;
 	if (options.mode == FAULTS_HARD)
 		draw_hard(p, &r);
+	/* Memory is needed above all where the kernel takes no more. */
+	if (p->site == SITE_MALLOC)
+		p->per_mille[1] = (unsigned)draw_magnitude(&r, 500);
 }
 
 void fault_setup(const struct fault_options *o)

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("KTLSGATE_BUILD", ROOT / "build")).resolve()
 START_TIMEOUT = 10 * SCALE
 STOP_TIMEOUT = 10 * SCALE
+HEAP_SLACK = 4096  # bytes, between two gates at their end
 SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
 # Reason names and the texts of their log lines, from the only place where they are written.
 REASONS = dict(re.findall(r'X\((\w+), ALERT_[^"]*"([^"]*)"\)',
@@ -144,6 +145,22 @@ class Ktlsgated:
         """Open descriptors of all its processes."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes())
 
+    def files_at_rest(self):
+        """As open_files(), once they no longer change: its threads start after it is ready."""
+        seen = [self.open_files()]
+        wait_until(lambda: seen.append(self.open_files()) or (
+            len(seen) > 20 and len(set(map(tuple, seen[-20:]))) == 1), 5 * SCALE)
+        return seen[-1]
+
+    def open_files(self):
+        """Descriptors of all its processes, and what they are."""
+        found = []
+        for pid in self.processes():
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(f"{pid}: {fd} {os.readlink(f'/proc/{pid}/fd/{fd}')}")
+        return sorted(found)
+
     def processes(self):
         """Its process ids, the supervisor's first."""
         found = [self.process.pid]
@@ -163,6 +180,15 @@ class Ktlsgated:
 
     def _child(self, fits):
         return next((pid for pid in self.processes()[1:] if fits(len(_tasks(pid)))), None)
+
+    def heaps_at_the_end(self):
+        """
+        Bytes in use by process, "" being the supervisor, when everything should be given back.
+        Only of a gate built with the injector.
+        """
+        found = re.findall(r" ktlsgated(\S*) info: heap at the end: (\d+)$", self.log(),
+                           re.MULTILINE)
+        return {name: int(n) for name, n in found}
 
     def ctl(self, *args):
         """ktlsgatectl's standard output."""

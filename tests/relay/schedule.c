@@ -190,10 +190,12 @@ static uint64_t draw_total(uint64_t *r, uint64_t max)
 	return total < max ? total : max;
 }
 
-static int draw_buffer(uint64_t *r, bool *tiny)
+static int draw_buffer(const struct schedule_options *o, uint64_t *r, bool *tiny)
 {
 	switch (draw_below(r, 12)) {
 	case 0:
+		if (o->faults)
+			return 16384;
 		*tiny = true;
 		return 1; /* the kernel makes it its minimum */
 	case 1:
@@ -229,10 +231,10 @@ static void draw_end(struct end_plan *e, const struct schedule_options *o, uint6
 		e->key_updates = (unsigned)draw_log(r, 10, 400);
 	e->pauses = draw_chance(r, 200) ? 100 : 0;
 	e->read_max = draw_chance(r, 700) ? 65536 : draw_log(r, 1, 8192);
-	e->sndbuf = draw_buffer(r, &tiny);
-	e->rcvbuf = draw_buffer(r, &tiny);
-	e->gate_sndbuf = draw_buffer(r, &tiny);
-	e->gate_rcvbuf = draw_buffer(r, &tiny);
+	e->sndbuf = draw_buffer(o, r, &tiny);
+	e->rcvbuf = draw_buffer(o, r, &tiny);
+	e->gate_sndbuf = draw_buffer(o, r, &tiny);
+	e->gate_rcvbuf = draw_buffer(o, r, &tiny);
 	if (tiny || draw_chance(r, 100))
 		e->mss = (int)draw_log(r, 500, 1460);
 	if (tiny && e->total > 16384)

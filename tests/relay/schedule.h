@@ -159,6 +159,7 @@ struct schedule_options {
 	unsigned stalls; /* chance in 1000 that an end stops reading for a while */
 	bool ktls;
 	bool rekey;	    /* the engine can */
+	bool faults;	    /* no tiny buffers: short sends through them take minutes */
 	bool few_pipes;	    /* records may come by recv(2), where empty ones are not seen */
 	bool copy;	    /* all do */
 	uint8_t ciphers[2]; /* bits of those the engine can; TLS 1.2, TLS 1.3 */
