@@ -27,6 +27,9 @@ SOFT = {"user": {"send", "recv", "ring-poll"},
         "ktls": {"splice-in", "splice-out", "sendmsg", "recvmsg", "ring-poll"}}
 HARD = {"user": {"send", "recv", "malloc", "calloc", "ioctl", "ring-poll"},
         "ktls": {"splice-in", "splice-out", "set-tx", "set-rx", "ring-poll"}}
+# No end has done such a thing.
+BLAME = [f"{who}_{what}" for who in ("client", "backend")
+         for what in ("protocol", "not_tls", "bad_record", "illegal", "flood")]
 WHOLE_HARD = {"malloc", "calloc", "realloc", "ring-recv", "ring-send", "ring-poll", "ring-connect"}
 
 
@@ -94,5 +97,7 @@ def test_hard_faults_in_a_daemon(faulty):
                 "--may-fail", timeout=60)
     stats = traffic.gate.stats()
     assert stats["reason_no_memory"] and stats["flows_established"]
+    blamed = [name for name in BLAME if stats[f"reason_{name}"]]
+    assert not blamed, traffic.gate.log()[-8000:]
     hard = {site for site, (_, hard) in stop(traffic).items() if hard}
     assert SCALE > 1 or hard >= WHOLE_HARD

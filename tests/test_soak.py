@@ -41,6 +41,9 @@ def test_relay(engine, faults):
 def test_whole_flows(gate, pki, tmp_path):
     """Two in three are aborted, many of those in one of their handshakes."""
     traffic = Traffic(functools.partial(gate, faults="off"), pki, tmp_path, forge__cache=4)
+    refused = pki.client("Refused", fault="wrong_ca")
+    for path in (refused.cert_file, refused.key_file):
+        (traffic.certs / f"refused{path.suffix}").write_bytes(path.read_bytes())
     busy, flows = traffic.gate, FLOWS // 5
     before = busy.files_at_rest()
     printed = traffic.run("--flows", flows, "--concurrency", 100, "--bytes", "16k", "--tls", "mixed",
@@ -52,6 +55,7 @@ def test_whole_flows(gate, pki, tmp_path):
         set(before) ^ set(busy.open_files()))
     assert int(re.search(r"^quits (\d+)$", printed, re.MULTILINE)[1]) > flows / 50
     assert stats["reason_client_gone"] and stats["reason_backend_gone"]
+    assert stats["reason_client_cert_untrusted"]
 
     idle = gate(settings(pki, free_port()), faults="off")
     idle.stop()
