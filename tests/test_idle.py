@@ -27,11 +27,6 @@ def cost(gate):
     return pss, gate.descriptors()
 
 
-def sanitized(gate):
-    maps = pathlib.Path(f"/proc/{gate.process.pid}/maps").read_text()
-    return "libasan" in maps or "libubsan" in maps
-
-
 def test_idle_flows(gate, pki, tmp_path, engine, record_property):
     """The difference between many and a quarter of them: caches and arenas are in both."""
     traffic = Traffic(gate, pki, tmp_path)
@@ -53,7 +48,7 @@ def test_idle_flows(gate, pki, tmp_path, engine, record_property):
     print(text)
     record_property("idle", text)
     assert more_files - files <= 2 * more + 8, text
-    assert sanitized(g) or per_flow < BOUND[engine], text
+    assert g.sanitized() or per_flow < BOUND[engine], text
     # Pipes kept for later: 64 a worker, two descriptors each.
     kept = 128 * len(os.sched_getaffinity(0)) if engine == "ktls" else 0
     assert wait_until(lambda: g.descriptors() <= before + kept, 20 * SCALE), "descriptors leak"

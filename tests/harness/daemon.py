@@ -141,6 +141,11 @@ class Ktlsgated:
         return wait_until(lambda: re.search(pattern, self.log(), re.MULTILINE), timeout,
                           lambda: self.running())
 
+    def sanitized(self):
+        """Built so: it then uses as much memory as it likes."""
+        maps = pathlib.Path(f"/proc/{self.process.pid}/maps").read_text()
+        return any(name in maps for name in ("libasan", "libubsan", "libtsan"))
+
     def descriptors(self):
         """Open descriptors of all its processes."""
         return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes())
