@@ -39,9 +39,9 @@ $(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o
 $(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
-$(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o
+$(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf -lcrypto
 
 $(LIB): $(DAEMON_OBJ)
 	$(call say,AR,$@)
