@@ -121,10 +121,10 @@ KERNELS ?= 6.1 7.3
 check:
 	$(call need,$(DEPS_BUILD) $(DEPS_CHECK))
 	@$(MAKE) --no-print-directory all unit testprogs
-	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS))
+	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS)) $(CHECK)
 
 check-kernels:
-	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3"
+	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3" CHECK=--full
 
 # ---- for developers ----
 
@@ -162,7 +162,7 @@ help:
 	@echo "make               build into $(B)/"
 	@echo "make quickstart    build, run a gate with a throwaway PKI, show what happens, clean up"
 	@echo "make check         all tests, natively and in guests with the kernels $(KERNELS)"
-	@echo "make check-kernels the same with all four kernels"
+	@echo "make check-kernels the same with all four kernels and, there, many more flows; hours"
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
 	@echo "make fuzz          each fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"

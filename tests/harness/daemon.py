@@ -60,12 +60,14 @@ def settings(pki, backend_port, *, port=None, **changes):
 class Ktlsgated:
     """
     conf: see settings(); engine, workers and the control socket are added here. fault: a Fault.
+    inside: what is put in front of the command to run it elsewhere; see netns.py.
     """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, *, fault=None, **options):
+    def __init__(self, directory, pki, engine, conf, *, fault=None, inside=(), **options):
         directory.mkdir()
+        self.command = [*inside, program("ktlsgated"), "-c", directory / "ktlsgate.conf"]
         self.env = {**os.environ, **(fault.env if fault else {})}
         self.pki, self.engine = pki, engine
         self.log_file = directory / "ktlsgated.log"
@@ -89,9 +91,8 @@ class Ktlsgated:
     def start(self):
         Ktlsgated.recent.append(self)
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen([program("ktlsgated"), "-c", self.conf_file],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=self.env)
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, env=self.env)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (
             f"ktlsgated is not ready after {START_TIMEOUT} s:\n{self.log()}")
 
