@@ -32,14 +32,8 @@ def traffic(gate, pki, tmp_path):
     return Traffic(gate, pki, tmp_path)
 
 
-def can_rekey(engine):
-    """KeyUpdate is within the power of our record layer, and of kernel TLS since Linux 6.14."""
-    release = os.uname().release.split(".")
-    return engine == "user" or (int(release[0]), int(release[1])) >= (6, 14)
-
-
-def test_random_flows(traffic, engine):
-    rekey = ["--rekey"] if can_rekey(engine) else []
+def test_random_flows(traffic, engine, can_rekey):
+    rekey = ["--rekey"] if can_rekey else []
     traffic.run("--flows", FLOWS, "--concurrency", 200, "--bytes", BYTES, "--tls", "mixed", *rekey,
                 "--tls", "mixed", timeout=100)
     stats = traffic.gate.stats()
@@ -54,9 +48,9 @@ def test_zero_windows(traffic):
                 "--tls", "mixed", timeout=100)
 
 
-def test_loss_and_reordering(gate, pki, tmp_path, engine):
+def test_loss_and_reordering(gate, pki, tmp_path, can_rekey):
     """Gate and peers on a loopback that loses, delays, doubles and reorders packets."""
-    rekey = ["--rekey"] if can_rekey(engine) else []
+    rekey = ["--rekey"] if can_rekey else []
     with netns.lossy() as inside:
         traffic = Traffic(gate, pki, tmp_path, inside=inside)
         traffic.run("--flows", FEW, "--bytes", BYTES, "--tls", "mixed", *rekey, timeout=100)
