@@ -40,9 +40,9 @@ $(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o
 $(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
-$(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o
+$(B)/ktlsgate-probe: $(B)/kmod-helpers/probe.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -luring -lbpf -lcrypto
 
 $(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
 	$(call say,LINK,$@)
@@ -140,10 +140,10 @@ KERNELS ?= 6.1 7.3
 check:
 	$(call need,$(DEPS_BUILD) $(DEPS_CHECK) $(DEPS_DEB))
 	@$(MAKE) --no-print-directory all unit testprogs
-	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS))
+	@KTLSGATE_BUILD=$(abspath $(B)) tests/check.py $(addprefix --kernel ,$(KERNELS)) $(CHECK)
 
 check-kernels:
-	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3"
+	@$(MAKE) --no-print-directory check KERNELS="6.1 6.12 6.18 7.3" CHECK=--full
 
 # Three in five of them through the relay alone, one in five there with faults, one in five whole.
 SOAK_FLOWS ?= 100000
@@ -243,7 +243,7 @@ help:
 	@echo "make               build into $(B)/"
 	@echo "make quickstart    build, run a gate with a throwaway PKI, show what happens, clean up"
 	@echo "make check         all tests, natively and in guests with the kernels $(KERNELS)"
-	@echo "make check-kernels the same with all four kernels"
+	@echo "make check-kernels the same with all four kernels and, there, many more flows; hours"
 	@echo "make soak          SOAK_FLOWS=$(SOAK_FLOWS) flows with aborts and faults; nothing may be left"
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
 	@echo "make tsan          what threads share, under ThreadSanitizer"

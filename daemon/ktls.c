@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernel TLS sockets: probe, install, control records, TX accounting. Knows no flow. */
+/* Kernel TLS sockets: install, control records, TX accounting. Knows no flow. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <linux/tls.h>
-#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include "ktls.h"
 #include "log.h"
@@ -276,76 +274,4 @@ int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t le
 		return -errno;
 	side->tx_plain += (uint64_t)n;
 	return (size_t)n == len ? 0 : -EIO;
-}
-
-/* ---- probe ---- */
-
-static int loopback_pair(int *a, int *b)
-{
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(sa);
-	scoped_fd listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	scoped_fd one = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (listener < 0 || one < 0 || bind(listener, (struct sockaddr *)&sa, sizeof(sa)) ||
-	    listen(listener, 1) || getsockname(listener, (struct sockaddr *)&sa, &len) ||
-	    connect(one, (struct sockaddr *)&sa, sizeof(sa)))
-		return -errno;
-	*b = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	if (*b < 0)
-		return -errno;
-	*a = TAKE_FD(one);
-	return 0;
-}
-
-/* Sends a few bytes through a pair keyed with keys: what was installed must also work. */
-static int try_cipher(const struct tls_keys *keys, bool rekey)
-{
-	scoped_fd a = -1, b = -1;
-	char out[] = "ktlsgate", in[sizeof(out)] = "";
-	int ret = loopback_pair(&a, &b);
-
-	if (!ret)
-		ret = attach_ulp(a);
-	if (!ret)
-		ret = attach_ulp(b);
-	if (!ret)
-		ret = set_keys(a, TLS_TX, keys);
-	if (!ret)
-		ret = set_keys(b, TLS_RX, keys);
-	if (!ret)
-		ret = set_keys(a, TLS_RX, keys);
-	if (!ret && rekey)
-		ret = set_keys(a, TLS_TX, keys);
-	if (ret || rekey)
-		return ret;
-	if (send(a, out, sizeof(out), MSG_NOSIGNAL) != sizeof(out) ||
-	    recv(b, in, sizeof(in), MSG_WAITALL) != sizeof(in) || memcmp(out, in, sizeof(in)))
-		return -EIO;
-	return 0;
-}
-
-void ktls_probe(struct ktls_caps *caps)
-{
-	static const uint16_t versions[] = {TLS_12, TLS_13};
-	struct tls_keys keys = {.seq = 1};
-
-	memset(caps, 0, sizeof(*caps));
-	for (int v = 0; v < 2; v++) {
-		keys.version = versions[v];
-		for (int c = 0; c < TLS_CIPHERS; c++) {
-			int ret;
-
-			keys.cipher = (enum tls_cipher)c;
-			ret = try_cipher(&keys, false);
-			if (!ret)
-				caps->ciphers[v] |= (uint8_t)(1u << c);
-			else if (!caps->error)
-				caps->error = -ret;
-		}
-	}
-	if (caps->ciphers[0] | caps->ciphers[1])
-		caps->error = 0;
-	keys.cipher = TLS_AES_128_GCM;
-	caps->rekey = !caps->error && try_cipher(&keys, true) == 0;
 }

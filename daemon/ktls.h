@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Kernel TLS sockets: what this kernel can do (found by trying), installing
- * keys, records that are not data, and the proof that all has left.
+ * Kernel TLS sockets: installing keys, records that are not data, and the proof that all has
+ * left. What this kernel can do at all is ktls_probe.h's.
  */
 #ifndef KTLSGATE_KTLS_H
 #define KTLSGATE_KTLS_H
 
+#include "ktls_probe.h"
 #include "side.h"
-
-/* Found on loopback sockets, never by version number. */
-struct ktls_caps {
-	int error;	    /* 0: kernel TLS works; else the errno of the first refusal */
-	uint8_t ciphers[2]; /* bit per enum tls_cipher that works in both directions; [0] TLS 1.2,
-			       [1] TLS 1.3 */
-	bool rekey;	    /* KeyUpdate: TLS_TX and TLS_RX can be set again */
-};
-
-void ktls_probe(struct ktls_caps *caps);
 
 static inline bool ktls_can(const struct ktls_caps *caps, uint16_t version, uint8_t cipher)
 {

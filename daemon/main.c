@@ -8,6 +8,7 @@
 #include "config.h"
 #include "ktls.h"
 #include "log.h"
+#include "ring.h"
 #include "sandbox.h"
 #include "stats.h"
 #include "supervisor.h"
@@ -39,21 +40,48 @@ static void print_ciphers(const char *name, uint8_t mask)
 	printf("%s\n", mask ? "" : " none");
 }
 
-static int print_version(void)
+static void print_ability(const char *name, bool can)
+{
+	printf("  %s: %s\n", name, can ? "yes" : "no");
+}
+
+static void print_ktls(void)
 {
 	struct ktls_caps caps;
 
 	ktls_probe(&caps);
-	printf("ktlsgated %s, %s\n", KTLSGATE_VERSION, OpenSSL_version(OPENSSL_VERSION));
 	if (caps.error) {
+		struct ktls_answer ulp = ktls_try_ulp();
+
 		printf("kernel TLS: no (%s); the user engine carries all flows\n",
-		       strerror(caps.error));
-		return EXIT_SUCCESS;
+		       ulp.error ? ulp.why : strerror(caps.error));
+		return;
 	}
 	printf("kernel TLS: yes\n");
 	print_ciphers("TLS 1.2", caps.ciphers[0]);
 	print_ciphers("TLS 1.3", caps.ciphers[1]);
-	printf("  re-key (KeyUpdate): %s\n", caps.rekey ? "yes" : "no");
+	print_ability("control records", caps.control);
+	print_ability("re-key (KeyUpdate)", caps.rekey);
+	print_ability("safe refill of a pipe that is not empty (never done)", caps.refill);
+}
+
+static void print_ring(void)
+{
+	const char *failed;
+	int ret = ring_probe(&failed);
+
+	if (!ret)
+		printf("io_uring: yes\n");
+	else
+		printf("io_uring: no (%s%s%s)\n", failed ? failed : "", failed ? ": " : "",
+		       strerror(-ret));
+}
+
+static int print_version(void)
+{
+	printf("ktlsgated %s, %s\n", KTLSGATE_VERSION, OpenSSL_version(OPENSSL_VERSION));
+	print_ktls();
+	print_ring();
 	return EXIT_SUCCESS;
 }
 

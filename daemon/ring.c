@@ -2,7 +2,11 @@
 /* A thread's io_uring: submission, completion, restrictions. Knows no flow and no TLS. */
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/eventfd.h>
 #include "log.h"
 #include "ring.h"
 
@@ -207,4 +211,125 @@ void ring_complete(struct ring *r)
 		op->armed = more;
 		op->done(op, res);
 	}
+}
+
+/* ---- probe ---- */
+
+struct tried {
+	struct ring_op op;
+	const char *name;
+	int res;
+	bool done;
+};
+
+static void note(struct ring_op *op, int res)
+{
+	struct tried *t = container_of(op, struct tried, op);
+
+	t->res = res;
+	t->done = true;
+}
+
+#define TRIED(text)                                                                                \
+	{                                                                                          \
+		.op.done = note, .name = text                                                      \
+	}
+
+/* The result of what was prepared with t->op. */
+static int await(struct ring *r, struct tried *t, const char **failed)
+{
+	*failed = t->name;
+	for (int i = 0; !t->done && i < 10; i++) {
+		int ret = ring_wait(r, 100);
+
+		if (ret)
+			return ret;
+		ring_complete(r);
+	}
+	return t->done ? t->res : -ETIMEDOUT;
+}
+
+static int listen_on_loopback(struct sockaddr_in *sin)
+{
+	socklen_t len = sizeof(*sin);
+	scoped_fd fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	*sin = (struct sockaddr_in){.sin_family = AF_INET,
+				    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	if (fd < 0 || bind(fd, (struct sockaddr *)sin, len) || listen(fd, 1) ||
+	    getsockname(fd, (struct sockaddr *)sin, &len))
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+/* A connection, as a worker makes it; *server is left to the caller. */
+static int try_connection(struct ring *r, int client, int *server, const char **failed)
+{
+	struct tried accept = TRIED("accept"), connect = TRIED("connect");
+	struct sockaddr_in sin;
+	scoped_fd listener = listen_on_loopback(&sin);
+	int ret;
+
+	*failed = "socket";
+	if (listener < 0 || client < 0)
+		return listener < 0 ? listener : -errno;
+	ring_accept_multishot(r, &accept.op, listener);
+	ring_connect(r, &connect.op, client, (struct sockaddr *)&sin, sizeof(sin));
+	ret = *server = await(r, &accept, failed);
+	if (ret >= 0)
+		ret = await(r, &connect, failed);
+	if (ret < 0)
+		return ret;
+	*failed = accept.name;
+	if (!accept.op.armed)
+		return -ENOTSUP;
+	accept.done = false;
+	ring_cancel(r, &accept.op);
+	ret = await(r, &accept, failed);
+	return ret == -ECANCELED ? 0 : -EIO;
+}
+
+static int try_operations(struct ring *r, const char **failed)
+{
+	struct tried send = TRIED("send"), poll = TRIED("poll"), recv = TRIED("recv"),
+		     read = TRIED("read");
+	scoped_fd client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), server = -1;
+	scoped_fd event = eventfd(1, EFD_CLOEXEC);
+	char byte = 1, got = 0;
+	uint64_t value = 0;
+	int ret = try_connection(r, client, &server, failed);
+
+	if (ret < 0)
+		return ret;
+	ring_poll_multishot(r, &poll.op, server, POLLIN);
+	ring_send(r, &send.op, client, &byte, sizeof(byte));
+	ret = await(r, &send, failed);
+	if (ret >= 0)
+		ret = await(r, &poll, failed);
+	if (ret < 0)
+		return ret;
+	if (!(ret & POLLIN) || !poll.op.armed)
+		return -ENOTSUP;
+	ring_recv(r, &recv.op, server, &got, sizeof(got));
+	ring_read(r, &read.op, event, &value, sizeof(value));
+	ret = await(r, &recv, failed);
+	if (ret >= 0)
+		ret = await(r, &read, failed);
+	if (ret < 0)
+		return ret;
+	return got == byte && value == 1 ? 0 : -EIO;
+}
+
+int ring_probe(const char **failed)
+{
+	struct ring *r;
+	int ret;
+
+	*failed = NULL;
+	ret = ring_new(8, &r);
+	if (ret)
+		return ret;
+	ret = try_operations(r, failed);
+	ring_free(r);
+	return ret;
 }

@@ -27,6 +27,12 @@ struct ring_op {
 int ring_new(unsigned entries, struct ring **out) must_check;
 void ring_free(struct ring *r);
 
+/*
+ * Does this kernel do what workers ask of a ring? Each operation is tried, on loopback. 0, or
+ * -errno: *failed is the operation then, or NULL if there is no ring, having logged why.
+ */
+int ring_probe(const char **failed) must_check;
+
 void ring_accept_multishot(struct ring *r, struct ring_op *op, int fd);
 /* Edge-triggered: one completion per change, res is the poll(2) mask at that time. */
 void ring_poll_multishot(struct ring *r, struct ring_op *op, int fd, unsigned events);

@@ -1,46 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * ktlsgate-probe: asks the running kernel, by trying on loopback sockets and not by its version,
- * for each feature ktlsgate needs or can use; one line each. Knows nothing of the daemon.
+ * for each feature ktlsgate needs or can use; one line each. Of the daemon it knows only how that
+ * tries kernel TLS.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <linux/bpf.h>
-#include <linux/tls.h>
 #include <mntent.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <liburing.h>
-#include "scoped.h"
-
-#ifndef SOL_TLS
-#define SOL_TLS 282
-#endif
-#ifndef TCP_ULP
-#define TCP_ULP 31
-#endif
-/* Linux 7.x; not in the headers of Debian 12. */
-#ifndef TLS_TX_MAX_PAYLOAD_LEN
-#define TLS_TX_MAX_PAYLOAD_LEN 5
-#endif
-
-enum {
-	RECORD_MAX = 16384,
-	WAIT_MS = 500,
-	TYPE_HANDSHAKE = 22,
-	PAGE = 4096
-};
+#include "ktls_probe.h"
 
 struct answer {
 	bool yes;
@@ -50,21 +26,17 @@ struct answer {
 struct feature {
 	const char *name;
 	struct answer (*ask)(const struct feature *f);
+	struct ktls_answer (*ktls)(void);
 	uint16_t version; /* of TLS */
-	uint16_t cipher;  /* of the kernel's TLS_CIPHER_* */
-	int direction;	  /* TLS_TX or TLS_RX */
-	int program;	  /* BPF_PROG_TYPE_* */
-	int attach;	  /* BPF_* attach type */
+	enum tls_cipher cipher;
+	bool tx;
+	int program; /* BPF_PROG_TYPE_* */
+	int attach;  /* BPF_* attach type */
 	const char *path;
 };
 
-static struct answer ask_ulp(const struct feature *f);
+static struct answer ask_ktls(const struct feature *f);
 static struct answer ask_keys(const struct feature *f);
-static struct answer ask_rekey(const struct feature *f);
-static struct answer ask_no_pad(const struct feature *f);
-static struct answer ask_max_payload(const struct feature *f);
-static struct answer ask_splice_refill(const struct feature *f);
-static struct answer ask_control_records(const struct feature *f);
 static struct answer ask_io_uring(const struct feature *f);
 static struct answer ask_io_uring_flags(const struct feature *f);
 static struct answer ask_io_uring_ops(const struct feature *f);
@@ -78,10 +50,9 @@ static struct answer ask_mounted(const struct feature *f);
 	 .ask = ask_keys,                                                                          \
 	 .version = ver,                                                                           \
 	 .cipher = id,                                                                             \
-	 .direction = TLS_TX},                                                                     \
+	 .tx = true},                                                                              \
 	{                                                                                          \
-		.name = #prefix "_rx_" #suffix, .ask = ask_keys, .version = ver, .cipher = id,     \
-		.direction = TLS_RX                                                                \
+		.name = #prefix "_rx_" #suffix, .ask = ask_keys, .version = ver, .cipher = id      \
 	}
 #define PROGRAM(label, type, where)                                                                \
 	{                                                                                          \
@@ -89,18 +60,18 @@ static struct answer ask_mounted(const struct feature *f);
 	}
 
 static const struct feature features[] = {
-	{.name = "tls_ulp", .ask = ask_ulp},
-	KEYS(tls12, TLS_1_2_VERSION, aes_128_gcm, TLS_CIPHER_AES_GCM_128),
-	KEYS(tls12, TLS_1_2_VERSION, aes_256_gcm, TLS_CIPHER_AES_GCM_256),
-	KEYS(tls12, TLS_1_2_VERSION, chacha20_poly1305, TLS_CIPHER_CHACHA20_POLY1305),
-	KEYS(tls13, TLS_1_3_VERSION, aes_128_gcm, TLS_CIPHER_AES_GCM_128),
-	KEYS(tls13, TLS_1_3_VERSION, aes_256_gcm, TLS_CIPHER_AES_GCM_256),
-	KEYS(tls13, TLS_1_3_VERSION, chacha20_poly1305, TLS_CIPHER_CHACHA20_POLY1305),
-	{.name = "tls_rekey", .ask = ask_rekey},
-	{.name = "tls_rx_expect_no_pad", .ask = ask_no_pad},
-	{.name = "tls_tx_max_payload_len", .ask = ask_max_payload},
-	{.name = "splice_refill_safe", .ask = ask_splice_refill},
-	{.name = "control_records", .ask = ask_control_records},
+	{.name = "tls_ulp", .ask = ask_ktls, .ktls = ktls_try_ulp},
+	KEYS(tls12, TLS_12, aes_128_gcm, TLS_AES_128_GCM),
+	KEYS(tls12, TLS_12, aes_256_gcm, TLS_AES_256_GCM),
+	KEYS(tls12, TLS_12, chacha20_poly1305, TLS_CHACHA20_POLY1305),
+	KEYS(tls13, TLS_13, aes_128_gcm, TLS_AES_128_GCM),
+	KEYS(tls13, TLS_13, aes_256_gcm, TLS_AES_256_GCM),
+	KEYS(tls13, TLS_13, chacha20_poly1305, TLS_CHACHA20_POLY1305),
+	{.name = "tls_rekey", .ask = ask_ktls, .ktls = ktls_try_rekey},
+	{.name = "tls_rx_expect_no_pad", .ask = ask_ktls, .ktls = ktls_try_no_pad},
+	{.name = "tls_tx_max_payload_len", .ask = ask_ktls, .ktls = ktls_try_max_payload},
+	{.name = "splice_refill_safe", .ask = ask_ktls, .ktls = ktls_try_refill},
+	{.name = "control_records", .ask = ask_ktls, .ktls = ktls_try_control_records},
 	{.name = "io_uring", .ask = ask_io_uring},
 	{.name = "io_uring_defer_taskrun", .ask = ask_io_uring_flags},
 	{.name = "io_uring_ops", .ask = ask_io_uring_ops},
@@ -184,297 +155,19 @@ static struct answer no(const char *what, int err)
 
 /* ---- kTLS ---- */
 
-struct pair {
-	int tx, rx;
-};
-
-static void pair_close(struct pair *p)
+static struct answer from_ktls(struct ktls_answer a)
 {
-	scoped_close_(&p->tx);
-	scoped_close_(&p->rx);
-}
-#define scoped_pair __attribute__((cleanup(pair_close))) struct pair
-
-/* Two ends of a TCP connection over loopback. */
-static int pair_connect(struct pair *p)
-{
-	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr *sa = (struct sockaddr *)&sin;
-	socklen_t len = sizeof(sin);
-	scoped_fd listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (listener < 0 || bind(listener, sa, len) || listen(listener, 1) ||
-	    getsockname(listener, sa, &len))
-		return -errno;
-	p->tx = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (p->tx < 0 || connect(p->tx, sa, len))
-		return -errno;
-	p->rx = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	return p->rx < 0 ? -errno : 0;
+	return answer(!a.error, "%s", a.why);
 }
 
-static int set_ulp(int fd)
+static struct answer ask_ktls(const struct feature *f)
 {
-	return setsockopt(fd, SOL_TCP, TCP_ULP, "tls", sizeof("tls")) ? -errno : 0;
-}
-
-/* generation changes the key: both ends of a pair use the same one. */
-static int set_keys(int fd, int direction, uint16_t version, uint16_t cipher, uint8_t generation)
-{
-	union {
-		struct tls_crypto_info info;
-		struct tls12_crypto_info_aes_gcm_128 gcm128;
-		struct tls12_crypto_info_aes_gcm_256 gcm256;
-		struct tls12_crypto_info_chacha20_poly1305 chacha;
-	} keys;
-	socklen_t len;
-
-	memset(&keys, 0, sizeof(keys));
-	keys.info.version = version;
-	keys.info.cipher_type = cipher;
-	switch (cipher) {
-	case TLS_CIPHER_AES_GCM_128:
-		keys.gcm128.key[0] = generation;
-		len = sizeof(keys.gcm128);
-		break;
-	case TLS_CIPHER_AES_GCM_256:
-		keys.gcm256.key[0] = generation;
-		len = sizeof(keys.gcm256);
-		break;
-	case TLS_CIPHER_CHACHA20_POLY1305:
-		keys.chacha.key[0] = generation;
-		len = sizeof(keys.chacha);
-		break;
-	default:
-		return -EINVAL;
-	}
-	return setsockopt(fd, SOL_TLS, direction, &keys, len) ? -errno : 0;
-}
-
-/* A connected pair that sends and receives TLS 1.3 AES-128-GCM in the kernel. */
-static int pair_ktls(struct pair *p)
-{
-	int err = pair_connect(p);
-
-	if (!err)
-		err = set_ulp(p->tx);
-	if (!err)
-		err = set_ulp(p->rx);
-	if (!err)
-		err = set_keys(p->tx, TLS_TX, TLS_1_3_VERSION, TLS_CIPHER_AES_GCM_128, 0);
-	if (!err)
-		err = set_keys(p->rx, TLS_RX, TLS_1_3_VERSION, TLS_CIPHER_AES_GCM_128, 0);
-	return err;
-}
-
-static bool readable(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	return poll(&p, 1, WAIT_MS) == 1;
-}
-
-static struct answer ask_ulp(const struct feature *f)
-{
-	scoped_pair p = {-1, -1};
-	int err = pair_connect(&p);
-
-	(void)f;
-	if (err)
-		return no("loopback connection", err);
-	err = set_ulp(p.tx);
-	if (err == -ENOENT)
-		return answer(false, "module tls is not loaded: modprobe tls (CONFIG_TLS)");
-	return err ? no("TCP_ULP", err) : yes();
+	return from_ktls(f->ktls());
 }
 
 static struct answer ask_keys(const struct feature *f)
 {
-	scoped_pair p = {-1, -1};
-	int err = pair_connect(&p);
-
-	if (!err)
-		err = set_ulp(p.tx);
-	if (err)
-		return no("tls_ulp", err);
-	err = set_keys(p.tx, f->direction, f->version, f->cipher, 0);
-	if (err == -ENOENT)
-		return answer(false, "cipher module missing: modprobe %s",
-			      f->cipher == TLS_CIPHER_CHACHA20_POLY1305 ? "chacha20poly1305"
-									: "gcm");
-	return err ? no(f->direction == TLS_TX ? "TLS_TX" : "TLS_RX", err) : yes();
-}
-
-static struct answer ask_rekey(const struct feature *f)
-{
-	scoped_pair p = {-1, -1};
-	int err = pair_ktls(&p);
-
-	(void)f;
-	if (err)
-		return no("kTLS", err);
-	err = set_keys(p.tx, TLS_TX, TLS_1_3_VERSION, TLS_CIPHER_AES_GCM_128, 1);
-	return err ? no("second TLS_TX", err) : yes();
-}
-
-static struct answer ask_no_pad(const struct feature *f)
-{
-	scoped_pair p = {-1, -1};
-	int err = pair_ktls(&p);
-
-	(void)f;
-	if (err)
-		return no("kTLS", err);
-	if (setsockopt(p.rx, SOL_TLS, TLS_RX_EXPECT_NO_PAD, &(int){1}, sizeof(int)))
-		return no("TLS_RX_EXPECT_NO_PAD", -errno);
-	return yes();
-}
-
-static struct answer ask_max_payload(const struct feature *f)
-{
-	scoped_pair p = {-1, -1};
-	int err = pair_ktls(&p);
-	uint16_t len = 4096;
-
-	(void)f;
-	if (err)
-		return no("kTLS", err);
-	if (setsockopt(p.tx, SOL_TLS, TLS_TX_MAX_PAYLOAD_LEN, &len, sizeof(len)))
-		return no("TLS_TX_MAX_PAYLOAD_LEN", -errno);
-	return yes();
-}
-
-/* ---- splice ---- */
-
-typedef int pipe_fds[2];
-static void pipe_close(pipe_fds *p)
-{
-	scoped_close_(&(*p)[0]);
-	scoped_close_(&(*p)[1]);
-}
-#define scoped_pipe __attribute__((cleanup(pipe_close))) pipe_fds
-
-/* One byte in each of count slots: pages given by vmsplice do not merge. */
-static int occupy(int pipe_in, int count, char *pages)
-{
-	for (int i = 0; i < count; i++) {
-		struct iovec page = {.iov_base = pages + (size_t)i * PAGE, .iov_len = 1};
-
-		if (vmsplice(pipe_in, &page, 1, SPLICE_F_NONBLOCK) != 1)
-			return -EPIPE;
-	}
-	return 0;
-}
-
-/*
- * A full record spliced into a pipe with one free slot, again and again. Kernels with the flaw lose
- * bytes between two calls, silently; the reader here sees which arrived.
- */
-static struct answer ask_splice_refill(const struct feature *f)
-{
-	enum {
-		TAKEN = 15
-	};
-	scoped_mem char *sent = malloc(RECORD_MAX), *got = malloc(RECORD_MAX + TAKEN);
-	scoped_mem char *pages = calloc(TAKEN, PAGE);
-	scoped_pipe fds = {-1, -1};
-	scoped_pair p = {-1, -1};
-	int err = pair_ktls(&p);
-	size_t total = 0;
-
-	(void)f;
-	if (err)
-		return no("kTLS", err);
-	if (!sent || !got || !pages || pipe2(fds, O_CLOEXEC | O_NONBLOCK))
-		return no("pipe", -errno);
-	if (fcntl(fds[1], F_SETPIPE_SZ, (TAKEN + 1) * PAGE) != (TAKEN + 1) * PAGE)
-		return answer(false, "cannot try: no pipe of 16 slots");
-	for (int i = 0; i < RECORD_MAX; i++)
-		sent[i] = (char)(i * 7 + i / 251);
-	if (send(p.tx, sent, RECORD_MAX, 0) != RECORD_MAX)
-		return no("send", -errno);
-
-	while (total < RECORD_MAX && readable(p.rx)) {
-		ssize_t n, left;
-
-		if (occupy(fds[1], TAKEN, pages))
-			return answer(false, "cannot try: the pipe filled early");
-		n = splice(p.rx, NULL, fds[1], NULL, RECORD_MAX, SPLICE_F_NONBLOCK);
-		if (n <= 0)
-			break;
-		left = read(fds[0], got, RECORD_MAX + TAKEN);
-		if (left != n + TAKEN || (size_t)n > RECORD_MAX - total ||
-		    memcmp(got + TAKEN, sent + total, (size_t)n))
-			return answer(false, "wrong bytes after %zu of %d", total, RECORD_MAX);
-		total += (size_t)n;
-	}
-	if (total != RECORD_MAX)
-		return answer(false, "%zu of %d bytes arrived: refill only an empty pipe", total,
-			      RECORD_MAX);
-	return yes();
-}
-
-static int send_control(int fd, uint8_t type, void *data, size_t len)
-{
-	char control[CMSG_SPACE(sizeof(type))] = {0};
-	struct iovec iov = {.iov_base = data, .iov_len = len};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control,
-			     .msg_controllen = CMSG_LEN(sizeof(type))};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-
-	cmsg->cmsg_level = SOL_TLS;
-	cmsg->cmsg_type = TLS_SET_RECORD_TYPE;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(type));
-	*CMSG_DATA(cmsg) = type;
-	return sendmsg(fd, &msg, 0) < 0 ? -errno : 0;
-}
-
-/* The type of the next record, or -errno. */
-static int recv_control(int fd)
-{
-	char control[CMSG_SPACE(1)] = {0}, data[64];
-	struct iovec iov = {.iov_base = data, .iov_len = sizeof(data)};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control,
-			     .msg_controllen = sizeof(control)};
-	const struct cmsghdr *cmsg;
-
-	if (recvmsg(fd, &msg, MSG_DONTWAIT) < 0)
-		return -errno;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (!cmsg || cmsg->cmsg_level != SOL_TLS || cmsg->cmsg_type != TLS_GET_RECORD_TYPE)
-		return -ENOMSG;
-	return *CMSG_DATA(cmsg);
-}
-
-static struct answer ask_control_records(const struct feature *f)
-{
-	char ticket[] = {4, 0, 0, 1, 0};
-	scoped_pipe fds = {-1, -1};
-	scoped_pair p = {-1, -1};
-	int err = pair_ktls(&p), type;
-	ssize_t n;
-
-	(void)f;
-	if (err)
-		return no("kTLS", err);
-	if (pipe2(fds, O_CLOEXEC))
-		return no("pipe", -errno);
-	err = send_control(p.tx, TYPE_HANDSHAKE, ticket, sizeof(ticket));
-	if (err)
-		return no("TLS_SET_RECORD_TYPE", err);
-	if (!readable(p.rx))
-		return answer(false, "a control record did not wake poll");
-	n = splice(p.rx, NULL, fds[1], NULL, RECORD_MAX, SPLICE_F_NONBLOCK);
-	if (n >= 0 || errno != EINVAL)
-		return answer(false, "splice of a control record gave %zd, not EINVAL", n);
-	type = recv_control(p.rx);
-	if (type != TYPE_HANDSHAKE)
-		return answer(false, "TLS_GET_RECORD_TYPE gave %d, not 22", type);
-	return yes();
+	return from_ktls(ktls_try_keys(f->tx, f->version, f->cipher));
 }
 
 /* ---- io_uring ---- */

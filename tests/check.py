@@ -26,6 +26,9 @@ def main():
     parser.add_argument("--kernel", action="append", metavar="K",
                         help="kernel of a guest run; several (default: 6.1 and 7.3)")
     parser.add_argument("--no-guest", action="store_true", help="native tests only")
+    parser.add_argument("--full", action="store_true",
+                        help="in guests: as many flows as are to be seen without a difference "
+                             "before a release, which takes hours")
     parser.add_argument("--no-native", action="store_true", help="guest runs only")
     parser.add_argument("pytest", nargs="*", help="further arguments of every pytest run")
     options = parser.parse_args()
@@ -37,8 +40,7 @@ def main():
             suites.append(run("native", native(out, options.pytest), out / "native.xml"))
         for kernel in [] if options.no_guest else options.kernel or ["6.1", "7.3"]:
             report = out / f"guest-{kernel}.xml"
-            suites.append(run(f"kernel {kernel}", guest(kernel, out, report, options.pytest),
-                              report))
+            suites.append(run(f"kernel {kernel}", guest(kernel, out, report, options), report))
         return summarise(suites)
 
 
@@ -46,11 +48,19 @@ def native(out, extra):
     return [*PYTEST, f"--junitxml={out}/native.xml", str(TESTS), *extra]
 
 
-def guest(kernel, out, report, extra):
-    return [str(TESTS / "guest/run"), "--kernel", kernel, "--timeout", "2400",
-            "--out", str(out), "--", "env",
-            "KTLSGATE_ENGINE=ktls", *PYTEST, "-m", "datapath and not slow",
-            f"--junitxml=/mnt/out/{report.name}", "tests", *extra]
+# --full: the number of flows of tests/test_relay.py, test_stress.py and test_stalled.py.
+FULL = {"KTLSGATE_RELAY_FLOWS": "10000", "KTLSGATE_STRESS": "500", "KTLSGATE_STALLED": "2000"}
+
+
+def guest(kernel, out, report, options):
+    """Flows that are given in the environment stand, with --full too."""
+    flows = {name: os.environ.get(name, number) for name, number in FULL.items()}
+    given = [f"{name}={number}" for name, number in flows.items()] if options.full else []
+    memory, seconds = (4096, 4 * 3600) if options.full else (2048, 2400)
+    return [str(TESTS / "guest/run"), "--kernel", kernel, "--memory", str(memory),
+            "--timeout", str(seconds), "--out", str(out), "--", "env", "KTLSGATE_ENGINE=ktls",
+            *given, *PYTEST, "-m", "datapath and not slow", f"--junitxml=/mnt/out/{report.name}",
+            "tests", *options.pytest]
 
 
 class Suite:

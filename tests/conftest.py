@@ -82,6 +82,12 @@ def engine():
 
 
 @pytest.fixture(scope="session")
+def can_rekey(engine):
+    """KeyUpdate is within the power of our record layer, and of kernel TLS since Linux 6.14."""
+    return engine == "user" or probe()["tls_rekey"][0] == "yes"
+
+
+@pytest.fixture(scope="session")
 def bpf():
     """For tests that need all of BPF: skipped, with what is missing, where the kernel lacks it."""
     answers = probe()

@@ -3,8 +3,6 @@
 
 import contextlib
 import os
-import platform
-import re
 import socket
 import time
 
@@ -18,10 +16,6 @@ from harness.daemon import settings, wait_until
 pytestmark = pytest.mark.datapath
 
 EITHER = pytest.mark.parametrize("by", ["client", "backend"])
-
-
-def kernel_can_rekey():
-    return tuple(map(int, re.match(r"(\d+)\.(\d+)", platform.release()).groups())) >= (6, 14)
 
 
 def exchange(c, n=3):
@@ -46,10 +40,8 @@ def test_tickets_of_the_backend_are_taken_out(rig):
 
 @EITHER
 @pytest.mark.parametrize("count", [1, 3])
-def test_key_update(rig, engine, by, count):
+def test_key_update(rig, can_rekey, by, count):
     """Goes on under the next keys, or ends at once with the reason where the kernel cannot."""
-    can = engine == "user" or kernel_can_rekey()
-
     def script(seen, p):
         if by == "backend":
             for _ in range(count):
@@ -59,13 +51,13 @@ def test_key_update(rig, engine, by, count):
         backends.echo(seen, p)
 
     before = rig.gate.stats()["key_updates"]
-    with rig.flow(script, reason="done" if can else "rekey_unsupported") as (c, seen):
+    with rig.flow(script, reason="done" if can_rekey else "rekey_unsupported") as (c, seen):
         if by == "client":
             for _ in range(count):
                 c.send(b"before")
                 c.key_update()
             c.send(b"after!")
-        if can:
+        if can_rekey:
             want = b"before" * count + b"after!"
             assert c.recv_exactly(len(want)) == want
             exchange(c)
@@ -79,9 +71,9 @@ def test_key_update(rig, engine, by, count):
 
 
 @EITHER
-def test_key_update_requested(rig, engine, by):
+def test_key_update_requested(rig, can_rekey, by):
     """update_requested: the gate answers with a KeyUpdate, which OpenSSL as a peer then follows."""
-    if engine == "ktls" and not kernel_can_rekey():
+    if not can_rekey:
         pytest.skip("this kernel cannot re-key: see test_key_update")
 
     def script(seen, p):
@@ -102,7 +94,7 @@ def test_key_update_requested(rig, engine, by):
 
 
 @pytest.mark.parametrize("version", peer.VERSIONS)
-def test_key_limit(gate, pki, engine, version):
+def test_key_limit(gate, pki, can_rekey, version):
     """
     dataplane.key_limit: the gate's own KeyUpdates, which OpenSSL follows; TLS 1.2 is only counted;
     a kernel that cannot re-key ends the flow, and not as if all had been sent.
@@ -111,7 +103,7 @@ def test_key_limit(gate, pki, engine, version):
     with backends.backend(backends.echo, certkey=pki.backend(), client_ca=pki.forging_root,
                           version=version) as b:
         g = gate(settings(pki, b.port, dataplane__key_limit=1))
-        can = version == "1.2" or engine == "user" or kernel_can_rekey()
+        can = version == "1.2" or can_rekey
         with g.ends_with("done" if can else "key_limit"), \
                 clients.connected(g.port, pki=pki, certkey=pki.client(), version=version) as c:
             got = bytearray()
@@ -129,9 +121,9 @@ def test_key_limit(gate, pki, engine, version):
         assert stats[counter] in (range(4, 7) if can else [0])
 
 
-def test_answers_to_who_does_not_read(rig, engine):
+def test_answers_to_who_does_not_read(rig, can_rekey):
     """It asks for KeyUpdates and reads nothing: the answers that wait are limited, not its flow."""
-    if engine == "ktls" and not kernel_can_rekey():
+    if not can_rekey:
         pytest.skip("this kernel cannot re-key: see test_key_update")
     blob = os.urandom(16 << 20)
 
@@ -158,6 +150,153 @@ def test_answers_to_who_does_not_read(rig, engine):
         assert c.recv_all() == blob and c.ended == "close_notify"
         c.close_notify()
         assert seen().wait().stream == b"still there"
+
+
+@EITHER
+def test_flood_of_key_updates(rig, can_rekey, by):
+    """Hundreds in a row, with each the keys change: the sender is told, as the other side is."""
+    if not can_rekey:
+        pytest.skip("this kernel cannot re-key: see test_key_update")
+
+    def flood(p):
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            for _ in range(300):
+                p.key_update()
+
+    def script(_seen, p):
+        if by == "backend":
+            flood(p)
+        p.recv_all()
+
+    before = rig.gate.stats()["key_updates"]
+    with rig.flow(script, reason=f"{by}_flood") as (c, seen):
+        c.send(b"before")
+        if by == "client":
+            flood(c)
+        c.recv_all()
+        assert (c.ended, seen().wait().ended) == ("alert internal_error",) * 2
+    # A burst is borne, and one more for each tenth of a second.
+    assert 40 < rig.gate.stats()["key_updates"] - before < 300
+
+
+TICKET = bytes([4, 0, 0, 30]) + bytes(30)
+UPDATE = bytes([24, 0, 0, 1, 0])
+
+
+@pytest.mark.parametrize("records", [
+    [TICKET * 20],  # all in one record
+    [TICKET[:1], TICKET[1:5], TICKET[5:]],
+    [TICKET + TICKET[:3], TICKET[3:] + TICKET],
+    [TICKET] * 20,
+], ids=["coalesced", "split", "both", "twenty"])
+def test_tickets_between_data(rig, records):
+    """However its messages are cut into records, none of them reaches the client, and all data does."""
+    count = len(b"".join(records)) // len(TICKET)
+    before = rig.gate.stats()["tickets_dropped"]
+
+    def script(seen, p):
+        p.send(b"before")
+        for r in records:
+            p.send_record(peer.HANDSHAKE, r)
+        p.send(b"after!")
+        backends.echo(seen, p)
+
+    with rig.flow(script) as (c, _):
+        assert c.recv_exactly(12) == b"beforeafter!"
+        exchange(c)
+        close(c)
+    # Two more are OpenSSL's own.
+    assert rig.gate.stats()["tickets_dropped"] == before + 2 + count
+
+
+def test_ticket_and_key_update_in_one_record(rig, can_rekey):
+    """The kernel looks at the first message only; the keys change behind the second."""
+    if not can_rekey:
+        pytest.skip("this kernel cannot re-key: see test_key_update")
+
+    def script(seen, p):
+        p.send(b"before")
+        p.send_record(peer.HANDSHAKE, TICKET + UPDATE, renew=True)
+        p.send(b"after!")
+        backends.echo(seen, p)
+
+    before = rig.gate.stats()["key_updates"]
+    with rig.flow(script) as (c, _):
+        assert c.recv_exactly(12) == b"beforeafter!"
+        exchange(c)
+        close(c)
+    assert rig.gate.stats()["key_updates"] == before + 1
+
+
+@EITHER
+@pytest.mark.parametrize("version", peer.VERSIONS)
+@pytest.mark.parametrize("kind", [24, 99])
+def test_unknown_record_type(rig, engine, version, by, kind):
+    """TLS 1.2 shows it in the header, which our own record layer looks at first."""
+    fault = "bad_record" if (engine, version) == ("user", "1.2") else "illegal"
+
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"before")
+            p.send_record(kind, b"what is this?")
+        seen.take(p.recv_all())
+
+    with rig.flow(script, front=version, back=version, reason=f"{by}_{fault}") as (c, seen):
+        if by == "client":
+            c.send(b"before")
+            c.send_record(kind, b"what is this?")
+            c.recv_all()
+            assert seen().wait().received == 6
+        else:
+            assert c.recv_all() == b"before"
+        ends = c.ended, seen().wait().ended
+        expected = "alert unexpected_message", "alert internal_error"
+        assert ends == (expected if by == "client" else expected[::-1])
+
+
+@EITHER
+@pytest.mark.parametrize("version, alert", [("1.3", 90), ("1.2", 90), ("1.2", 41)],
+                         ids=["1.3 user_canceled", "1.2 user_canceled", "1.2 no_certificate"])
+def test_warning_alert(rig, version, alert, by):
+    """Ends nothing and is not passed on."""
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"before")
+            p.alert(alert, level=1)
+            p.send(b"after!")
+        backends.echo(seen, p)
+
+    with rig.flow(script, front=version, back=version) as (c, _):
+        if by == "client":
+            c.send(b"before")
+            c.alert(alert, level=1)
+            c.send(b"after!")
+        assert c.recv_exactly(12) == b"beforeafter!"
+        exchange(c)
+        close(c)
+
+
+@EITHER
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_corrupt_control_record(rig, version, by):
+    """A close_notify with a bit turned is none; what came before it arrives."""
+    def script(seen, p):
+        if by == "backend":
+            p.send(b"before")
+            p.send_record(peer.ALERT, b"\1\0", damage=True)
+        seen.take(p.recv_all())
+
+    with rig.flow(script, front=version, back=version, reason=f"{by}_bad_record") as (c, seen):
+        if by == "client":
+            c.send(b"before")
+            c.send_record(peer.ALERT, b"\1\0", damage=True)
+            c.recv_all()
+            assert seen().wait().received == 6
+        else:
+            assert c.recv_all() == b"before"
+        ends = c.ended, seen().wait().ended
+        expected = "alert bad_record_mac", "alert internal_error"
+        assert ends == (expected if by == "client" else expected[::-1])
 
 
 @EITHER

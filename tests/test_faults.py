@@ -38,13 +38,12 @@ def seed():
 
 
 def test_soft_faults_in_the_relay(engine):
-    done = faults(relay(engine, RELAYED, "--faults", "soft", "--bytes", "64k",
-                        timeout=110 * SCALE))
+    done = faults(relay(engine, RELAYED, "--faults", "soft", "--bytes", "64k"))
     assert {site for site, (soft, _) in done.items() if soft} >= SOFT[engine]
 
 
 def test_hard_faults_in_the_relay(engine):
-    printed = relay(engine, RELAYED, "--faults", "hard", "--bytes", "64k", timeout=110 * SCALE)
+    printed = relay(engine, RELAYED, "--faults", "hard", "--bytes", "64k")
     done = faults(printed)
     assert {site for site, (_, hard) in done.items() if hard} >= HARD[engine]
     assert RELAYED * 0.2 < given_up(printed) < RELAYED * 0.8

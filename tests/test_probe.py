@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ktlsgate-probe: its lines, and what it says against what the kernel itself shows.
+"""
+ktlsgate-probe and ktlsgated -V: their lines, and what they say against what the kernel itself shows.
 
 Run natively and in the guests; there more is known about what the kernel must answer.
 """
+import errno
 import os
+import pathlib
 import re
 import subprocess
 
 import pytest
+
+from harness.daemon import program
+from harness.fault import ALWAYS, CHACHA20, Fault
+
+pytestmark = pytest.mark.datapath
 
 BUILD = os.environ.get("KTLSGATE_BUILD", os.path.join(os.path.dirname(os.path.dirname(__file__)), "build"))
 PROGRAM = os.path.join(BUILD, "ktlsgate-probe")
@@ -124,3 +132,66 @@ def test_options():
     for bad in (["--no-such-option"], ["stray"]):
         result = run(*bad)
         assert result.returncode == 2 and result.stdout == ""
+
+
+# ---- ktlsgated -V ----
+
+
+def abilities(*inside, fault=None):
+    """What ktlsgated -V says of this kernel: {name: value}, the version's line as "ktlsgated"."""
+    result = subprocess.run([*inside, program("ktlsgated"), "-V"], capture_output=True, text=True, timeout=60,
+                            check=True, env={**os.environ, **(fault.env if fault else {})})
+    first, *lines = result.stdout.splitlines()
+    found = dict(re.fullmatch(r" *(TLS 1\.[23]|[^:]+):? +(\S.*)", line).groups() for line in lines)
+    return {"ktlsgated": first, **found}
+
+
+def test_the_daemon_finds_what_the_probe_finds(answers):
+    """The start of a gate tries the same."""
+    said = abilities()
+    assert said["io_uring"] == answers["io_uring"][0] == "yes"
+    if answers["tls_ulp"][0] == "no":
+        assert said["kernel TLS"] == (f"no ({answers['tls_ulp'][1]}); "
+                                      "the user engine carries all flows")
+        assert len(said) == 3
+        return
+    assert said["kernel TLS"] == "yes"
+    for version in ("1.2", "1.3"):
+        assert said[f"TLS {version}"].lower().replace("-", "_").split() == [
+            c for c in CIPHERS
+            if answers[f"tls{version.replace('.', '')}_tx_{c}"][0] == "yes"
+            and answers[f"tls{version.replace('.', '')}_rx_{c}"][0] == "yes"]
+    for name, feature in (("control records", "control_records"),
+                          ("re-key (KeyUpdate)", "tls_rekey"),
+                          ("safe refill of a pipe that is not empty (never done)",
+                           "splice_refill_safe")):
+        assert said[name] == answers[feature][0], name
+    assert len(said) == 8
+
+
+def test_the_daemon_tells_what_is_missing(answers, tmp_path):
+    """Descriptors; and, where there is kernel TLS, the module or a cipher."""
+    said = abilities("prlimit", "--nofile=4")  # the loader and the ring each take one
+    assert said["io_uring"] == "no (socket: Too many open files)"
+    assert said["kernel TLS"] == "no (loopback connection: Too many open files); the user engine carries all flows"
+    if answers["tls_ulp"][0] == "no":
+        return
+    fault = Fault(tmp_path / "fault")
+    fault.arm("attach", errno.ENOENT, times=ALWAYS)
+    assert abilities(fault=fault)["kernel TLS"].startswith("no (module tls is not loaded: modprobe")
+    fault.arm("tx_keys", errno.ENOENT, cipher=CHACHA20, times=ALWAYS)
+    said = abilities(fault=fault)
+    assert said["TLS 1.2"] == said["TLS 1.3"] == "AES-128-GCM AES-256-GCM"
+
+
+@pytest.mark.skipif(not GUEST, reason="the setting is the whole machine's")
+def test_the_daemon_tells_that_io_uring_is_forbidden():
+    setting = pathlib.Path("/proc/sys/kernel/io_uring_disabled")
+    if not setting.exists():
+        pytest.skip("this kernel cannot forbid io_uring")
+    before = setting.read_text()
+    setting.write_text("2")
+    try:
+        assert abilities()["io_uring"] == "no (Operation not permitted)"
+    finally:
+        setting.write_text(before)

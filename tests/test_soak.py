@@ -33,7 +33,7 @@ def test_relay(engine, faults):
     """The heap is measured by the tool itself, behind the first 1000 flows."""
     flows = FLOWS // 5 if faults else FLOWS * 3 // 5
     printed = relay(engine, max(flows, 1200), "--soak", "--bytes", "16k", "--concurrent", 128, *faults,
-                    inside=ALONE, timeout=3500)
+                    inside=ALONE)
     assert "heap: " in printed
     assert not faults or given_up(printed) > flows / 5
 

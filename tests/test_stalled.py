@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Thousands of flows stalled in mid-transfer, run as an unprivileged user under the limits that such
-a user has: everybody else is still served, and once the stall ends no byte is missing.
+Peers that do not read: everybody else is still served, and once they read no byte is missing. How
+long the others wait meanwhile is measured by tools/bench/stalled.py.
 """
 
 import contextlib
 import os
 import pwd
-import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography import x509
@@ -16,8 +14,8 @@ from cryptography import x509
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import settings, wait_until
-from harness.ports import HOST
+from harness.daemon import settings
+from harness.late import BLOB, LATE, Late, at_rest, in_parallel, slow_reader, take_much
 
 pytestmark = [pytest.mark.datapath, pytest.mark.timeout(240)]
 
@@ -26,28 +24,7 @@ pytestmark = [pytest.mark.datapath, pytest.mark.timeout(240)]
 FLOWS = int(os.environ.get("KTLSGATE_STALLED", "150" if peer.SCALE > 1 else "2000"))
 # The kernel's default of fs.pipe-user-pages-soft for 2000 flows.
 PIPE_PAGES = 16384 * min(FLOWS, 2000) // 2000
-BLOB = os.urandom(768 << 10)
-
-
-def slow_reader(port, pki, ctx):
-    """
-    A connected client that does not read. With loopback's segments of 64 KiB the kernel would give
-    the gate megabytes to send into for each.
-    """
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
-    sock.settimeout(60 * peer.SCALE)
-    sock.connect((HOST, port))
-    c = peer.Peer(sock, ctx, name=clients.FRONT_NAME, timeout=60 * peer.SCALE)
-    assert c.handshake(), c.ended
-    return c
-
-
-def in_parallel(function, items, threads=8):
-    """function(item) for each, their results; the first failure is raised."""
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+QUICK = 20
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can let the gate become another user")
@@ -72,15 +49,11 @@ def test_stalled_flows(gate, pki, pipe_pages):
         owners = {os.stat(f"/proc/{pid}").st_uid for pid in g.processes()}
         assert nobody in owners
         ctx = peer.context(False, pki.client("slow"), pki.server_ca)
-        stalled = in_parallel(lambda _: slow_reader(g.port, pki, ctx), range(FLOWS))
+        stalled = in_parallel(lambda _: slow_reader(g.port, ctx), range(FLOWS))
         for c in stalled:
             stack.callback(c.close)
         assert g.stat_reaches("flows_relaying_active", FLOWS, 60 * peer.SCALE)
-        # Bytes of all of them have stopped moving: in sockets, and in pipes or buffers of the gate.
-        moved = []
-        wait_until(lambda: moved.append(g.stats()["bytes_from_backend"]) or (
-            len(moved) > 20 and moved[-1] == moved[-20]), 60 * peer.SCALE)
-        assert moved[-1] < FLOWS * len(BLOB), "nothing is stalled: the blob fits into the sockets"
+        assert at_rest(g) < FLOWS * len(BLOB), "nothing is stalled: the blob fits into the sockets"
 
         with clients.connected(g.port, pki=pki, certkey=pki.client("quick")) as quick:
             for n in range(20):
@@ -88,8 +61,29 @@ def test_stalled_flows(gate, pki, pipe_pages):
                 assert quick.recv_exactly(5000) == b"%05d" % n * 1000
 
         def read_on(c):
-            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            take_much(c)
             return c.recv_all() == BLOB, c.ended
 
         results = in_parallel(read_on, stalled)
         assert results == [(True, "close_notify")] * FLOWS
+
+
+def test_nobody_waits_for_peers_that_do_not_read(gate, pki):
+    """
+    No worker ever blocks: with 100 flows full of bytes that nobody takes, 20 others go on at once.
+    """
+    with contextlib.ExitStack() as stack:
+        late = Late(stack, pki)
+        b = stack.enter_context(backends.backend(certkey=pki.backend(), client_ca=pki.forging_root))
+        g = gate({**settings(pki, b.port), **late.settings()})
+        ctx = peer.context(False, pki.client("quick"), pki.server_ca)
+        quick = [stack.enter_context(clients.connected(g.port, pki=pki, ctx=ctx))
+                 for _ in range(QUICK)]
+        with g.ends_with("done", 2 * LATE):
+            moved = late.start(g, stack)
+            for n in range(20):
+                for c in quick:
+                    c.send(b"%064d" % n)
+                    assert c.recv_exactly(64) == b"%064d" % n
+            assert at_rest(g) == moved + 2 * 20 * 64 * QUICK
+            late.finish()

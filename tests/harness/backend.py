@@ -238,20 +238,26 @@ def program(argv, port, log):
             process.stdin.close()
 
 
-def s_server(port, *, certkey, client_ca, log, args=("-rev",)):
+def s_server_argv(port, *, certkey, client_ca, args=()):
+    return ["openssl", "s_server", "-accept", f"{HOST}:{port}", "-cert", certkey.cert_file, "-key",
+            certkey.key_file, "-CAfile", client_ca.cert_file, "-Verify", "5",
+            "-verify_return_error", *args]
+
+
+def s_server(port, *, log, args=("-rev",), **options):
     """openssl s_server; "-rev" answers each line reversed, "-www" with a page about the session."""
-    return program(
-        ["openssl", "s_server", "-accept", f"{HOST}:{port}", "-cert", certkey.cert_file, "-key",
-         certkey.key_file, "-CAfile", client_ca.cert_file, "-Verify", "5", "-verify_return_error",
-         *args], port, log)
+    return program(s_server_argv(port, args=args, **options), port, log)
 
 
-def gnutls_serv(port, *, certkey, client_ca, log, priority="NORMAL"):
+def gnutls_serv_argv(port, *, certkey, client_ca, priority="NORMAL"):
     """gnutls-serv that echoes."""
-    return program(
-        ["gnutls-serv", "--echo", "--port", port, "--x509certfile", certkey.cert_file,
-         "--x509keyfile", certkey.key_file, "--x509cafile", client_ca.cert_file,
-         "--require-client-cert", "--verify-client-cert", "--priority", priority], port, log)
+    return ["gnutls-serv", "--echo", "--port", port, "--x509certfile", certkey.cert_file,
+            "--x509keyfile", certkey.key_file, "--x509cafile", client_ca.cert_file,
+            "--require-client-cert", "--verify-client-cert", "--priority", priority]
+
+
+def gnutls_serv(port, *, log, **options):
+    return program(gnutls_serv_argv(port, **options), port, log)
 
 
 NGINX_CONF = """

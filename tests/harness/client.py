@@ -51,24 +51,33 @@ def curl(port, path="/", *, pki, certkey=None, version=None, cipher=None, name=F
     return run([*argv, *args, f"https://{name}:{port}{path}"], timeout=TIMEOUT + 5)
 
 
-def s_client(port, say, expect, *, pki, certkey=None, args=(), name=FRONT_NAME):
-    """openssl s_client, verifying; as talk()."""
+def s_client_argv(port, *, pki, certkey=None, args=(), name=FRONT_NAME):
+    """openssl s_client, verifying."""
     argv = ["openssl", "s_client", "-connect", f"{HOST}:{port}", "-servername", name,
-            "-verify_hostname", name, "-CAfile", pki.server_ca.cert_file, "-verify_return_error",
-            "-nocommands"]
+            "-verify_hostname", name, "-CAfile", pki.server_ca.cert_file, "-verify_return_error"]
     if certkey:
         argv += ["-cert", certkey.cert_file, "-key", certkey.key_file,
                  "-cert_chain", certkey.cert_file]
-    return talk([*argv, *args], say, expect)
+    return [*argv, *args]
 
 
-def gnutls_cli(port, say, expect, *, pki, certkey=None, priority="NORMAL", name=FRONT_NAME):
-    """gnutls-cli, verifying; as talk()."""
+def s_client(port, say, expect, *, args=(), **options):
+    """As talk()."""
+    return talk(s_client_argv(port, args=("-nocommands", *args), **options), say, expect)
+
+
+def gnutls_cli_argv(port, *, pki, certkey=None, priority="NORMAL", args=(), name=FRONT_NAME):
+    """gnutls-cli, verifying."""
     argv = ["gnutls-cli", "--port", port, "--sni-hostname", name, "--verify-hostname", name,
             "--x509cafile", pki.server_ca.cert_file, "--priority", priority]
     if certkey:
         argv += ["--x509certfile", certkey.cert_file, "--x509keyfile", certkey.key_file]
-    return talk([*argv, HOST], say, expect)
+    return [*argv, *args, HOST]
+
+
+def gnutls_cli(port, say, expect, **options):
+    """As talk()."""
+    return talk(gnutls_cli_argv(port, **options), say, expect)
 
 
 def tcp(port, timeout=TIMEOUT):

@@ -63,12 +63,15 @@ class Ktlsgated:
     conf: see settings(); engine, workers and the control socket are added here. fault: a Fault,
     preloaded. faults: of the injector, tests/fault, for a gate built with it: "soft SEED",
     "hard SEED [SITE]" or "off".
+    inside: what is put in front of the command to run it elsewhere; see netns.py.
     """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, **options):
+    def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, inside=(),
+                 **options):
         directory.mkdir()
+        self.inside = inside
         self.env = {**os.environ, **(fault.env if fault else {})}
         self.pki, self.engine, self.faults = pki, engine, faults
         self.log_file = directory / "ktlsgated.log"
@@ -98,8 +101,9 @@ class Ktlsgated:
                 **self.env, "KTLSGATE_FAULTS": self.faults,
                 "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen([program(name), "-c", self.conf_file], env=env,
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*self.inside, program(name), "-c", self.conf_file],
+                                            env=env, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (
             f"ktlsgated is not ready after {START_TIMEOUT} s:\n{self.log()}")
 

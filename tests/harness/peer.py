@@ -275,22 +275,25 @@ class Peer:
 
     # ---- records of our own ----
 
-    def send_record(self, kind, payload):
+    def send_record(self, kind, payload, *, renew=False, damage=False):
         """
         One protected record with any content type. From here on OpenSSL's own record numbers are
-        behind ours: send(), close_notify() and alert() go on with ours.
+        behind ours: send(), close_notify() and alert() go on with ours. renew: the payload ends
+        with a KeyUpdate; damage: it will not pass for authentic.
         """
         if not self._writer:
             self._writer = RecordWriter(self, self._records)
-        self.sock.sendall(self._writer.seal(kind, payload))
+        record = self._writer.seal(kind, payload)
+        self.sock.sendall(record[:-1] + bytes([record[-1] ^ damage]))
+        if renew:
+            self._writer.next_keys()
 
     def alert(self, description, level=2):
         self.send_record(ALERT, bytes([level, description]))
 
     def key_update(self, request=False):
         """TLS 1.3: KeyUpdate, then the next keys."""
-        self.send_record(HANDSHAKE, bytes([24, 0, 0, 1, int(request)]))
-        self._writer.next_keys()
+        self.send_record(HANDSHAKE, bytes([24, 0, 0, 1, int(request)]), renew=True)
 
     def hello_random(self, whose):
         """Client's or server's random, read from the ClientHello or ServerHello on the wire."""

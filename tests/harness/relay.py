@@ -13,14 +13,19 @@ from .peer import SCALE
 SKIPPED = 77
 
 
-def relay(engine, flows, *args, inside=(), timeout):
+def seconds(flows):
+    """A limit, not what it takes."""
+    return 180 + flows // 40
+
+
+def relay(engine, flows, *args, inside=()):
     """What it printed. KTLSGATE_SEED repeats a run, and each run prints its seed."""
     argv = [*inside, program("tests/ktlsgate-relay-test"), "--engine", engine, "--flows", flows,
             "--patience", 2 * SCALE, *args]
     if "KTLSGATE_SEED" in os.environ:
         argv += ["--seed", os.environ["KTLSGATE_SEED"]]
     run = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         text=True, timeout=timeout, check=False)
+                         text=True, timeout=seconds(flows) * SCALE, check=False)
     if run.returncode == SKIPPED:
         pytest.skip(run.stdout.splitlines()[-1])
     print(run.stdout)

@@ -20,10 +20,13 @@ def seed():
 
 
 class Traffic:
-    """A gate started with start (fixture gate), and the files of both ends below directory."""
+    """
+    A gate started with start (fixture gate), and the files of both ends below directory. inside:
+    see netns.py.
+    """
 
-    def __init__(self, start, pki, directory, clients=CLIENTS, **changes):
-        self.pki, self.certs = pki, directory / "clients"
+    def __init__(self, start, pki, directory, clients=CLIENTS, inside=(), **changes):
+        self.pki, self.certs, self.inside = pki, directory / "clients", inside
         self.back = {version: free_port() for version in ("1.3", "1.2")}
         self.certs.mkdir()
         for n in range(clients):
@@ -32,7 +35,7 @@ class Traffic:
                 (self.certs / f"{n}{path.suffix}").write_bytes(path.read_bytes())
         conf = settings(pki, self.back["1.3"], **changes)
         conf.update(second_vserver("back12", self.back["1.2"]))
-        self.gate = start(conf)
+        self.gate = start(conf, inside=inside)
 
     def argv(self, *args, pairs=None):
         """pairs: 1, backends of one TLS version; by default two if args say "mixed"."""
@@ -40,8 +43,9 @@ class Traffic:
         front = [f"{HOST}:{self.gate.port}", f"{HOST}:{self.gate.port_of('back12')}"][:pairs]
         back = [f"{HOST}:{port}" for port in self.back.values()][:pairs]
         backend = self.pki.backend()
-        return [program("tests/ktlsgate-peer"),
-                "--connect", ",".join(front), "--listen", ",".join(back), "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
+        return [*self.inside, program("tests/ktlsgate-peer"),
+                "--connect", ",".join(front), "--listen", ",".join(back),
+                "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
                 "--backend-cert", backend.cert_file, "--backend-key", backend.key_file,
                 "--backend-ca", self.pki.forging_root.cert_file, *map(str, args), *seed()]
 

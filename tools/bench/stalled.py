@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""How long others wait for a gate while 100 peers do not read.
+
+64 bytes go to an echoing backend and back, one flow after the other; first alone, then beside 50
+clients and 50 backends that refuse to read in mid-transfer, half of whose senders have closed by
+then. What those must receive is compared in the end. Prints microseconds; of the ratios, the median
+of all repeats. Build first: make all.
+
+A guest counts instructions instead of time, the same each run (tests/guest/run --icount).
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+# pylint: disable=wrong-import-position
+from harness import backend as backends
+from harness import client as clients
+from harness import peer
+from harness.daemon import Ktlsgated, settings, wait_until
+from harness.late import Late
+from harness.pki import Pki
+
+
+def echo_process(pki, stack):
+    """The port of a backend with a Python of its own, so that it waits for nobody here."""
+    certkey, client_ca = pki.backend(), pki.forging_root  # made here, for both
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        peer.TIMEOUT = backends.TIMEOUT = 3600
+        b = backends.Backend(certkey=certkey, client_ca=client_ca)
+        os.write(writer, str(b.port).encode())
+        time.sleep(3600)
+        os._exit(0)
+    stack.callback(lambda: (os.kill(pid, 9), os.waitpid(pid, 0)))
+    return int(os.read(reader, 10))
+
+
+def ping_pong(flows, pings):
+    """Sorted times of so many, in microseconds."""
+    took = []
+    for n in range(pings):
+        c, message = flows[n % len(flows)], b"%064d" % n
+        began = time.perf_counter_ns()
+        c.send(message)
+        got = c.recv_exactly(64)
+        took.append((time.perf_counter_ns() - began) / 1000)
+        assert got == message, c.ended
+    return sorted(took)
+
+
+def percentiles(took):
+    return took[len(took) // 2], took[len(took) * 99 // 100]
+
+
+def measure(options, directory):
+    pki = Pki(directory)
+    with contextlib.ExitStack() as stack:
+        port = echo_process(pki, stack)
+        late = [Late(stack, pki) for _ in range(options.repeats)]
+        # One gate, each repeat with backends of its own.
+        ports = {}
+        for n, one in enumerate(late):
+            ports.update(one.settings(f"repeat{n}-"))
+        g = Ktlsgated(directory / "gate", pki, options.engine,
+                      {**settings(pki, port), **ports})
+        g.start()
+        stack.callback(g.stop)
+        ctx = peer.context(False, pki.client("quick"), pki.server_ca)
+        flows = [stack.enter_context(clients.connected(g.port, pki=pki, ctx=ctx, timeout=600))
+                 for _ in range(options.flows)]
+        ping_pong(flows, options.pings // 5)
+        ratios = []
+        for n, one in enumerate(late):
+            alone = percentiles(ping_pong(flows, options.pings))
+            one.start(g, stack)
+            beside = percentiles(ping_pong(flows, options.pings))
+            one.finish()
+            wait_until(lambda: g.stats()["flows_active"] == len(flows), 60 * peer.SCALE)
+            ratios.append([b / a for a, b in zip(alone, beside)])
+            print(f"alone p50 {alone[0]:.0f} p99 {alone[1]:.0f}, beside stalled p50 {beside[0]:.0f} "
+                  f"p99 {beside[1]:.0f}, ratios {ratios[n][0]:.3f} {ratios[n][1]:.3f}", flush=True)
+        p50, p99 = (statistics.median(r) for r in zip(*ratios))
+        print(f"engine {options.engine}, Linux {os.uname().release}, {options.repeats} x "
+              f"{options.pings} pings over {options.flows} flows: p50 x {p50:.3f}, p99 x {p99:.3f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("user", "ktls", "auto"), default="auto")
+    parser.add_argument("--flows", type=int, default=20)
+    parser.add_argument("--pings", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ktlsgate-bench-") as directory:
+        measure(options, pathlib.Path(directory))
+
+
+if __name__ == "__main__":
+    main()
