@@ -115,8 +115,8 @@ def test_key_limit(gate, pki, can_rekey, version):
                 assert blob.startswith(got) and 0 < len(got) < len(blob)
         stats = g.stats()
         counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
-        # Two in each direction.
-        assert stats[counter] == (4 if can else 0)
+        # Two in each direction, or one: the limit is looked at between turns, of up to 320 KiB.
+        assert stats[counter] in ((2, 3, 4) if can else (0,))
 
 
 @EITHER
