@@ -156,6 +156,8 @@ static void tune_socket(int fd, const struct config *cfg)
 	int interval = idle < KEEPALIVE_PROBES ? 1 : idle / KEEPALIVE_PROBES;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Else TCP takes bytes that the sender calls urgent out of the middle of a record. */
+	setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one));
 	if (!idle)
 		return;
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
@@ -786,7 +788,8 @@ static void ready(struct ring_op *op, int res);
 static void arm_poll(struct side *s)
 {
 	s->poll.done = ready;
-	ring_poll_multishot(s->flow->worker->ring, &s->poll, s->fd, POLLIN | POLLOUT | POLLRDHUP);
+	ring_poll_multishot(s->flow->worker->ring, &s->poll, s->fd,
+			    POLLIN | POLLPRI | POLLOUT | POLLRDHUP);
 }
 
 static void ready(struct ring_op *op, int res)
@@ -813,6 +816,8 @@ static void ready(struct ring_op *op, int res)
 		return;
 	if (res & (POLLIN | POLLRDHUP | POLLERR | POLLHUP))
 		s->readable = true;
+	if (res & POLLPRI)
+		s->urgent = true;
 	if (res & (POLLOUT | POLLERR | POLLHUP))
 		s->writable = true;
 	if (res & (POLLRDHUP | POLLERR | POLLHUP))

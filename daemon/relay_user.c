@@ -202,9 +202,10 @@ static bool read_once(struct half *h)
 	}
 	/*
 	 * A short read emptied the socket: the poll is edge-triggered and tells of more.
-	 * But the end may have come in one event with the data in front of it.
+	 * But the end may have come in one event with the data in front of it, and urgent
+	 * data makes reads short.
 	 */
-	if ((size_t)n < room && !h->from->hung_up)
+	if ((size_t)n < room && !h->from->hung_up && !h->from->urgent)
 		h->from->readable = false;
 	if (u->partial_len)
 		memcpy(env->in, u->partial, u->partial_len);

@@ -49,6 +49,7 @@ struct side {
 	/* relay */
 	bool readable, writable; /* edge-triggered: true until a call said EAGAIN */
 	bool hung_up;		 /* a FIN or reset has come, perhaps behind data not yet read */
+	bool urgent;		 /* such data came: recv() stops in front of it, not empty */
 	bool tx_closed;		 /* close_notify or a fatal alert was sent */
 	bool fin_sent;		 /* shutdown(SHUT_WR) was done */
 	uint64_t fin_at;	 /* ms: when, while closing */

@@ -14,6 +14,7 @@ from harness import client as clients
 from harness import daemon, peer
 from harness.daemon import settings
 from harness.fault import ALWAYS, CHACHA20, Fault
+from harness.rig import second_vserver
 
 pytestmark = pytest.mark.datapath
 
@@ -47,18 +48,18 @@ def backend(pki):
 @pytest.fixture
 def start(gate, pki, backend):
     """start(engine): a gate in front of backend, whatever engine the other tests run with."""
-    def start(engine, **options):
+    def start(engine, backend=backend, **options):
         g = gate(settings(pki, backend.port, dataplane__engine=engine), **options)
         g.engine = engine
         return g
     return start
 
 
-def exchange(g, pki, engine, because=None, **options):
+def exchange(g, pki, engine, because=None, port=None, **options):
     """One good flow: engine carries it, and that counter of user_because_* tells why."""
     g.engine, before = engine, g.stats()
     with g.ends_with("done"), g.carries(1), clients.connected(
-            g.port, pki=pki, certkey=pki.client(), **options) as c:
+            port or g.port, pki=pki, certkey=pki.client(), **options) as c:
         c.send(b"hello" * 10000)
         assert c.recv_exactly(50000) == b"hello" * 10000
         c.close_notify()
@@ -142,6 +143,34 @@ def test_ktls_without_a_cipher(start, pki, backend, fault):
     refused(g, pki, backend, "engine_refused", told=("internal_error", None), version="1.2",
             cipher="CHACHA20")
     exchange(g, pki, "ktls", version="1.2", cipher="AES128-GCM")
+
+
+@pytest.mark.usefixtures("ktls")
+def test_backends_cipher_is_missing(start, pki, fault):
+    """The client's side alone could stay in the kernel; half a flow never does."""
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version="1.2",
+                          cipher="CHACHA20") as b:
+        fault.arm("tx_keys", errno.ENOENT, cipher=CHACHA20, times=ALWAYS)
+        g = start("auto", fault=fault, backend=b)
+        exchange(g, pki, "user", "user_because_cipher", version="1.3")
+        g = start("ktls", fault=fault, backend=b)
+        refused(g, pki, b, "engine_refused", told=("internal_error", "user_canceled"), version="1.3")
+
+
+@pytest.mark.usefixtures("ktls")
+@pytest.mark.parametrize("front, back", [("1.2", "1.3"), ("1.3", "1.2"), ("1.3", "1.3")])
+def test_version_is_missing(start, pki, fault, front, back):
+    """On either side, or both; flows without it stay in the kernel."""
+    # The start tries three ciphers of TLS 1.2, then those of TLS 1.3.
+    options = {"certkey": pki.backend(), "client_ca": pki.forging_root}
+    with backends.backend(**options, version=back) as b, \
+            backends.backend(**options, version="1.2") as old:
+        fault.arm("tx_keys", errno.EINVAL, skip=3, times=3)
+        g = start("auto", fault=fault, backend=b,
+                  **second_vserver("old", old.port))
+        assert not fault.left()
+        exchange(g, pki, "user", "user_because_cipher", version=front)
+        exchange(g, pki, "ktls", port=g.port_of("old"), version="1.2")
 
 
 # ---- a socket ----

@@ -82,13 +82,15 @@ class Backend:
     """
     Runs script(seen, peer) for each connection after its handshake. certkey: the backend's own;
     client_ca: whom it trusts to issue client certificates (CertKey), None: it does not ask.
-    tcp_script(seen, sock), if given, is run instead of TLS. before_flight as in Peer.handshake().
+    tcp_script(seen, sock), if given, is run instead of TLS. before_flight and after_flight as in
+    Peer.handshake(). hold: an Event without which it does not answer the ClientHello.
     """
 
     def __init__(self, script=echo, *, certkey=None, client_ca=None, version=None, cipher=None,
                  key_log=None, handshake_timeout=TIMEOUT, tcp_script=None, before_flight=None,
-                 tickets=2, reset_on_timeout=False):
-        self.script, self.tcp_script, self.before_flight = script, tcp_script, before_flight
+                 after_flight=None, hold=None, tickets=2, reset_on_timeout=False, host=HOST):
+        self.script, self.tcp_script, self.hold = script, tcp_script, hold
+        self.before_flight, self.after_flight = before_flight, after_flight
         self.handshake_timeout, self.reset_on_timeout = handshake_timeout, reset_on_timeout
         self.ctx = None
         if certkey:
@@ -98,7 +100,8 @@ class Backend:
                 peer.log_keys(self.ctx, key_log)
         self.seen = []
         self._changed = threading.Condition()
-        self.listener = socket.create_server((HOST, 0), backlog=1024)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.listener = socket.create_server((host, 0), family=family, backlog=1024)
         self.port = self.listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -142,8 +145,9 @@ class Backend:
 
     def _serve_tls(self, seen, sock):
         p = seen.peer = peer.Peer(sock, self.ctx, server=True, timeout=self.handshake_timeout)
+        assert not self.hold or self.hold.wait(TIMEOUT)
         try:
-            seen.handshake = p.handshake(self.before_flight)
+            seen.handshake = p.handshake(self.before_flight, after_flight=self.after_flight)
         except TimeoutError:
             seen.ended = "timeout"
             if self.reset_on_timeout:

@@ -83,13 +83,14 @@ class Peer:
 
     # ---- handshake ----
 
-    def handshake(self, before_flight=None, send_with_finished=b""):
+    def handshake(self, before_flight=None, send_with_finished=b"", after_flight=None):
         """
         Returns True when complete, False when it failed (see ended). before_flight is called
         before each of our flights but the first: a test stalls there. send_with_finished: data
-        in one segment with the last flight, as far as it fits.
+        in one segment with the last flight, as far as it fits. after_flight(peer, n) is called
+        when flight n (from 0) is sent; see write_ahead().
         """
-        first = True
+        flight = 0
         while not self.ended:
             self._records, done = 0, False
             try:
@@ -100,15 +101,20 @@ class Peer:
             except ssl.SSLError as e:
                 self._end(e)
                 break
+            sending, data = self._outgoing.read(), b""
             if done and send_with_finished:
                 self.tls.write(send_with_finished)
-            if self._outgoing.pending:
-                if before_flight and not first:
+                data = self._outgoing.read()
+            if sending or data:
+                if before_flight and flight:
                     before_flight()
-                first = False
-                self._flush()
+                self._send(sending + data)
+                if after_flight:
+                    after_flight(self, flight)
+                flight += 1
             if done:
                 self._after_handshake()
+                self._count(data)
                 return True
             self._fill()
         return False
@@ -143,7 +149,8 @@ class Peer:
 
     def send(self, data):
         if self._writer:
-            self.send_record(DATA, data)
+            for at in range(0, len(data), 16384):
+                self.send_record(DATA, data[at:at + 16384])
             return
         for at in range(0, len(data), 1 << 18):
             self.tls.write(data[at:at + (1 << 18)])
@@ -281,12 +288,23 @@ class Peer:
         behind ours: send(), close_notify() and alert() go on with ours. renew: the payload ends
         with a KeyUpdate; damage: it will not pass for authentic.
         """
-        if not self._writer:
-            self._writer = RecordWriter(self, self._records)
-        record = self._writer.seal(kind, payload)
+        record = self.seal(kind, payload)
         self.sock.sendall(record[:-1] + bytes([record[-1] ^ damage]))
         if renew:
             self._writer.next_keys()
+
+    def seal(self, kind, payload):
+        """As send_record(), but for the sending."""
+        if not self._writer:
+            self._writer = RecordWriter(self, self._records)
+        return self._writer.seal(kind, payload)
+
+    def write_ahead(self):
+        """
+        Behind our Finished, before the other end's: from here on records are ours. A client of TLS
+        1.2 may send data then (RFC 7918), and a server of TLS 1.3 (RFC 8446 4.4.4), without tickets.
+        """
+        self._writer = RecordWriter(self, 0 if self.server else 1)
 
     def alert(self, description, level=2):
         self.send_record(ALERT, bytes([level, description]))
@@ -303,8 +321,10 @@ class Peer:
 
     def _flush(self):
         data = self._outgoing.read()
-        if not data:
-            return
+        if data:
+            self._send(data)
+
+    def _send(self, data):
         if len(self._first["sent"]) < 43:
             self._first["sent"] += data[:43]
         self._count(data)
@@ -364,8 +384,9 @@ class RecordWriter:
     """Seals records with the keys of a Peer's sending direction, found through its key log."""
 
     def __init__(self, peer, seq):
-        self.seq, self.tls13 = seq, peer.version == "TLSv1.3"
-        cipher = peer.cipher
+        # Before the end of the handshake Python does not tell the version.
+        cipher, version, _bits = peer.tls.cipher()
+        self.seq, self.tls13 = seq, version == "TLSv1.3"
         self.hash = hashes.SHA384() if "SHA384" in cipher else hashes.SHA256()
         self.aead = ChaCha20Poly1305 if "CHACHA20" in cipher else AESGCM
         self.key_len = 16 if "128" in cipher else 32
