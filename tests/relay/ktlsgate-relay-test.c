@@ -668,8 +668,9 @@ int main(int argc, char **argv)
 	o.faults.by_flow = true;
 	o.faults.where = o.schedule.ktls ? IN_RELAY_KTLS : IN_RELAY_USER;
 	fault_setup(&o.faults);
-	/* There is no pipe now and then. */
-	o.schedule.faults = o.schedule.few_pipes = fault_on();
+	o.schedule.faults = fault_on();
+	if (fault_on()) /* now and then */
+		o.schedule.few_pipes = true;
 	run.slots = calloc(o.concurrent, sizeof(*run.slots));
 	run.polls = calloc(1 + 2 * o.concurrent, sizeof(*run.polls));
 	if (!run.slots || !run.polls)
