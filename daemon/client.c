@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Server-side SSL_CTX of a vserver and the verification of clients. Knows no backend. */
+/* Server-side SSL_CTXs of a vserver and the verification of clients. Knows no backend. */
 #include <errno.h>
+#include <string.h>
 #include <time.h>
 #include "client.h"
 #include "log.h"
@@ -33,7 +34,7 @@ static int announce_ca_names(SSL_CTX *ctx, const STACK_OF(X509) * anchors)
 	return 0;
 }
 
-static int require_client_cert(struct front *front, const struct cfg_profile *profile)
+static int require_client_cert(struct front *front, SSL_CTX *ctx, const struct cfg_profile *profile)
 {
 	int mode = SSL_VERIFY_PEER;
 
@@ -41,42 +42,139 @@ static int require_client_cert(struct front *front, const struct cfg_profile *pr
 		return 0;
 	if (profile->client_auth == CLIENT_AUTH_MANDATORY)
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-	front->store = verify_store_new(profile->client_ca);
-	if (!front->store || !SSL_CTX_set1_client_sigalgs_list(front->ctx, transcript_sigalgs))
+	if (!SSL_CTX_set1_client_sigalgs_list(ctx, transcript_sigalgs))
 		return -ENOMEM;
-	SSL_CTX_set_verify(front->ctx, mode, NULL);
-	SSL_CTX_set_cert_verify_callback(front->ctx, verify_cb, front);
-	return announce_ca_names(front->ctx, profile->client_ca);
+	SSL_CTX_set_verify(ctx, mode, NULL);
+	SSL_CTX_set_cert_verify_callback(ctx, verify_cb, front);
+	return announce_ca_names(ctx, profile->client_ca);
+}
+
+static const struct cfg_certkey *certkey_of(const struct front *front, unsigned i)
+{
+	return front->vserver->certkeys.items[i];
+}
+
+/* Which names lead to which certificates; a certkey that none leads to is a mistake. */
+static int read_names(struct front *front)
+{
+	unsigned n = front->vserver->certkeys.n;
+	scoped_mem X509 **certs = calloc(n, sizeof(X509 *));
+	scoped_mem bool *used = calloc(n, sizeof(*used));
+
+	if (!certs || !used)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++)
+		certs[i] = certkey_of(front, i)->cert;
+	front->sni = sni_table_new(certs, n, used);
+	if (!front->sni)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		if (!used[i])
+			log_warn("vserver %s: certkey %s is never shown: no name in its SAN, or an "
+				 "earlier certkey has them all and a key of the same type",
+				 front->vserver->name, certkey_of(front, i)->name);
+	}
+	return 0;
+}
+
+static int use_certkeys(const struct front *front, SSL_CTX *ctx, const struct sni_group *group)
+{
+	char err[256];
+
+	for (unsigned i = 0; i < group->n; i++) {
+		const struct cfg_certkey *ck = certkey_of(front, group->certs[i]);
+
+		if (SSL_CTX_use_cert_and_key(ctx, ck->cert, ck->pkey, ck->chain, 1) == 1)
+			continue;
+		log_error("vserver %s: certkey %s: %s", front->vserver->name, ck->name,
+			  log_openssl(err, sizeof(err)));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int make_ctx(struct front *front, unsigned group)
+{
+	SSL_CTX *ctx = front->ctxs[group] = handshake_ctx_new(true);
+	int ret;
+
+	if (!ctx)
+		return -ENOMEM;
+	ret = use_certkeys(front, ctx, sni_group(front->sni, group));
+	return ret ? ret : require_client_cert(front, ctx, front->vserver->profile);
+}
+
+static int make_ctxs(struct front *front)
+{
+	unsigned n = sni_groups(front->sni);
+	int ret = 0;
+
+	front->ctxs = calloc(n, sizeof(*front->ctxs));
+	if (!front->ctxs)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n && !ret; i++)
+		ret = make_ctx(front, i);
+	return ret;
 }
 
 int front_init(struct front *front, const struct cfg_vserver *vserver)
 {
-	const struct cfg_certkey *certkey = vserver->certkey;
-	char err[256];
+	const struct cfg_profile *profile = vserver->profile;
 	int ret;
 
-	front->ctx = handshake_ctx_new(true);
-	if (!front->ctx)
-		return -ENOMEM;
-	if (SSL_CTX_use_cert_and_key(front->ctx, certkey->cert, certkey->pkey, certkey->chain, 1) !=
-	    1) {
-		log_error("vserver %s: certkey %s: %s", vserver->name, certkey->name,
-			  log_openssl(err, sizeof(err)));
-		return -EINVAL;
+	front->vserver = vserver;
+	if (profile->client_auth != CLIENT_AUTH_OFF) {
+		front->store = verify_store_new(profile->client_ca);
+		if (!front->store)
+			return -ENOMEM;
 	}
-	ret = require_client_cert(front, vserver->profile);
-	if (ret)
-		log_error("vserver %s: client_ca: out of memory", vserver->name);
+	ret = read_names(front);
+	if (!ret)
+		ret = make_ctxs(front);
+	if (ret == -ENOMEM)
+		log_error("vserver %s: out of memory", vserver->name);
 	return ret;
 }
 
 void front_free(struct front *front)
 {
-	SSL_CTX_free(front->ctx);
+	for (unsigned i = 0; front->ctxs && i < sni_groups(front->sni); i++)
+		SSL_CTX_free(front->ctxs[i]);
+	free(front->ctxs);
+	sni_table_free(front->sni);
 	X509_STORE_free(front->store);
-	front->ctx = NULL;
-	front->store = NULL;
+	*front = (struct front){0};
 }
+
+/* ---- the ClientHello ---- */
+
+static int refuse_name(struct handshake *hs, const char *name, int *alert)
+{
+	hs->refused = HANDSHAKE_SERVER_NAME;
+	snprintf(hs->detail, sizeof(hs->detail), "%s", name[0] ? name : "none that is a name");
+	*alert = ALERT_UNRECOGNIZED_NAME;
+	return SSL_CLIENT_HELLO_ERROR;
+}
+
+int front_hello(const struct front *front, struct handshake *hs, int *alert)
+{
+	char name[SNI_NAME_MAX + 1] = "";
+	const unsigned char *ext;
+	int group = -1;
+	size_t len;
+
+	if (SSL_client_hello_get0_ext(hs->ssl, TLSEXT_TYPE_server_name, &ext, &len) &&
+	    sni_read(ext, len, name))
+		group = sni_find(front->sni, name);
+	if (group < 0 && !front->vserver->allow_unknown_sni)
+		return refuse_name(hs, name, alert);
+	/* Of the connection it keeps what is no certificate: the memory BIOs, our callbacks. */
+	if (group > 0)
+		SSL_set_SSL_CTX(hs->ssl, front->ctxs[group]);
+	return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+/* ---- failure ---- */
 
 static enum reason verify_reason(int error)
 {
@@ -113,6 +211,8 @@ enum reason client_failure(const struct handshake *hs)
 		return verify_reason(hs->error);
 	case HANDSHAKE_NO_CERTIFICATE:
 		return REASON_client_cert_required;
+	case HANDSHAKE_SERVER_NAME:
+		return REASON_client_server_name;
 	case HANDSHAKE_VERSION:
 		return REASON_client_version;
 	case HANDSHAKE_CIPHER:

@@ -8,15 +8,24 @@
 
 #include "handshake.h"
 #include "reason.h"
+#include "sni.h"
 
 struct front {
-	SSL_CTX *ctx;
+	const struct cfg_vserver *vserver;
+	struct sni_table *sni;
+	SSL_CTX **ctxs;	   /* by group of sni: they differ in their certificates only */
 	X509_STORE *store; /* client_ca; NULL when client_auth = off */
 };
 
 /* The vserver's serving key must be loaded. Returns 0 or -errno after a log line. */
 int front_init(struct front *front, const struct cfg_vserver *vserver) must_check;
 void front_free(struct front *front);
+
+/*
+ * To be called from handshake.hello: chooses the certificates for the server name that the client
+ * asked for. Returns SSL_CLIENT_HELLO_*; on ERROR the handshake is refused for a reason of ours.
+ */
+int front_hello(const struct front *front, struct handshake *hs, int *alert) must_check;
 
 /* Why the client's handshake failed. */
 enum reason client_failure(const struct handshake *hs);

@@ -406,13 +406,72 @@ static void resolve_reference(struct loader *l, const struct cfg_key *k, unsigne
 	cfg_set_pointer(cfg_member(cfg_object(l->cfg, k->scope, object), k->offset), (void *)found);
 }
 
+/* The object of the next name in *text, which is moved behind it; NULL after a complaint. */
+static void *next_reference(struct loader *l, const struct cfg_key *k, unsigned object,
+			    const char **text)
+{
+	const char *kind = cfg_scopes[k->refers].name;
+	size_t len = strcspn(*text, CFG_BLANK);
+	char name[CFG_NAME_MAX + 1];
+	const struct cfg_head *found;
+
+	snprintf(name, sizeof(name), "%.*s", (int)len, *text);
+	*text += len;
+	*text += strspn(*text, CFG_BLANK);
+	found = find_object(l->cfg, k->refers, name);
+	if (!found)
+		complain_at(l, k, object, "there is no %s %s; define %s.%s.*", kind, name, kind,
+			    name);
+	return (void *)found;
+}
+
+static bool list_has(const struct cfg_list *list, const void *item)
+{
+	for (unsigned i = 0; i < list->n; i++) {
+		if (list->items[i] == item)
+			return true;
+	}
+	return false;
+}
+
+static void resolve_list(struct loader *l, const struct cfg_key *k, unsigned object)
+{
+	const char *text = said(l, k, object)->value;
+	struct cfg_list *list = cfg_member(cfg_object(l->cfg, k->scope, object), k->offset);
+
+	if (!text || said(l, k, object)->wrong)
+		return;
+	while (*text) {
+		void *found = next_reference(l, k, object, &text), **more;
+
+		if (!found)
+			continue;
+		if (list_has(list, found)) {
+			complain_at(l, k, object, "names %s twice; once is enough",
+				    ((const struct cfg_head *)found)->name);
+			continue;
+		}
+		more = reallocarray(list->items, list->n + 1, sizeof(*more));
+		if (!more) {
+			l->report.out_of_memory = true;
+			return;
+		}
+		list->items = more;
+		list->items[list->n++] = found;
+	}
+}
+
 static void resolve_references(struct loader *l)
 {
 	for_each_key(k)
 	{
-		if (k->type != &cfg_type_reference)
-			continue;
-		for_each_object(l->cfg, k->scope, i) resolve_reference(l, k, i);
+		for_each_object(l->cfg, k->scope, i)
+		{
+			if (k->type == &cfg_type_reference)
+				resolve_reference(l, k, i);
+			else if (k->type == &cfg_type_references)
+				resolve_list(l, k, i);
+		}
 	}
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
@@ -421,8 +480,10 @@ static void resolve_references(struct loader *l)
 	}
 	for_each_object(l->cfg, SCOPE_VSERVER, i)
 	{
-		if (l->cfg->vservers[i]->certkey)
-			l->cfg->vservers[i]->certkey->serving = true;
+		const struct cfg_list *list = &l->cfg->vservers[i]->certkeys;
+
+		for (unsigned c = 0; c < list->n; c++)
+			((struct cfg_certkey *)list->items[c])->serving = true;
 	}
 }
 

@@ -51,6 +51,12 @@ struct cfg_address {
 	socklen_t len;
 };
 
+/* What a list of references names, in its order; the objects are borrowed. */
+struct cfg_list {
+	void **items;
+	unsigned n;
+};
+
 struct cfg_certkey {
 	char *name;
 	unsigned index;	 /* position in config.certkeys */
@@ -96,7 +102,9 @@ struct cfg_vserver {
 	char *name;
 	unsigned index;
 	struct cfg_address listen;
-	struct cfg_certkey *certkey;
+	struct cfg_list certkeys; /* struct cfg_certkey; the first is the default */
+	struct cfg_where certkeys_where;
+	bool allow_unknown_sni;
 	struct cfg_profile *profile;
 	struct cfg_service *service;
 };

@@ -138,7 +138,8 @@ static int parse_boolean(const struct cfg_key *k, const char *text, void *member
 static void print_boolean(const struct cfg_key *k, const void *member, FILE *out)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(boolean_words); i++) {
-		if (!strcmp(k->value, boolean_words[i].off)) {
+		if (!strcmp(k->value, boolean_words[i].off) ||
+		    !strcmp(k->value, boolean_words[i].on)) {
 			fputs(*(const bool *)member ? boolean_words[i].on : boolean_words[i].off,
 			      out);
 			return;
@@ -513,7 +514,7 @@ static int parse_reference(const struct cfg_key *k, const char *text, void *memb
 
 	(void)member;
 	if (strpbrk(text, " \t"))
-		return wrong(why, "names several; only one %s is supported yet", kind);
+		return wrong(why, "names several; use one %s", kind);
 	if (!cfg_name_valid(text, strlen(text)))
 		return wrong_value(k, why, "is no valid name");
 	return 0;
@@ -537,6 +538,41 @@ const struct cfg_type cfg_type_reference = {
 	.parse = parse_reference,
 	.print = print_reference,
 	.range = range_reference,
+};
+
+static int parse_references(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	size_t len;
+
+	(void)member;
+	for (text += strspn(text, CFG_BLANK); *text; text += len, text += strspn(text, CFG_BLANK)) {
+		len = strcspn(text, CFG_BLANK);
+		if (!cfg_name_valid(text, len))
+			return wrong_value(k, why, "holds what is no valid name");
+	}
+	return 0;
+}
+
+static void print_references(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_list *list = member;
+
+	(void)k;
+	for (unsigned i = 0; i < list->n; i++)
+		fprintf(out, "%s%s", i ? " " : "", ((const struct cfg_head *)list->items[i])->name);
+}
+
+static void range_references(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "names of %ss, separated by blanks", cfg_scopes[k->refers].name);
+}
+
+const struct cfg_type cfg_type_references = {
+	.name = "references",
+	.parse = parse_references,
+	.print = print_references,
+	.range = range_references,
+	.owns_string = true,
 };
 
 /* ---- the table ---- */
@@ -651,9 +687,13 @@ const struct cfg_key cfg_keys[] = {
 
 	{"vserver.<name>.listen", VSERVER(listen), .type = &type_address, .mandatory = true,
 	 .help = "where clients connect to"},
-	{"vserver.<name>.certkey", VSERVER(certkey), .type = &cfg_type_reference,
+	{"vserver.<name>.certkey", VSERVER(certkeys),
+	 .where = offsetof(struct cfg_vserver, certkeys_where), .type = &cfg_type_references,
 	 .refers = SCOPE_CERTKEY, .mandatory = true,
-	 .help = "the certificate shown to clients"},
+	 .help = "the certificates shown to clients: the server name (SNI) chooses, the first is the default"},
+	{"vserver.<name>.allow_unknown_sni", VSERVER(allow_unknown_sni), .type = &type_boolean,
+	 .value = "on",
+	 .help = "clients that name no server, or one that no certkey is for, get the default; off: are refused"},
 	{"vserver.<name>.profile", VSERVER(profile), .type = &cfg_type_reference,
 	 .refers = SCOPE_PROFILE, .mandatory = true,
 	 .help = "the profile of the client side"},

@@ -11,6 +11,7 @@
 #define CFG_NAME_MAX 63
 #define CFG_KEY_MAX  128 /* a key with an object's name in it, and the NUL */
 #define CFG_WHY_MAX  512
+#define CFG_BLANK    " \t" /* what separates the elements of a list */
 
 enum cfg_scope {
 	SCOPE_GLOBAL,
@@ -33,10 +34,11 @@ struct cfg_type {
 	void (*print)(const struct cfg_key *k, const void *member, FILE *out);
 	/* What may be written, in one phrase. */
 	void (*range)(const struct cfg_key *k, FILE *out);
-	bool owns_string; /* the member is a char * to be freed */
+	bool owns_string; /* the member is, or begins with, a pointer to be freed */
 };
 
-extern const struct cfg_type cfg_type_reference; /* the member is a pointer to an object */
+extern const struct cfg_type cfg_type_reference;  /* the member is a pointer to an object */
+extern const struct cfg_type cfg_type_references; /* the member is a struct cfg_list */
 
 struct cfg_choice {
 	const char *word;

@@ -196,6 +196,13 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	return f;
 }
 
+static int client_hello(struct handshake *hs, int *alert)
+{
+	const struct flow *f = flow_of(hs);
+
+	return front_hello(&f->worker->gate->fronts[f->vserver->index], hs, alert);
+}
+
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct front *front = &w->gate->fronts[vserver->index];
@@ -215,11 +222,12 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	tune_socket(fd, w->gate->cfg);
 	attach_ulp(&f->client);
 	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
-	f->client.hs = handshake_new(&f->client, w->ring, front->ctx, true, on_client);
+	f->client.hs = handshake_new(&f->client, w->ring, front->ctxs[0], true, on_client);
 	if (!f->client.hs) {
 		flow_fail(f, REASON_no_memory, NULL);
 		return;
 	}
+	f->client.hs->hello = client_hello;
 	f->client.hs->hold_change_cipher_spec = true;
 	f->client.hs->transcript_on = forges(f);
 	handshake_start(f->client.hs);

@@ -58,10 +58,9 @@ static int client_hello_cb(SSL *ssl, int *alert, void *arg)
 {
 	struct handshake *hs = SSL_get_app_data(ssl);
 
-	(void)alert;
 	(void)arg;
 	hs->hello_seen = true;
-	return SSL_CLIENT_HELLO_SUCCESS;
+	return hs->hello ? hs->hello(hs, alert) : SSL_CLIENT_HELLO_SUCCESS;
 }
 
 /*
@@ -224,6 +223,8 @@ static enum handshake_failure classify(struct handshake *hs, int *error)
 	bool memory = ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE;
 	const char *text = ERR_reason_error_string(e);
 
+	if (hs->refused)
+		return hs->refused;
 	snprintf(hs->detail, sizeof(hs->detail), "%s", text ? text : "unknown error");
 	if (hs->alert != ALERT_NONE)
 		return HANDSHAKE_PEER_ALERT;

@@ -33,6 +33,7 @@ enum handshake_failure {
 	HANDSHAKE_VERSION,	  /* no common version */
 	HANDSHAKE_CIPHER,	  /* no common cipher, group or signature algorithm */
 	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
+	HANDSHAKE_SERVER_NAME,	  /* refused by hello: a name that is not ours; .detail has it */
 	HANDSHAKE_NO_MEMORY,	  /* ours */
 	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */
 };
@@ -50,6 +51,12 @@ struct handshake {
 	struct ring *ring;
 	/* Only DONE and FAILED may free the handshake; others may stop it. */
 	void (*event)(struct handshake *hs, enum handshake_event ev);
+	/*
+	 * Server side, set before the start or NULL: looks at the ClientHello, and at another one
+	 * behind a HelloRetryRequest. As SSL_CTX_set_client_hello_cb() wants it; ERROR: with
+	 * hs->refused set and the alert that OpenSSL is to send.
+	 */
+	int (*hello)(struct handshake *hs, int *alert);
 	SSL *ssl;
 	BIO *in, *out; /* owned by ssl */
 	struct handshake_secrets secrets;
@@ -62,6 +69,7 @@ struct handshake {
 	bool released;	       /* the withheld record was fed */
 	bool stopped;
 
+	enum handshake_failure refused; /* why hello refused */
 	enum handshake_failure failure;
 	int error;
 	int alert; /* received */

@@ -28,6 +28,8 @@
 	X(client_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                \
 	  "client did not finish the handshake in time")                                           \
 	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
+	X(client_server_name, ALERT_NONE, ALERT_NONE,                                              \
+	  "client asked for a server name that no certkey is for")                                 \
 	X(client_cipher, ALERT_NONE, ALERT_USER_CANCELED,                                          \
 	  "client has no cipher or signature algorithm of ours")                                   \
 	X(client_protocol, ALERT_NONE, ALERT_USER_CANCELED, "client broke the handshake protocol") \

@@ -28,12 +28,15 @@
 #define RESPONSE_HEAD offsetof(struct signer_response, data)
 
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
+_Static_assert(FINGERPRINT_LEN == TRANSCRIPT_SERVER_LEN, "servers are known by fingerprint");
 
 /* What one vserver's clients are checked against. store NULL: it does not forge. */
 struct issuer {
 	const char *name;
 	X509_STORE *store; /* the anchors of the profile's client_ca */
-	X509 *server;	   /* borrowed */
+	X509 *server;	   /* the first of the vserver's certificates; borrowed */
+	uint8_t (*servers)[TRANSCRIPT_SERVER_LEN]; /* what each of them is known by */
+	unsigned n_servers;
 	struct forge_ca ca;
 };
 
@@ -71,8 +74,10 @@ static void signer_free(struct signer *s)
 {
 	if (s->epoll >= 0)
 		close(s->epoll);
-	for (unsigned i = 0; i < s->n_issuers; i++)
+	for (unsigned i = 0; i < s->n_issuers; i++) {
 		X509_STORE_free(s->issuers[i].store);
+		free(s->issuers[i].servers);
+	}
 	free(s->issuers);
 	for (unsigned i = 0; s->unsent && i < s->n; i++)
 		free(s->unsent[i].answer);
@@ -219,6 +224,20 @@ static int prepare(struct signer *s, const struct config *cfg)
 	return 0;
 }
 
+/* Whatever certificate the server name chose, it is this vserver that the client signed for. */
+static bool prepare_servers(struct issuer *out, const struct cfg_list *certkeys)
+{
+	out->server = ((const struct cfg_certkey *)certkeys->items[0])->cert;
+	out->servers = calloc(certkeys->n, sizeof(*out->servers));
+	for (; out->servers && out->n_servers < certkeys->n; out->n_servers++) {
+		const struct cfg_certkey *ck = certkeys->items[out->n_servers];
+
+		if (identity_fingerprint(ck->cert, out->servers[out->n_servers]))
+			return false;
+	}
+	return out->servers;
+}
+
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 {
 	const struct cfg_certkey *forging;
@@ -228,23 +247,23 @@ static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 	if (!forges(v))
 		return true;
 	forging = v->service->profile->forging_certkey;
-	out->server = v->certkey->cert;
 	out->ca = (struct forge_ca){forging->cert, forging->pkey, forging->chain};
 	if (forge_ca_unfit(&out->ca, why)) {
 		log_error("certkey %s cannot be a forging CA: %s", forging->name, why);
 		return false;
 	}
 	out->store = verify_store_new(v->profile->client_ca);
-	if (!out->store)
-		log_error("cannot start: out of memory");
-	return out->store;
+	if (out->store && prepare_servers(out, &v->certkeys))
+		return true;
+	log_error("cannot start: out of memory");
+	return false;
 }
 
 static bool forges(const struct cfg_vserver *v)
 {
 	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
 
-	return v->certkey && v->profile && v->profile->client_auth != CLIENT_AUTH_OFF &&
+	return v->certkeys.n && v->profile && v->profile->client_auth != CLIENT_AUTH_OFF &&
 	       v->profile->client_ca && back && back->dynamic_client_cert && back->forging_certkey;
 }
 
@@ -453,8 +472,9 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
 	if (replay_seen(s->seen, digest))
 		return (struct verdict){SIGNER_REPLAY, 0};
-	proof = transcript_verify(req->transcript, req->transcript_len, is->server, &leaf,
-				  &untrusted);
+	proof = transcript_verify(req->transcript, req->transcript_len,
+				  (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])is->servers,
+				  is->n_servers, &leaf, &untrusted);
 	if (proof != TRANSCRIPT_OK)
 		return (struct verdict){SIGNER_NO_PROOF, proof};
 

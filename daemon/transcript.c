@@ -29,6 +29,8 @@ struct transcript {
 	size_t signed_len; /* of everything before the client's CertificateVerify */
 	uint16_t scheme;
 	struct reader signature;
+	const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN];
+	size_t n_servers;
 };
 
 struct server_hello {
@@ -67,14 +69,14 @@ const char transcript_sigalgs[] =
 	"rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:"
 	"rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512";
 
-static enum transcript_error verify(struct transcript *t, struct reader in, X509 *server,
-				    X509 **leaf, STACK_OF(X509) * untrusted);
+static enum transcript_error verify(struct transcript *t, struct reader in, X509 **leaf,
+				    STACK_OF(X509) * untrusted);
 static bool read_hellos(struct reader *in, struct transcript *t);
 static bool read_server_hello(struct reader *in, struct server_hello *hello);
 static bool read_supported_version(struct reader *extensions, bool *tls13);
 static const char *suite_digest(uint16_t suite);
 static bool read_server_flight(struct reader *in, bool tls13, struct reader *certificate);
-static bool begins_with(struct reader list, bool tls13, X509 *cert, bool *same);
+static bool begins_with_ours(const struct transcript *t, struct reader list, bool *ours);
 static enum transcript_error read_client_certificates(struct reader *in, bool tls13, X509 **leaf,
 						      STACK_OF(X509) * untrusted);
 static bool read_certificate_verify(struct reader *in, struct transcript *t);
@@ -89,10 +91,11 @@ static bool read_number(struct reader *in, unsigned bytes, uint32_t *out);
 static bool read_bytes(struct reader *in, size_t len, struct reader *out);
 static bool read_vector(struct reader *in, unsigned len_bytes, struct reader *out);
 
-enum transcript_error transcript_verify(const uint8_t *messages, size_t len, X509 *server,
+enum transcript_error transcript_verify(const uint8_t *messages, size_t len,
+					const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN], size_t n,
 					X509 **leaf, STACK_OF(X509) * *untrusted)
 {
-	struct transcript t = {.messages = messages};
+	struct transcript t = {.messages = messages, .servers = servers, .n_servers = n};
 	scoped_certs *rest = NULL;
 	scoped_x509 *first = NULL;
 	enum transcript_error e;
@@ -106,7 +109,7 @@ enum transcript_error transcript_verify(const uint8_t *messages, size_t len, X50
 		return TRANSCRIPT_MEMORY;
 	/* A refusal is an answer and not an error for whoever looks into OpenSSL's queue next. */
 	ERR_set_mark();
-	e = verify(&t, (struct reader){messages, len}, server, &first, rest);
+	e = verify(&t, (struct reader){messages, len}, &first, rest);
 	ERR_pop_to_mark();
 	if (e != TRANSCRIPT_OK)
 		return e;
@@ -150,8 +153,8 @@ const char *transcript_error_text(enum transcript_error e)
  * The bodies of messages not read here (ClientHello, key exchange, the server's
  * own proof) matter only as bytes that the client has signed.
  */
-static enum transcript_error verify(struct transcript *t, struct reader in, X509 *server,
-				    X509 **leaf, STACK_OF(X509) * untrusted)
+static enum transcript_error verify(struct transcript *t, struct reader in, X509 **leaf,
+				    STACK_OF(X509) * untrusted)
 {
 	struct reader server_certificates;
 	enum transcript_error e;
@@ -159,7 +162,7 @@ static enum transcript_error verify(struct transcript *t, struct reader in, X509
 
 	if (!read_hellos(&in, t) || !read_server_flight(&in, t->tls13, &server_certificates))
 		return TRANSCRIPT_MALFORMED;
-	if (!begins_with(server_certificates, t->tls13, server, &ours))
+	if (!begins_with_ours(t, server_certificates, &ours))
 		return TRANSCRIPT_MALFORMED;
 	if (!ours)
 		return TRANSCRIPT_NOT_OUR_SERVER;
@@ -277,20 +280,21 @@ static bool read_server_flight(struct reader *in, bool tls13, struct reader *cer
 }
 
 /* Returns false if the list is malformed. */
-static bool begins_with(struct reader list, bool tls13, X509 *cert, bool *same)
+static bool begins_with_ours(const struct transcript *t, struct reader list, bool *ours)
 {
+	uint8_t digest[TRANSCRIPT_SERVER_LEN];
 	struct reader first, other;
-	uint8_t *der = NULL;
-	int len;
 
-	if (!read_certificate(&list, tls13, &first))
+	if (!read_certificate(&list, t->tls13, &first))
 		return false;
 	while (list.left)
-		if (!read_certificate(&list, tls13, &other))
+		if (!read_certificate(&list, t->tls13, &other))
 			return false;
-	len = i2d_X509(cert, &der);
-	*same = len > 0 && first.left == (size_t)len && memcmp(first.p, der, first.left) == 0;
-	OPENSSL_free(der);
+	*ours = false;
+	if (EVP_Digest(first.p, first.left, digest, NULL, EVP_sha256(), NULL) != 1)
+		return true;
+	for (size_t i = 0; i < t->n_servers && !*ours; i++)
+		*ours = memcmp(digest, t->servers[i], sizeof(digest)) == 0;
 	return true;
 }
 

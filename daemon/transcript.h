@@ -13,11 +13,12 @@
 
 #define TRANSCRIPT_MAX	      65536
 #define TRANSCRIPT_DIGEST_LEN 32
+#define TRANSCRIPT_SERVER_LEN 32 /* SHA-256 of a server certificate's DER */
 
 enum transcript_error {
 	TRANSCRIPT_OK,
 	TRANSCRIPT_MALFORMED,	   /* not ClientHello .. CertificateVerify in a legal order */
-	TRANSCRIPT_NOT_OUR_SERVER, /* the server's leaf is not the expected one */
+	TRANSCRIPT_NOT_OUR_SERVER, /* the server's leaf is none of those expected */
 	TRANSCRIPT_NO_CERTIFICATE, /* the client sent none */
 	TRANSCRIPT_BAD_SIGNATURE,  /* CertificateVerify does not verify */
 	TRANSCRIPT_WEAK,	   /* signature scheme we do not accept (SHA-1, MD5, unknown) */
@@ -34,14 +35,16 @@ extern const char transcript_sigalgs[];
  * (4-byte headers included, no record headers), from ClientHello (the first
  * one, and the HelloRetryRequest after it, if there was one) up to and
  * including the client's CertificateVerify. TLS version and hash are read from
- * the ServerHello in it. server: the leaf certificate the vserver presents.
+ * the ServerHello in it. servers[0..n): the leaf certificates that the vserver may
+ * present, as SHA-256 of their DER.
  *
  * TRANSCRIPT_OK: the signature verifies over exactly these messages under the
  * key of *leaf; *leaf and *untrusted (the rest of the client's Certificate
  * message, never NULL) are then owned by the caller. Nothing is said about
  * the chain: see verify.h.
  */
-enum transcript_error transcript_verify(const uint8_t *messages, size_t len, X509 *server,
+enum transcript_error transcript_verify(const uint8_t *messages, size_t len,
+					const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN], size_t n,
 					X509 **leaf, STACK_OF(X509) * *untrusted) must_check;
 
 /*

@@ -250,8 +250,17 @@ BAD = [
     ({"certkey.web.key": "{d}/web.pem"}, "certkey.web.key", "holds no private key",
      "BEGIN PRIVATE KEY"),
     # references
-    ({"vserver.app.certkey": "nope"}, "vserver.app.certkey", "no certkey of this name",
+    ({"vserver.app.certkey": "nope"}, "vserver.app.certkey", "no certkey nope",
      "define certkey.nope."),
+    ({"vserver.app.certkey": "web nope"}, "vserver.app.certkey", "no certkey nope",
+     "define certkey.nope."),
+    ({"vserver.app.certkey": "web a/b"}, "vserver.app.certkey", "no valid name",
+     "names of certkeys"),
+    ({"vserver.app.certkey": "web web"}, "vserver.app.certkey", "names web twice", "once"),
+    ({"profile.back.forging_certkey": "web forge"}, "profile.back.forging_certkey",
+     "names several", "use one certkey"),
+    ({"vserver.app.certkey": "web forge"}, "profile.back.forging_certkey",
+     "also the certkey of a vserver", "of its own"),
     ({"vserver.app.profile": "nope"}, "vserver.app.profile", "no profile of this name",
      "define profile.nope."),
     ({"vserver.app.service": "nope"}, "vserver.app.service", "no service of this name",
@@ -260,10 +269,8 @@ BAD = [
      "define profile.nope."),
     ({"profile.back.forging_certkey": "nope"}, "profile.back.forging_certkey",
      "no certkey of this name", "define certkey.nope."),
-    ({"vserver.app.certkey": "web forge"}, "vserver.app.certkey", "names several",
-     "only one certkey is supported yet"),
     ({"vserver.app.service": "app1 app2"}, "vserver.app.service", "names several",
-     "only one service is supported yet"),
+     "use one service"),
     ({"vserver.app.profile": "a/b"}, "vserver.app.profile", "no valid name", "name of a profile"),
     # what is missing
     *[({key: None}, key, "is missing", "needs it")
@@ -451,7 +458,7 @@ def test_table():
     assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
-    assert len(table) == len(rows) == 32
+    assert len(table) == len(rows) == 33
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"
     assert table["vserver.<name>.listen"]["default"] == "mandatory"

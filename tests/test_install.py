@@ -286,7 +286,7 @@ def running(module_gate, pki):
     (["stats", "engine_"], ["engine_ktls_flows", "engine_user_flows"]),
     (["stats", "forged", "key_updates_"], ["key_updates_sent"]),
     (["flows", ""], [""]),
-    (["vserver.app."], [f"vserver.app.{k}" for k in ("listen", "certkey", "profile", "service")]),
+    (["vserver.app.l"], ["vserver.app.listen"]),
     (["--js"], ["--json"]),
     (["--s"], ["--socket"]),
     (["-s", ""], ["FILES"]),

@@ -134,10 +134,11 @@ class Pki:
                            ca=True, chain=chain)
 
     def _server(self, name, kind, dns, issuer, purpose=ExtendedKeyUsageOID.SERVER_AUTH, **validity):
+        names = [dns] if isinstance(dns, str) else dns
         return self._issue(
-            name, common_name(dns), self._key(kind, name), issuer,
+            name, common_name(names[0]), self._key(kind, name), issuer,
             usage=key_usage(encipher=kind == "rsa"),
-            extensions=[(x509.SubjectAlternativeName([x509.DNSName(dns)]), False),
+            extensions=[(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), False),
                         (x509.ExtendedKeyUsage([purpose]), False)],
             **validity)
 
@@ -179,6 +180,10 @@ class Pki:
     @functools.lru_cache(maxsize=None)
     def web(self, kind="ec"):
         return self._server(f"web-{kind}", kind, FRONT_NAME, self.server_ca)
+
+    def server(self, kind, names):
+        """A new server certificate for the DNS names."""
+        return self._server("server", kind, names, self.server_ca)
 
     @functools.lru_cache(maxsize=None)
     def backend(self, kind="ec"):

@@ -277,6 +277,7 @@ static void test_objects(void)
 {
 	struct config *cfg = load_good(OBJECTS);
 	const struct cfg_vserver *v;
+	const struct cfg_certkey *ck;
 
 	if (!cfg)
 		return;
@@ -286,15 +287,17 @@ static void test_objects(void)
 	CHECK(!strcmp(v->name, "app"));
 	CHECK_INT(v->listen.ss.ss_family, AF_INET);
 	CHECK_INT(v->service->address.ss.ss_family, AF_INET6);
-	CHECK(v->certkey == cfg->certkeys[0] && v->profile == cfg->profiles[0]);
+	CHECK_INT(v->certkeys.n, 1);
+	ck = v->certkeys.items[0];
+	CHECK(ck == cfg->certkeys[0] && v->profile == cfg->profiles[0]);
 	CHECK(v->service->profile == cfg->profiles[1]);
 	CHECK(v->service->profile->dynamic_client_cert);
 	CHECK(v->service->profile->forging_certkey == cfg->certkeys[1]);
-	CHECK(v->certkey->serving && !v->certkey->forging);
+	CHECK(ck->serving && !ck->forging);
 	CHECK(!cfg->certkeys[1]->serving && cfg->certkeys[1]->forging);
-	CHECK(v->certkey->cert && !sk_X509_num(v->certkey->chain));
+	CHECK(ck->cert && !sk_X509_num(ck->chain));
 	CHECK_INT(sk_X509_num(v->profile->client_ca), 1);
-	CHECK_INT(v->certkey->key_where.line, 2);
+	CHECK_INT(ck->key_where.line, 2);
 	CHECK_INT(v->service->profile->dynamic_client_cert_where.line, 7);
 	CHECK_INT(v->service->profile->client_auth_where.line, 0);
 	/* Only the wanted kind of keys. */

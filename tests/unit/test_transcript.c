@@ -14,8 +14,16 @@ static struct party ca, server, other_server;
 static size_t stride = 13;
 static const char *seed_dir;
 
+/* The vserver has one more certificate, and that one is not the server's. */
+static void servers_of(X509 *expected, uint8_t out[2][TRANSCRIPT_SERVER_LEN])
+{
+	MUST(X509_digest(ca.cert, EVP_sha256(), out[0], NULL));
+	MUST(X509_digest(expected, EVP_sha256(), out[1], NULL));
+}
+
 static enum transcript_error check_len(const struct transcript_copy *t, size_t len, X509 *expected)
 {
+	uint8_t servers[2][TRANSCRIPT_SERVER_LEN];
 	STACK_OF(X509) *untrusted = (STACK_OF(X509) *)1;
 	X509 *leaf = (X509 *)1;
 	enum transcript_error e;
@@ -23,7 +31,9 @@ static enum transcript_error check_len(const struct transcript_copy *t, size_t l
 	uint8_t *copy = malloc(len ? len : 1);
 
 	memcpy(copy, t->bytes, len);
-	e = transcript_verify(copy, len, expected, &leaf, &untrusted);
+	servers_of(expected, servers);
+	e = transcript_verify(copy, len, (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 2, &leaf,
+			      &untrusted);
 	free(copy);
 	CHECK_INT(ERR_peek_error(), 0);
 	if (e == TRANSCRIPT_OK) {
@@ -177,12 +187,16 @@ static void test_output(void)
 	struct party client = unit_party("P-256", "client", &ca, -60, 3600);
 	struct handshake_case c = {
 		.server = &server, .client = &client, .version = TLS1_3_VERSION, .extra = ca.cert};
+	uint8_t servers[2][TRANSCRIPT_SERVER_LEN];
 	STACK_OF(X509) * untrusted;
 	X509 *leaf;
 
+	servers_of(server.cert, servers);
 	for (c.extras = 0; c.extras < 3; c.extras++) {
 		unit_handshake(&c, &t);
-		CHECK_INT(transcript_verify(t.bytes, t.len, server.cert, &leaf, &untrusted),
+		CHECK_INT(transcript_verify(t.bytes, t.len,
+					    (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 2,
+					    &leaf, &untrusted),
 			  TRANSCRIPT_OK);
 		CHECK(leaf && X509_cmp(leaf, client.cert) == 0);
 		CHECK_INT(sk_X509_num(untrusted), c.extras);
