@@ -14,9 +14,14 @@
 #define MAP_FLOW_INFO	    "flow_info" /* hash: socket cookie → struct flow_info */
 #define MAP_TOTALS	    "totals"	/* per-CPU array: enum flow_side → struct flow_totals */
 #define MAP_STEER_LISTENERS "steer_listeners" /* hash: steer_listener_key → steer_listener */
-#define MAP_STEER_SOCKETS   "steer_sockets"   /* reuseport sockarray: slot → socket */
+#define MAP_STEER_SOCKETS   "steer_sockets"   /* sockmap: slot → socket */
 #define MAP_STEER_CONFIG    "steer_config"    /* array: 0 → struct steer_config */
+#define MAP_STEER_WORKERS   "steer_workers"   /* array: worker → struct steer_worker */
+#define MAP_STEER_LOAD	    "steer_load"      /* array: worker → its open connections (u64) */
 #define MAP_STEER_STATS	    "steer_stats"     /* per-CPU array: worker → struct steer_stats */
+#define MAP_LOOKUP_ADDR4    "lookup_addr4"    /* LPM trie: lookup_key4 → lookup_areas */
+#define MAP_LOOKUP_ADDR6    "lookup_addr6"    /* LPM trie: lookup_key6 → lookup_areas */
+#define MAP_LOOKUP_PORTS    "lookup_ports"    /* LPM trie: lookup_port → lookup_target */
 
 #define MAP_FLOWS_DEFAULT 65536
 
@@ -102,7 +107,51 @@ struct flow_totals {
 	__u64 retransmits;
 };
 
-/* ---- steer ---- */
+/* ---- steer: from an address and port to a vserver, from there to a worker ---- */
+
+#define STEER_TEXT 64 /* bytes of a name or an address for humans, NUL included */
+
+/*
+ * The destination of a new connection, network order, and what a configuration's prefixes have to
+ * do with it: the longest one that matches, then those around it.
+ */
+struct lookup_key4 {
+	__u32 prefixlen;
+	__u8 address[4];
+};
+
+struct lookup_key6 {
+	__u32 prefixlen;
+	__u8 address[16];
+};
+
+#define LOOKUP_DEPTH 8 /* prefixes within each other */
+
+struct lookup_areas {
+	__u32 n;
+	__u32 area[LOOKUP_DEPTH]; /* numbers of prefixes, the longest first */
+	char prefix[STEER_TEXT];  /* the key for humans */
+};
+
+/* Ranges of ports are cut into blocks of powers of two. */
+struct lookup_port {
+	__u32 prefixlen; /* 32 and 0 to 16 bits of the port */
+	__u32 area;
+	__u8 port[2]; /* network order */
+	__u16 zero;
+};
+
+enum lookup_how {
+	LOOKUP_BOUND,	 /* a socket is bound there, which the kernel finds */
+	LOOKUP_ASSIGNED, /* to the socket that is bound nowhere, see steer_sockets */
+};
+
+struct lookup_target {
+	__u32 group; /* of sockets: a binding of the configuration */
+	enum lookup_how how;
+	char vserver[STEER_TEXT];
+	char ports[16]; /* the key for humans */
+};
 
 /* A listening socket as bpf_sock shows it; an IPv4 address sits in address[0], network order. */
 struct steer_listener_key {
@@ -113,7 +162,7 @@ struct steer_listener_key {
 };
 
 struct steer_listener {
-	__u32 vserver;
+	__u32 group;
 	__u32 base;	 /* its first slot in steer_sockets */
 	__u32 workers;	 /* slots it has */
 	char listen[56]; /* the key for humans */
@@ -122,10 +171,18 @@ struct steer_listener {
 enum steer_mode {
 	STEER_BY_CPU,  /* the worker of the CPU that received the SYN */
 	STEER_BY_HASH, /* the connection's 4-tuple */
+	STEER_BY_LOAD, /* the one of two, chosen by chance, that has fewer connections open */
 };
 
 struct steer_config {
 	enum steer_mode mode;
+	__u32 active; /* workers that are not drained: the first entries of steer_workers.next */
+};
+
+/* Two lists in one map, so that it is as long as there are workers. */
+struct steer_worker {
+	__u32 next;    /* the n-th worker that is not drained */
+	__u32 drained; /* this worker takes no new connections */
 };
 
 /* By worker, per CPU. */

@@ -6,6 +6,7 @@
  */
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -672,18 +673,62 @@ static void check_services(struct loader *l)
 	}
 }
 
-/* The earlier vserver of i that listens on the same address, or NULL. */
-static const struct cfg_vserver *same_address(const struct loader *l, const struct cfg_key *listen,
-					      unsigned i)
+static unsigned first_port(const struct cfg_listen *l)
 {
-	const struct cfg_address *a = &l->cfg->vservers[i]->listen, *b;
+	return ntohs(((const struct sockaddr_in *)&l->address.ss)->sin_port); /* in both families */
+}
 
-	for (unsigned j = 0; j < i && a->len && !said(l, listen, i)->wrong; j++) {
-		b = &l->cfg->vservers[j]->listen;
-		if (a->len == b->len && !memcmp(&a->ss, &b->ss, a->len))
-			return l->cfg->vservers[j];
+/* The same addresses, whatever the ports; of nested prefixes the longer one wins. */
+static bool same_addresses(const struct cfg_listen *a, const struct cfg_listen *b)
+{
+	const struct sockaddr_in *a4 = (const struct sockaddr_in *)&a->address.ss,
+				 *b4 = (const struct sockaddr_in *)&b->address.ss;
+	const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&a->address.ss,
+				  *b6 = (const struct sockaddr_in6 *)&b->address.ss;
+
+	if (a->address.ss.ss_family != b->address.ss.ss_family || a->prefix_len != b->prefix_len)
+		return false;
+	if (a->address.ss.ss_family == AF_INET)
+		return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+	return IN6_ARE_ADDR_EQUAL(&a6->sin6_addr, &b6->sin6_addr);
+}
+
+static bool overlap(const struct cfg_listen *a, const struct cfg_listen *b)
+{
+	return same_addresses(a, b) && first_port(a) <= b->last_port &&
+	       first_port(b) <= a->last_port;
+}
+
+/* The vserver, i or one before it, that takes what the n-th element of i's list would. */
+static const struct cfg_vserver *listens_there(const struct loader *l, unsigned i, unsigned n)
+{
+	const struct cfg_listen *wanted = &l->cfg->vservers[i]->listen.list[n];
+
+	for (unsigned j = 0; j <= i; j++) {
+		const struct cfg_listens *taken = &l->cfg->vservers[j]->listen;
+
+		for (unsigned m = 0; m < (j == i ? n : taken->n); m++) {
+			if (overlap(wanted, &taken->list[m]))
+				return l->cfg->vservers[j];
+		}
 	}
 	return NULL;
+}
+
+static void check_listens(struct loader *l, const struct cfg_key *listen, unsigned i)
+{
+	const struct cfg_vserver *v = l->cfg->vservers[i], *other = NULL;
+
+	if (said(l, listen, i)->wrong)
+		return;
+	for (unsigned n = 0; n < v->listen.n && !other; n++)
+		other = listens_there(l, i, n);
+	if (other == v)
+		complain_at(l, listen, i, "names an address and port twice; once is enough");
+	else if (other)
+		complain_at(l, listen, i,
+			    "vserver.%s listens there already; use another address or port",
+			    other->name);
 }
 
 /* A service that forges needs clients with a certificate. */
@@ -712,13 +757,70 @@ static void check_vservers(struct loader *l)
 			 listen->pattern);
 	for_each_object(l->cfg, SCOPE_VSERVER, i)
 	{
-		const struct cfg_vserver *other = same_address(l, listen, i);
-
-		if (other)
-			complain_at(l, listen, i,
-				    "vserver.%s listens there already; use another address or port",
-				    other->name);
+		check_listens(l, listen, i);
 		check_forging(l, l->cfg->vservers[i]);
+	}
+}
+
+/* ---- sockets ---- */
+
+/*
+ * What is looked up needs a socket that only sk_lookup leads to: it is bound where no packet can
+ * be addressed to, IPv4's dummy address (RFC 7600) and IPv6's discard prefix (RFC 6666), at a port
+ * that the kernel chooses.
+ */
+static struct cfg_address nowhere(int family)
+{
+	struct cfg_address a = {.len = sizeof(struct sockaddr_in)};
+
+	if (family == AF_INET6) {
+		a.len = sizeof(struct sockaddr_in6);
+		inet_pton(family, "100::1", &((struct sockaddr_in6 *)&a.ss)->sin6_addr);
+	} else {
+		inet_pton(family, "192.0.0.8", &((struct sockaddr_in *)&a.ss)->sin_addr);
+	}
+	a.ss.ss_family = family;
+	return a;
+}
+
+static bool bind_to(struct config *cfg, struct cfg_vserver *v, const struct cfg_address *address,
+		    bool looked_up)
+{
+	struct cfg_binding *more = reallocarray(cfg->bindings, cfg->n_bindings + 1, sizeof(*more));
+
+	if (!more)
+		return false;
+	cfg->bindings = more;
+	more[cfg->n_bindings++] = (struct cfg_binding){v, *address, looked_up};
+	return true;
+}
+
+/* For all of a vserver's looked-up addresses of a family one binding does. */
+static bool bind_vserver(struct config *cfg, struct cfg_vserver *v)
+{
+	bool four = false, six = false;
+
+	for (unsigned i = 0; i < v->listen.n; i++) {
+		const struct cfg_listen *l = &v->listen.list[i];
+		int family = l->address.ss.ss_family;
+		bool *done = family == AF_INET6 ? &six : &four;
+		struct cfg_address address = l->looked_up ? nowhere(family) : l->address;
+
+		if (l->looked_up && *done)
+			continue;
+		*done = *done || l->looked_up;
+		if (!bind_to(cfg, v, &address, l->looked_up))
+			return false;
+	}
+	return true;
+}
+
+static void derive_bindings(struct loader *l)
+{
+	for_each_object(l->cfg, SCOPE_VSERVER, i)
+	{
+		if (!bind_vserver(l->cfg, l->cfg->vservers[i]))
+			l->report.out_of_memory = true;
 	}
 }
 
@@ -752,6 +854,7 @@ static void load(struct loader *l)
 	check_profiles(l);
 	check_services(l);
 	check_vservers(l);
+	derive_bindings(l);
 	if (l->with_keys)
 		check_keys(l);
 }
@@ -843,6 +946,7 @@ void config_free(struct config *cfg)
 		free(cfg_get_pointer(cfg_member(cfg, cfg_scopes[scope].list)));
 	}
 	free_members(SCOPE_GLOBAL, cfg);
+	free(cfg->bindings);
 	free(cfg->path);
 	free(cfg);
 }

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <openssl/ssl.h>
 #include "log.h"
@@ -34,6 +35,11 @@ enum cfg_engine {
 enum cfg_relay {
 	RELAY_SPLICE,
 	RELAY_COPY
+};
+enum cfg_steering {
+	STEERING_CPU,
+	STEERING_HASH,
+	STEERING_LOAD
 };
 enum cfg_client_auth {
 	CLIENT_AUTH_OFF,
@@ -55,6 +61,29 @@ struct cfg_address {
 struct cfg_list {
 	void **items;
 	unsigned n;
+};
+
+/*
+ * Where a vserver listens: a local address, or with prefix or ports more of them. One address and
+ * one port, or any address and one port, is a socket's to bind; the rest is found by sk_lookup.
+ */
+struct cfg_listen {
+	struct cfg_address address; /* with the first port; no bit behind the prefix is set */
+	unsigned prefix_len;	    /* of 32 or 128; 0 for any address */
+	in_port_t last_port;	    /* host order */
+	bool looked_up;		    /* by sk_lookup, so needs BPF */
+};
+
+struct cfg_listens {
+	struct cfg_listen *list;
+	unsigned n;
+};
+
+/* One socket per worker. Derived from what the vservers listen on. */
+struct cfg_binding {
+	struct cfg_vserver *vserver;
+	struct cfg_address address;
+	bool looked_up; /* no packet is for this address: those for the vserver are brought here */
 };
 
 struct cfg_certkey {
@@ -101,7 +130,8 @@ struct cfg_service {
 struct cfg_vserver {
 	char *name;
 	unsigned index;
-	struct cfg_address listen;
+	struct cfg_listens listen;
+	struct cfg_where listen_where;
 	struct cfg_list certkeys; /* struct cfg_certkey; the first is the default */
 	struct cfg_where certkeys_where;
 	bool allow_unknown_sni;
@@ -113,7 +143,8 @@ struct config {
 	char *path;
 	enum cfg_engine engine;
 	enum cfg_relay relay;
-	unsigned workers;     /* resolved: never 0 */
+	unsigned workers; /* resolved: never 0 */
+	enum cfg_steering steering;
 	char *user;	      /* NULL: keep the user we were started as */
 	char *bpf_dir;	      /* where maps are pinned; NULL: off */
 	char *control_socket; /* path */
@@ -138,6 +169,8 @@ struct config {
 	unsigned n_services;
 	struct cfg_vserver **vservers;
 	unsigned n_vservers;
+	struct cfg_binding *bindings;
+	unsigned n_bindings;
 };
 
 /*

@@ -506,6 +506,193 @@ static const struct cfg_type type_address = {
 	.range = range_address,
 };
 
+/* ---- listens: addresses, prefixes of them, ranges of ports ---- */
+
+#define LISTEN_MAX 128 /* bytes of one, and the NUL */
+
+/* A port range's end behind the '-'; without one, the first port. */
+static int cut_range(const struct cfg_key *k, char *text, struct cfg_listen *l, char *why)
+{
+	char *colon = strrchr(text, ':'), *dash = colon ? strchr(colon, '-') : NULL;
+	in_port_t last;
+
+	if (!dash)
+		return 0;
+	if (!parse_port(dash + 1, &last))
+		return wrong_value(k, why, "has no last port in 1..65535 behind the '-'");
+	l->last_port = ntohs(last);
+	*dash = '\0';
+	return 0;
+}
+
+static int cut_prefix(char *text, bool ipv6, struct cfg_listen *l, char *why)
+{
+	char *slash = strchr(text, '/'), *colon = strrchr(text, ':');
+	const char *p = slash + 1;
+	uint64_t len;
+
+	l->prefix_len = ipv6 ? 128 : 32;
+	if (!slash || !colon || slash > colon)
+		return 0;
+	if (!read_digits(&p, &len) || *p != ':' || len > l->prefix_len)
+		return wrong(why, "has no prefix length in 0..%u behind the '/'; use %s",
+			     l->prefix_len, ipv6 ? "[IPv6]/LENGTH:PORT" : "IPv4/LENGTH:PORT");
+	l->prefix_len = (unsigned)len;
+	l->looked_up = true;
+	memmove(slash, colon, strlen(colon) + 1);
+	return 0;
+}
+
+static uint8_t *address_bytes(struct cfg_address *a, unsigned *len)
+{
+	if (a->ss.ss_family == AF_INET6) {
+		*len = sizeof(struct in6_addr);
+		return ((struct sockaddr_in6 *)&a->ss)->sin6_addr.s6_addr;
+	}
+	*len = sizeof(struct in_addr);
+	return (uint8_t *)&((struct sockaddr_in *)&a->ss)->sin_addr;
+}
+
+static bool all_zero(const uint8_t *bytes, unsigned len)
+{
+	while (len && !bytes[len - 1])
+		len--;
+	return !len;
+}
+
+/* True if bits behind the prefix are set: a slip of the pen, either there or in the length. */
+static bool mask_host_bits(struct cfg_listen *l)
+{
+	unsigned len, bit = l->prefix_len;
+	uint8_t *bytes = address_bytes(&l->address, &len);
+	bool found = false;
+
+	for (; bit < len * 8; bit++) {
+		uint8_t mask = 0x80 >> bit % 8;
+
+		found = found || bytes[bit / 8] & mask;
+		bytes[bit / 8] &= ~mask;
+	}
+	return found;
+}
+
+static void print_listen(const struct cfg_listen *l, FILE *out)
+{
+	unsigned len;
+	const uint8_t *bytes = address_bytes((struct cfg_address *)&l->address, &len);
+	char host[INET6_ADDRSTRLEN] = "?";
+	bool ipv6 = l->address.ss.ss_family == AF_INET6;
+	in_port_t first = ntohs(((const struct sockaddr_in *)&l->address.ss)->sin_port);
+
+	inet_ntop(l->address.ss.ss_family, bytes, host, sizeof(host));
+	fprintf(out, ipv6 ? "[%s]" : "%s", host);
+	/* Any address is written without, be it a socket's. */
+	if (l->prefix_len ? l->prefix_len != len * 8 : l->looked_up && l->last_port == first)
+		fprintf(out, "/%u", l->prefix_len);
+	fprintf(out, ":%u", first);
+	if (l->last_port != first)
+		fprintf(out, "-%u", l->last_port);
+}
+
+static int wrong_host_bits(struct cfg_listen *l, char *why)
+{
+	char right[LISTEN_MAX + 8] = "";
+	scoped_file *f = fmemopen(right, sizeof(right), "w");
+
+	if (f) {
+		print_listen(l, f);
+		fflush(f);
+	}
+	return wrong(why, "has bits of the address set behind the prefix; use %s", right);
+}
+
+static int parse_listen(const struct cfg_key *k, const char *word, struct cfg_listen *l, char *why)
+{
+	char text[LISTEN_MAX];
+	unsigned len, first;
+	const uint8_t *bytes;
+	int err;
+
+	if (strlen(word) >= sizeof(text))
+		return wrong_value(k, why, "is no address");
+	strcpy(text, word);
+	err = cut_range(k, text, l, why);
+	if (!err)
+		err = cut_prefix(text, text[0] == '[', l, why);
+	if (!err)
+		err = parse_address(k, text, &l->address, why);
+	if (err)
+		return err;
+	first = ntohs(((const struct sockaddr_in *)&l->address.ss)->sin_port);
+	if (!l->last_port)
+		l->last_port = first;
+	if (l->last_port < first)
+		return wrong(why, "has a last port before its first; use %u-%u", l->last_port,
+			     first);
+	if (mask_host_bits(l))
+		return wrong_host_bits(l, why);
+	bytes = address_bytes(&l->address, &len);
+	if (!l->looked_up && all_zero(bytes, len))
+		l->prefix_len = 0;
+	/* A prefix that leaves nothing open is an address. */
+	l->looked_up = l->last_port > first || (l->looked_up && l->prefix_len < len * 8);
+	return 0;
+}
+
+static int parse_listens(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_listens *listens = member;
+	scoped_mem char *copy = strdup(text);
+	char what[CFG_WHY_MAX], *rest = NULL;
+
+	free(listens->list);
+	*listens = (struct cfg_listens){0};
+	for (char *word = copy ? strtok_r(copy, CFG_BLANK, &rest) : NULL; word;
+	     word = strtok_r(NULL, CFG_BLANK, &rest)) {
+		struct cfg_listen *more =
+			reallocarray(listens->list, listens->n + 1, sizeof(*more));
+
+		if (!more)
+			return wrong(why, "out of memory");
+		listens->list = more;
+		more[listens->n] = (struct cfg_listen){0};
+		if (!parse_listen(k, word, &more[listens->n], what))
+			listens->n++;
+		else if (strcmp(word, text))
+			return wrong(why, "%s %.400s", word, what);
+		else
+			return wrong(why, "%.500s", what);
+	}
+	return listens->n ? 0 : wrong(why, "out of memory");
+}
+
+static void print_listens(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_listens *listens = member;
+
+	(void)k;
+	for (unsigned i = 0; i < listens->n; i++) {
+		fputs(i ? " " : "", out);
+		print_listen(&listens->list[i], out);
+	}
+}
+
+static void range_listens(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("IPv4:PORT | [IPv6]:PORT, with /PREFIX behind the address, -LAST behind the port, or "
+	      "both; several: separated by blanks",
+	      out);
+}
+
+static const struct cfg_type type_listens = {
+	.name = "addresses",
+	.parse = parse_listens,
+	.print = print_listens,
+	.range = range_listens,
+	.owns_string = true,
+};
+
 /* ---- reference: the text is checked here, the object found by config.c ---- */
 
 static int parse_reference(const struct cfg_key *k, const char *text, void *member, char *why)
@@ -580,6 +767,8 @@ const struct cfg_type cfg_type_references = {
 static const struct cfg_choice engines[] = {
 	{"auto", ENGINE_AUTO}, {"ktls", ENGINE_KTLS}, {"user", ENGINE_USER}, {0}};
 static const struct cfg_choice relays[] = {{"splice", RELAY_SPLICE}, {"copy", RELAY_COPY}, {0}};
+static const struct cfg_choice steerings[] = {
+	{"cpu", STEERING_CPU}, {"load", STEERING_LOAD}, {"hash", STEERING_HASH}, {0}};
 static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR},
 					       {"warn", LOG_LEVEL_WARN},
 					       {"info", LOG_LEVEL_INFO},
@@ -608,6 +797,8 @@ const struct cfg_key cfg_keys[] = {
 	{"dataplane.workers", GLOBAL(workers), .type = &type_workers, .word = "auto", .min = 1,
 	 .max = WORKERS_MAX, .unit = "threads", .value = "auto",
 	 .help = "threads of the data process; auto: one per CPU we may use"},
+	{"dataplane.steering", GLOBAL(steering), .type = &type_choice, .choices = steerings, .value = "cpu",
+	 .help = "the worker of a new connection: that of the CPU it came in on, the less loaded of two, or by hash; needs BPF"},
 	{"dataplane.key_limit", GLOBAL(key_limit), .type = &type_number, .unit = "MiB", .min = 1,
 	 .max = 262144, .value = "262144",
 	 .help = "sent under one AES-GCM key before a KeyUpdate; TLS 1.2, which has none, is warned of"},
@@ -685,8 +876,9 @@ const struct cfg_key cfg_keys[] = {
 	 .value = "early",
 	 .help = "connect at the ClientHello, or when the client is verified"},
 
-	{"vserver.<name>.listen", VSERVER(listen), .type = &type_address, .mandatory = true,
-	 .help = "where clients connect to"},
+	{"vserver.<name>.listen", VSERVER(listen), .where = offsetof(struct cfg_vserver, listen_where),
+	 .type = &type_listens, .mandatory = true,
+	 .help = "where clients connect to; a prefix or a range of ports needs BPF"},
 	{"vserver.<name>.certkey", VSERVER(certkeys),
 	 .where = offsetof(struct cfg_vserver, certkeys_where), .type = &cfg_type_references,
 	 .refers = SCOPE_CERTKEY, .mandatory = true,

@@ -166,6 +166,13 @@ static void tune_socket(int fd, const struct config *cfg)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 }
 
+/* For whoever chooses the worker of new connections. */
+static void tell_load(const struct worker *w)
+{
+	if (w->gate->load)
+		__atomic_store_n(&w->gate->load[w->index], w->n_flows, __ATOMIC_RELAXED);
+}
+
 static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct flow *f = calloc(1, sizeof(*f));
@@ -175,7 +182,7 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	f->hs = calloc(1, sizeof(*f->hs));
 	/* Two deadlines a flow, and the listeners' retries. */
 	if (!f->hs ||
-	    timers_reserve(&w->timers, 2 * (w->n_flows + 1) + w->gate->cfg->n_vservers + 1)) {
+	    timers_reserve(&w->timers, 2 * (w->n_flows + 1) + w->gate->cfg->n_bindings + 1)) {
 		free(f->hs);
 		free(f);
 		return NULL;
@@ -192,6 +199,7 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	side_init(&f->backend, f, SIDE_BACKEND, -1);
 	LIST_INSERT_HEAD(&w->flows, f, link);
 	w->n_flows++;
+	tell_load(w);
 	stat_inc(&w->stats, flows_active);
 	return f;
 }
@@ -1213,6 +1221,7 @@ static void flow_free(struct flow *f)
 	handshake_free(f->backend.hs);
 	LIST_REMOVE(f, link);
 	w->n_flows--;
+	tell_load(w);
 	stat_dec(&w->stats, flows_active);
 	stat_inc(&w->stats, flows_closed);
 	free(f);

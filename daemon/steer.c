@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Loads and feeds bpf/steer.bpf.c; knows listening sockets, not what is accepted from them. */
+/*
+ * Loads and feeds bpf/steer.bpf.c; knows listening sockets and what leads to them, not what is
+ * accepted from them.
+ */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -17,9 +22,12 @@
 struct steer {
 	struct steer_bpf *skel;
 	char *bpf_dir;			 /* NULL: nothing pinned */
-	struct steer_listener_key *keys; /* by vserver: where it listened when last added */
-	unsigned n_vservers;
+	struct steer_listener_key *keys; /* by group: where it listened when last added */
+	unsigned n_groups;
 	unsigned workers;
+	bool *drained; /* by worker */
+	enum steer_mode mode;
+	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
 
 static int printf_like(2, 0)
@@ -29,22 +37,115 @@ static int printf_like(2, 0)
 	return bpf_dir_debug(fmt, args);
 }
 
-static int load(struct steer *steer)
+/* A map cannot be empty. */
+static int set_size(struct bpf_map *map, unsigned n)
 {
-	struct steer_bpf *skel;
+	return bpf_map__set_max_entries(map, n ? n : 1);
+}
+
+static unsigned count_addresses(const struct lookup_plan *plan, int family)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; plan && i < plan->n_addresses; i++)
+		n += plan->addresses[i].family == family;
+	return n;
+}
+
+static int set_sizes(struct steer *steer, const struct lookup_plan *plan)
+{
+	struct steer_bpf *skel = steer->skel;
+	const struct {
+		struct bpf_map *map;
+		unsigned entries;
+	} sizes[] = {
+		{skel->maps.steer_listeners, steer->n_groups},
+		{skel->maps.steer_sockets, steer->n_groups * steer->workers},
+		{skel->maps.steer_workers, steer->workers},
+		{skel->maps.steer_load, steer->workers},
+		{skel->maps.steer_stats, steer->workers},
+		{skel->maps.lookup_addr4, count_addresses(plan, AF_INET)},
+		{skel->maps.lookup_addr6, count_addresses(plan, AF_INET6)},
+		{skel->maps.lookup_ports, plan ? plan->n_ports : 0},
+	};
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < ARRAY_SIZE(sizes); i++)
+		err = set_size(sizes[i].map, sizes[i].entries);
+	return err;
+}
+
+static int load(struct steer *steer, const struct lookup_plan *plan)
+{
 	int err;
 
 	libbpf_set_print(log_libbpf);
-	skel = steer->skel = steer_bpf__open();
-	if (!skel)
+	steer->skel = steer_bpf__open();
+	if (!steer->skel)
 		return -errno;
-	err = bpf_map__set_max_entries(skel->maps.steer_listeners, steer->n_vservers);
-	if (!err)
-		err = bpf_map__set_max_entries(skel->maps.steer_sockets,
-					       steer->n_vservers * steer->workers);
-	if (!err)
-		err = bpf_map__set_max_entries(skel->maps.steer_stats, steer->workers);
-	return err ? err : steer_bpf__load(skel);
+	err = set_sizes(steer, plan);
+	if (err)
+		return err;
+	steer->skel->rodata->slots_of_group = steer->workers;
+	return steer_bpf__load(steer->skel);
+}
+
+static int put(struct bpf_map *map, const void *key, const void *value)
+{
+	return bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY) ? -errno : 0;
+}
+
+static int fill_lookup(const struct steer *steer, const struct lookup_plan *plan)
+{
+	struct steer_bpf *skel = steer->skel;
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < plan->n_addresses; i++) {
+		const struct lookup_address *a = &plan->addresses[i];
+
+		err = a->family == AF_INET ? put(skel->maps.lookup_addr4, &a->key4, &a->areas)
+					   : put(skel->maps.lookup_addr6, &a->key6, &a->areas);
+	}
+	for (unsigned i = 0; !err && i < plan->n_ports; i++)
+		err = put(skel->maps.lookup_ports, &plan->ports[i].key, &plan->ports[i].target);
+	return err;
+}
+
+/* The list of the active ones before their number, so that the program never reads beyond it. */
+static int tell_workers(struct steer *steer)
+{
+	struct steer_config config = {.mode = steer->mode};
+	uint32_t zero = 0;
+	int err = 0;
+
+	for (uint32_t w = 0, next = 0; !err && w < steer->workers; w++) {
+		struct steer_worker entry = {.drained = steer->drained[w]};
+
+		while (next < steer->workers && steer->drained[next])
+			next++;
+		entry.next = next < steer->workers ? next++ : 0;
+		config.active += !steer->drained[w];
+		err = put(steer->skel->maps.steer_workers, &w, &entry);
+	}
+	return err ? err : put(steer->skel->maps.steer_config, &zero, &config);
+}
+
+static size_t load_size(const struct steer *steer)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (steer->workers * sizeof(uint64_t) + page - 1) / page * page;
+}
+
+static int map_load(struct steer *steer)
+{
+	void *memory = mmap(NULL, load_size(steer), PROT_READ | PROT_WRITE, MAP_SHARED,
+			    bpf_map__fd(steer->skel->maps.steer_load), 0);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	steer->load = memory;
+	return 0;
 }
 
 static int pin(struct steer *steer, const char *bpf_dir)
@@ -58,8 +159,10 @@ static int pin(struct steer *steer, const char *bpf_dir)
 	steer->bpf_dir = strdup(bpf_dir);
 	if (!steer->bpf_dir)
 		return -ENOMEM;
-	while (!err && (map = bpf_object__next_map(steer->skel->obj, map)))
-		err = bpf_dir_pin(bpf_dir, bpf_map__name(map), bpf_map__fd(map));
+	while (!err && (map = bpf_object__next_map(steer->skel->obj, map))) {
+		if (!bpf_map__is_internal(map))
+			err = bpf_dir_pin(bpf_dir, bpf_map__name(map), bpf_map__fd(map));
+	}
 	return err;
 }
 
@@ -67,12 +170,15 @@ static void unpin(const struct steer *steer)
 {
 	struct bpf_map *map = NULL;
 
-	while ((map = bpf_object__next_map(steer->skel->obj, map)))
-		bpf_dir_unpin(steer->bpf_dir, bpf_map__name(map));
+	while ((map = bpf_object__next_map(steer->skel->obj, map))) {
+		if (!bpf_map__is_internal(map))
+			bpf_dir_unpin(steer->bpf_dir, bpf_map__name(map));
+	}
 	bpf_dir_remove(steer->bpf_dir);
 }
 
-int steer_open(const char *bpf_dir, unsigned n_vservers, unsigned workers, struct steer **out)
+int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum steer_mode mode,
+	       const struct lookup_plan *plan, struct steer **out)
 {
 	scoped_steer *steer = calloc(1, sizeof(*steer));
 	int err;
@@ -80,14 +186,23 @@ int steer_open(const char *bpf_dir, unsigned n_vservers, unsigned workers, struc
 	*out = NULL;
 	if (!steer)
 		return -ENOMEM;
-	steer->n_vservers = n_vservers;
+	steer->n_groups = n_groups;
 	steer->workers = workers;
-	steer->keys = calloc(n_vservers, sizeof(*steer->keys));
-	if (!steer->keys)
+	steer->mode = mode;
+	steer->keys = calloc(n_groups, sizeof(*steer->keys));
+	steer->drained = calloc(workers, sizeof(*steer->drained));
+	if (!steer->keys || !steer->drained)
 		return -ENOMEM;
-	err = load(steer);
+	err = load(steer, plan);
+	if (!err && plan)
+		err = fill_lookup(steer, plan);
+	if (!err)
+		err = tell_workers(steer);
+	if (!err)
+		err = map_load(steer);
 	if (err) {
-		log_warn("steer: cannot load the program: %s%s", strerror(-err), bpf_dir_hint(err));
+		log_warn("steer: cannot load the programs: %s%s", strerror(-err),
+			 bpf_dir_hint(err));
 		return err;
 	}
 	err = pin(steer, bpf_dir);
@@ -184,31 +299,77 @@ static int add(struct steer *steer, struct steer_listener *value, const int *lis
 	err = fill_slots(steer, value->base, listen_fds, value->workers);
 	if (err)
 		return err;
-	bpf_map_delete_elem(map, &steer->keys[value->vserver]);
+	bpf_map_delete_elem(map, &steer->keys[value->group]);
 	if (bpf_map_update_elem(map, &key, value, BPF_ANY))
 		return -errno;
-	steer->keys[value->vserver] = key;
+	steer->keys[value->group] = key;
 	return attach(steer, listen_fds[0]);
 }
 
-int steer_add(struct steer *steer, unsigned vserver, const int *listen_fds, unsigned n)
+int steer_add(struct steer *steer, unsigned group, const int *listen_fds, unsigned n)
 {
 	struct steer_listener value = {
-		.vserver = vserver,
-		.base = vserver * steer->workers,
+		.group = group,
+		.base = group * steer->workers,
 		.workers = n,
 	};
 	int err = -EINVAL;
 
-	if (vserver < steer->n_vservers && n >= 1 && n <= steer->workers)
+	if (group < steer->n_groups && n >= 1 && n <= steer->workers)
 		err = add(steer, &value, listen_fds);
 	if (err)
-		log_warn("steer: cannot steer vserver %u (%s, %u sockets): %s%s", vserver,
-			 value.listen, n, strerror(-err),
+		log_warn("steer: cannot steer the sockets of %s (%u): %s%s",
+			 value.listen[0] ? value.listen : "a vserver", n, strerror(-err),
 			 err == -EINVAL
 				 ? "; is SO_REUSEPORT set before bind, and do all sockets listen?"
 				 : bpf_dir_hint(err));
 	return err;
+}
+
+int steer_attach(struct steer *steer)
+{
+	scoped_fd netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int err;
+
+	if (netns < 0)
+		return -errno;
+	steer->skel->links.lookup = bpf_program__attach_netns(steer->skel->progs.lookup, netns);
+	if (steer->skel->links.lookup)
+		return 0;
+	err = -errno;
+	log_warn("steer: cannot attach sk_lookup: %s%s", strerror(-err), bpf_dir_hint(err));
+	return err;
+}
+
+int steer_drain(struct steer *steer, unsigned worker, bool drain)
+{
+	unsigned active = 0;
+	int err;
+
+	if (worker >= steer->workers)
+		return -ENOENT;
+	for (unsigned w = 0; w < steer->workers; w++)
+		active += w != worker && !steer->drained[w];
+	if (drain && !active)
+		return -EBUSY;
+	steer->drained[worker] = drain;
+	err = tell_workers(steer);
+	if (err)
+		log_warn("steer: cannot %s worker %u: %s", drain ? "drain" : "undrain", worker,
+			 strerror(-err));
+	return err;
+}
+
+uint64_t *steer_load(const struct steer *steer)
+{
+	return steer ? steer->load : NULL;
+}
+
+/* By force: children hold copies of the link's descriptor. */
+static void detach(struct steer_bpf *skel)
+{
+	if (skel && skel->links.lookup)
+		bpf_link__detach(skel->links.lookup);
 }
 
 void steer_close(struct steer *steer)
@@ -217,8 +378,12 @@ void steer_close(struct steer *steer)
 		return;
 	if (steer->bpf_dir)
 		unpin(steer);
+	detach(steer->skel);
+	if (steer->load)
+		munmap(steer->load, load_size(steer));
 	steer_bpf__destroy(steer->skel);
 	free(steer->bpf_dir);
 	free(steer->keys);
+	free(steer->drained);
 	free(steer);
 }

@@ -1,29 +1,50 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which worker gets a new connection: a sk_reuseport program for all listening
- * sockets. Called by the supervisor, which has the rights. Without it, or
- * where a worker has no socket, the kernel chooses by hash.
+ * Who gets a new connection: the vserver, where prefixes and ranges of ports are listened on
+ * (sk_lookup), and the worker (sk_reuseport). Called by the supervisor, which has the rights.
+ * Without it only bound addresses are served, and the kernel chooses the worker by hash, as it
+ * does where a worker has no socket.
  */
 #ifndef KTLSGATE_STEER_H
 #define KTLSGATE_STEER_H
 
+#include <stdint.h>
+#include "lookup.h"
 #include "scoped.h"
 
 struct steer;
 
-/* Loads the program and pins its maps under bpf_dir. One log line on error. */
-int steer_open(const char *bpf_dir, unsigned n_vservers, unsigned workers,
-	       struct steer **out) must_check;
+/*
+ * Loads the programs and pins their maps under bpf_dir, for n_groups groups of sockets with one
+ * for each worker. plan: what steer_attach() will lead to them, or NULL. One log line on error.
+ */
+int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum steer_mode mode,
+	       const struct lookup_plan *plan, struct steer **out) must_check;
 
 /*
- * Steers vserver's new connections: listen_fds[i] is worker i's socket. All are
+ * Steers a group's new connections: listen_fds[i] is worker i's socket. All are
  * bound to the same address, with SO_REUSEPORT set before bind, and listen.
  * Called again with new sockets, replaces the old ones. One log line on error;
  * the sockets then go on as if never added.
  */
-int steer_add(struct steer *steer, unsigned vserver, const int *listen_fds, unsigned n) must_check;
+int steer_add(struct steer *steer, unsigned group, const int *listen_fds, unsigned n) must_check;
 
-/* Unpins and frees. Sockets keep the program for as long as they live. NULL-safe. */
+/* From here on connections in this network namespace find their group by the plan. Logs why not. */
+int steer_attach(struct steer *steer) must_check;
+
+/*
+ * A drained worker gets no new connections; those that are under way to it, in its backlog too,
+ * it still serves. -ENOENT: no such worker; -EBUSY: no other is left.
+ */
+int steer_drain(struct steer *steer, unsigned worker, bool drain) must_check;
+
+/*
+ * Where worker i tells its number of open connections, at [i], for STEER_BY_LOAD; shared with all
+ * children. NULL if steer is.
+ */
+uint64_t *steer_load(const struct steer *steer);
+
+/* Unpins, detaches and frees. Sockets keep their program for as long as they live. NULL-safe. */
 void steer_close(struct steer *steer);
 SCOPED_DEFINE(steer, struct steer, steer_close)
 #define scoped_steer __attribute__((cleanup(scoped_steer_free_))) struct steer

@@ -39,7 +39,7 @@ struct supervisor {
 	struct ktls_caps ktls;
 	struct count *count;
 	struct steer *steer;
-	int *listeners;			/* [worker * n_vservers + vserver] */
+	int *listeners;			/* [binding * workers + worker] */
 	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
 	struct replay *seen;		/* the signers' memory of used transcripts */
 	int control_fd;
@@ -78,10 +78,15 @@ static int check_ktls(struct supervisor *s)
 	return 0;
 }
 
+_Static_assert((int)STEERING_CPU == (int)STEER_BY_CPU && (int)STEERING_HASH == (int)STEER_BY_HASH &&
+		       (int)STEERING_LOAD == (int)STEER_BY_LOAD,
+	       "dataplane.steering and enum steer_mode are not the same");
+
 /* BPF is a help, not a need: without it plain sockets do. */
 static void open_bpf(struct supervisor *s)
 {
 	const struct config *cfg = s->cfg;
+	scoped_lookup_plan *plan = NULL;
 	const char *name;
 
 	if (!cfg->bpf_dir || bpf_dir_make(cfg->bpf_dir))
@@ -90,56 +95,68 @@ static void open_bpf(struct supervisor *s)
 	name = name ? name + 1 : cfg->bpf_dir;
 	if (count_open(cfg->bpf_dir, name, MAX_FLOWS, &s->count))
 		log_warn("flows are not counted by BPF");
-	if (steer_open(cfg->bpf_dir, cfg->n_vservers, cfg->workers, &s->steer))
+	if (lookup_plan_new(cfg, &plan) ||
+	    steer_open(cfg->bpf_dir, cfg->n_bindings, cfg->workers, (enum steer_mode)cfg->steering,
+		       plan, &s->steer))
 		log_warn("connections are not steered by BPF: the kernel chooses the worker");
 	bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
 }
 
-static int listen_on(const struct cfg_vserver *v)
+/* Says which vserver's address it is. */
+static int not_bound(const struct cfg_binding *b)
 {
-	int one = 1, family = v->listen.ss.ss_family;
+	int err = errno;
+
+	log_error("vserver.%s.listen: %s", b->vserver->name, strerror(err));
+	return -err;
+}
+
+/* listen() is left to the caller; share: with the other workers' sockets. */
+static int bind_socket(const struct cfg_binding *b, const struct cfg_address *address, bool share)
+{
+	int one = 1, family = address->ss.ss_family;
+	bool ipv6 = family == AF_INET6;
 	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) ||
-	    (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
-	    bind(fd, (const struct sockaddr *)&v->listen.ss, v->listen.len) ||
-	    listen(fd, BACKLOG)) {
-		int err = errno;
-
-		log_error("vserver.%s.listen: %s", v->name, strerror(err));
-		return -err;
-	}
+	    (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one))) ||
+	    (ipv6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
+	    (b->looked_up && setsockopt(fd, ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
+					ipv6 ? IPV6_FREEBIND : IP_FREEBIND, &one, sizeof(one))) ||
+	    bind(fd, (const struct sockaddr *)&address->ss, address->len))
+		return not_bound(b);
 	return TAKE_FD(fd);
+}
+
+/* One for each worker, at the same address and port. */
+static int listen_on(const struct cfg_binding *b, int *fds, unsigned workers)
+{
+	struct cfg_address address = b->address;
+
+	for (unsigned w = 0; w < workers; w++) {
+		fds[w] = bind_socket(b, &address, true);
+		if (fds[w] < 0)
+			return fds[w];
+		/* The kernel may have chosen the port. */
+		if (listen(fds[w], BACKLOG) ||
+		    getsockname(fds[w], (struct sockaddr *)&address.ss, &address.len))
+			return not_bound(b);
+	}
+	return 0;
 }
 
 /*
  * SO_REUSEPORT lets a second daemon of the same user take a share of our
  * connections in silence. A bind without it finds out.
  */
-static int check_free(const struct cfg_vserver *v)
-{
-	int one = 1, family = v->listen.ss.ss_family;
-	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return -errno;
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (!bind(fd, (const struct sockaddr *)&v->listen.ss, v->listen.len))
-		return 0;
-	log_error("vserver.%s.listen: %s", v->name, strerror(errno));
-	return -errno;
-}
-
 static int check_addresses(const struct config *cfg)
 {
-	for (unsigned v = 0; v < cfg->n_vservers; v++) {
-		int ret = check_free(cfg->vservers[v]);
+	for (unsigned i = 0; i < cfg->n_bindings; i++) {
+		const struct cfg_binding *b = &cfg->bindings[i];
+		scoped_fd fd = b->looked_up ? -1 : bind_socket(b, &b->address, false);
 
-		if (ret)
-			return ret;
+		if (fd < 0 && !b->looked_up)
+			return fd;
 	}
 	return 0;
 }
@@ -154,27 +171,48 @@ static int *no_descriptors(size_t n)
 	return fds;
 }
 
+/* The first vserver that needs sk_lookup, or NULL. */
+static const struct cfg_vserver *needs_lookup(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_bindings; i++) {
+		if (cfg->bindings[i].looked_up)
+			return cfg->bindings[i].vserver;
+	}
+	return NULL;
+}
+
+static int start_lookup(struct supervisor *s)
+{
+	const struct cfg_vserver *v = needs_lookup(s->cfg);
+
+	if (!v || (s->steer && !steer_attach(s->steer)))
+		return 0;
+	log_error("%s:%u: vserver.%s.listen: a prefix or a range of ports needs BPF (sk_lookup), "
+		  "which is %s; or name each address and port",
+		  v->listen_where.file, v->listen_where.line, v->name,
+		  s->cfg->bpf_dir ? "not to be had, see above" : "switched off by bpf.dir = off");
+	return -ENOTSUP;
+}
+
 static int open_listeners(struct supervisor *s)
 {
 	const struct config *cfg = s->cfg;
-	unsigned n = cfg->n_vservers;
+	unsigned n = cfg->n_bindings;
 
 	s->listeners = no_descriptors((size_t)cfg->workers * n);
 	if (!s->listeners)
 		return -ENOMEM;
-	for (unsigned v = 0; v < n; v++) {
-		int fds[256];
+	for (unsigned b = 0; b < n; b++) {
+		const struct cfg_binding *binding = &cfg->bindings[b];
+		int *fds = s->listeners + (size_t)b * cfg->workers;
+		int ret = listen_on(binding, fds, cfg->workers);
 
-		for (unsigned w = 0; w < cfg->workers; w++) {
-			fds[w] = listen_on(cfg->vservers[v]);
-			if (fds[w] < 0)
-				return fds[w];
-			s->listeners[w * n + v] = fds[w];
-		}
-		if (s->steer && steer_add(s->steer, v, fds, cfg->workers))
-			log_warn("vserver %s: not steered", cfg->vservers[v]->name);
+		if (ret)
+			return ret;
+		if (s->steer && steer_add(s->steer, b, fds, cfg->workers))
+			log_warn("vserver %s: not steered", binding->vserver->name);
 	}
-	return 0;
+	return start_lookup(s);
 }
 
 static int open_signer_sockets(struct supervisor *s)
@@ -247,6 +285,7 @@ static int run_data(struct supervisor *s, int ready_fd)
 	struct gate gate = {
 		.cfg = cfg,
 		.count = s->count,
+		.load = steer_load(s->steer),
 		.ktls = s->ktls,
 		.n_workers = cfg->workers,
 		.listeners = s->listeners,
@@ -548,7 +587,7 @@ static void close_everything(struct supervisor *s)
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
 	if (s->listeners)
-		close_ends(s->listeners, n * s->cfg->n_vservers);
+		close_ends(s->listeners, n * s->cfg->n_bindings);
 	if (s->worker_ends && s->signer_ends) {
 		close_ends(s->worker_ends, n);
 		close_ends(s->signer_ends, n);

@@ -84,15 +84,15 @@ static int prepare_listeners(struct worker *w)
 {
 	const struct config *cfg = w->gate->cfg;
 
-	w->listeners = calloc(cfg->n_vservers, sizeof(*w->listeners));
-	if (!w->listeners || timers_reserve(&w->timers, cfg->n_vservers + 1))
+	w->listeners = calloc(cfg->n_bindings, sizeof(*w->listeners));
+	if (!w->listeners || timers_reserve(&w->timers, cfg->n_bindings + 1))
 		return -ENOMEM;
-	for (unsigned v = 0; v < cfg->n_vservers; v++) {
-		struct listener *l = &w->listeners[v];
+	for (unsigned b = 0; b < cfg->n_bindings; b++) {
+		struct listener *l = &w->listeners[b];
 
 		l->worker = w;
-		l->vserver = cfg->vservers[v];
-		l->fd = w->gate->listeners[w->index * cfg->n_vservers + v];
+		l->vserver = cfg->bindings[b].vserver;
+		l->fd = w->gate->listeners[b * cfg->workers + w->index];
 		l->op.done = accepted;
 		l->retry.expired = accept_again;
 	}
@@ -200,8 +200,8 @@ static void *worker_main(void *arg)
 	w->error = worker_setup(w);
 	pthread_barrier_wait(&w->gate->set_up);
 	pthread_barrier_wait(&w->gate->go);
-	for (unsigned v = 0; v < w->gate->cfg->n_vservers; v++)
-		ring_accept_multishot(w->ring, &w->listeners[v].op, w->listeners[v].fd);
+	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++)
+		ring_accept_multishot(w->ring, &w->listeners[b].op, w->listeners[b].fd);
 	worker_loop(w);
 	ring_free(w->ring);
 	issuer_free(&w->issuer);
@@ -252,9 +252,9 @@ static void stop(struct worker *w, void *arg)
 {
 	(void)arg;
 	w->stopping = true;
-	for (unsigned v = 0; v < w->gate->cfg->n_vservers; v++) {
-		timer_clear(&w->timers, &w->listeners[v].retry);
-		ring_cancel(w->ring, &w->listeners[v].op);
+	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++) {
+		timer_clear(&w->timers, &w->listeners[b].retry);
+		ring_cancel(w->ring, &w->listeners[b].op);
 	}
 	flows_shutdown(w);
 }

@@ -21,11 +21,12 @@ struct gate {
 	struct back *backs;   /* by service index */
 	struct forge_cache *cache;
 	struct count *count; /* NULL: no BPF */
+	uint64_t *load;	     /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
 	unsigned n_workers;
 	struct worker *workers;
 	pthread_barrier_t set_up, go; /* of all workers and who starts them */
-	const int *listeners;	      /* [worker * n_vservers + vserver] */
+	const int *listeners;	      /* [binding * workers + worker] */
 	const int *signer_fds;	      /* by worker */
 };
 
@@ -54,7 +55,7 @@ struct worker {
 	struct relay_env env;
 	struct issuer issuer;
 	struct stats stats;
-	struct listener *listeners; /* one per vserver */
+	struct listener *listeners; /* one per binding */
 	LIST_HEAD(, flow) flows;
 	unsigned n_flows;
 	int error; /* of the set-up */

@@ -130,11 +130,11 @@ def test_steer_maps_are_readable(hold):
     (listener,) = h.dump("steer_listeners")
     assert listener["key"]["port"] == h.port
     assert listener["value"] == {
-        "vserver": 0, "base": 0, "workers": 1, "listen": f"127.0.0.1:{h.port}"}
+        "group": 0, "base": 0, "workers": 1, "listen": f"127.0.0.1:{h.port}"}
     (stats,) = h.dump("steer_stats")
     assert sum(cpu["value"]["selected"] for cpu in stats["values"]) == 1
     (config,) = h.dump("steer_config")
-    assert config["value"] == {"mode": "STEER_BY_CPU"}
+    assert config["value"] == {"mode": "STEER_BY_CPU", "active": 1}
 
 
 def test_close_removes_everything(hold):

@@ -154,6 +154,8 @@ GOOD_CHANGES = [
     {"certkey.web.key": "{d}/sec1.key"},
     {"certkey.web.key": "{d}/parameters.key"},
     {"certkey.web.cert": "{d}/chain.pem"},
+    {"vserver.app.listen": "10.0.0.0/8:443-450 [2001:db8::]/32:443 192.0.2.1:1-65535"},
+    {**SECOND, "vserver.app.listen": "10.0.0.0/8:443", "vserver.b.listen": "10.1.0.0/16:443"},
     {"vserver.app.listen": "[::]:8443", "service.app1.address": "[2001:db8::1]:443"},
     {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/leaf.key"},
     {"profile.unused.client_auth": "off"},
@@ -207,6 +209,19 @@ BAD = [
     ({"service.app1.connect": "late"}, "service.app1.connect", "none of", "early | verified"),
     ({"vserver.app.listen": "8443"}, "vserver.app.listen", "no port", "IPv4:PORT | [IPv6]:PORT"),
     ({"vserver.app.listen": "0.0.0.0:99999"}, "vserver.app.listen", "1..65535", "IPv4:PORT"),
+    ({"vserver.app.listen": "10.0.0.0/33:443"}, "vserver.app.listen", "0..32 behind the '/'",
+     "IPv4/LENGTH:PORT"),
+    ({"vserver.app.listen": "[2001:db8::]/129:443"}, "vserver.app.listen", "0..128 behind the '/'",
+     "[IPv6]/LENGTH:PORT"),
+    ({"vserver.app.listen": "10.1.0.0/8:443"}, "vserver.app.listen", "behind the prefix",
+     "use 10.0.0.0/8:443"),
+    ({"vserver.app.listen": "[2001:db8::1]/32:4-5"}, "vserver.app.listen", "behind the prefix",
+     "use [2001:db8::]/32:4-5"),
+    ({"vserver.app.listen": "10.0.0.1:450-443"}, "vserver.app.listen", "last port before its first",
+     "use 443-450"),
+    ({"vserver.app.listen": "10.0.0.1:443-"}, "vserver.app.listen", "no last port in 1..65535", "IPv4:PORT"),
+    ({"vserver.app.listen": "10.0.0.1:1 2001:db8::1:443"}, "vserver.app.listen",
+     "2001:db8::1:443 is", "IPv4:PORT"),
     ({"service.app1.address": "localhost:1"}, "service.app1.address", "no IPv4 address",
      "IPv4:PORT"),
     ({"service.app1.address": "fe80::1:1"}, "service.app1.address", "without brackets",
@@ -300,6 +315,11 @@ BAD = [
      "profile.back.forging_certkey", "also the certkey of a vserver", "of its own"),
     ({**SECOND, "vserver.b.listen": "0.0.0.0:8443"}, "vserver.b.listen",
      "vserver.app listens there already", "another address or port"),
+    ({**SECOND, "vserver.app.listen": "10.0.0.0/8:443 10.0.0.1:80-90",
+      "vserver.b.listen": "10.0.0.0/8:444 10.0.0.1/32:90-99"}, "vserver.b.listen",
+     "vserver.app listens there already", "another address or port"),
+    ({"vserver.app.listen": "10.0.0.1:443 10.0.0.1:440-450"}, "vserver.app.listen",
+     "names an address and port twice", "once is enough"),
 ]
 
 
@@ -458,7 +478,7 @@ def test_table():
     assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
-    assert len(table) == len(rows) == 33
+    assert len(table) == len(rows) == 34
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"
     assert table["vserver.<name>.listen"]["default"] == "mandatory"

@@ -299,31 +299,101 @@ static void check_cpu_rule(struct steer *steer, unsigned vserver, unsigned worke
 	close_listeners(&l);
 }
 
-static void check_hash_mode(struct steer *steer)
+static void set_mode(enum steer_mode mode)
 {
-	struct listeners l = open_listeners(loopback4(), MAX_WORKERS);
-	struct steer_config config = {.mode = STEER_BY_HASH};
-	unsigned got[MAX_WORKERS] = {0};
+	struct steer_config config;
 	scoped_fd map = pinned(MAP_STEER_CONFIG);
-	uint64_t before[MAX_WORKERS];
 	uint32_t zero = 0;
 
-	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);
+	CHECK_INT(bpf_map_lookup_elem(map, &zero, &config), 0);
+	config.mode = mode;
 	CHECK_INT(bpf_map_update_elem(map, &zero, &config, BPF_ANY), 0);
+}
+
+/* How many of 100 connections each worker gets; the statistics must say the same. */
+static void count_100(const struct listeners *l, unsigned *got)
+{
+	uint64_t before[MAX_WORKERS];
+
+	memset(got, 0, MAX_WORKERS * sizeof(*got));
 	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		before[w] = stats_of(w).selected;
 	for (int i = 0; i < 100; i++) {
-		int w = connect_and_ask(&l, loopback4());
+		int w = connect_and_ask(l, loopback4());
 
 		if (w >= 0)
 			got[w]++;
 	}
-	for (unsigned w = 0; w < MAX_WORKERS; w++) {
-		CHECK(got[w] > 0);
+	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		CHECK_INT(stats_of(w).selected - before[w], got[w]);
+}
+
+static void check_hash_mode(struct steer *steer)
+{
+	struct listeners l = open_listeners(loopback4(), MAX_WORKERS);
+	unsigned got[MAX_WORKERS];
+
+	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);
+	set_mode(STEER_BY_HASH);
+	count_100(&l, got);
+	for (unsigned w = 0; w < MAX_WORKERS; w++)
+		CHECK(got[w] > 0);
+	set_mode(STEER_BY_CPU);
+	close_listeners(&l);
+}
+
+/* Of two chosen by chance the less loaded: the most loaded one never, the least often. */
+static void check_load_mode(struct steer *steer)
+{
+	struct listeners l = open_listeners(loopback4(), MAX_WORKERS);
+	uint64_t *load = steer_load(steer);
+	unsigned got[MAX_WORKERS];
+
+	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);
+	set_mode(STEER_BY_LOAD);
+	for (unsigned w = 0; w < MAX_WORKERS; w++)
+		load[w] = 10 * (w + 2) % 40; /* 20 30 0 10 */
+	count_100(&l, got);
+	CHECK_INT(got[1], 0);
+	CHECK(got[2] > got[3] && got[3] > got[0] && got[0] > 0);
+	memset(load, 0, MAX_WORKERS * sizeof(*load));
+	set_mode(STEER_BY_CPU);
+	close_listeners(&l);
+}
+
+/* No new connection, and the one that waits in its backlog is not lost. */
+static void check_drain(struct steer *steer)
+{
+	static const enum steer_mode modes[] = {STEER_BY_CPU, STEER_BY_HASH, STEER_BY_LOAD};
+	struct listeners l = open_listeners(loopback4(), MAX_WORKERS);
+	cpu_set_t allowed;
+	int cpu = 0, waiting, drained;
+	unsigned got[MAX_WORKERS];
+
+	sched_getaffinity(0, sizeof(allowed), &allowed);
+	while (!CPU_ISSET(cpu, &allowed))
+		cpu++;
+	pin_to_cpu(cpu);
+	drained = cpu % MAX_WORKERS;
+	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);
+	waiting = connect_to(loopback4(), l.port);
+	CHECK_INT(steer_drain(steer, drained, true), 0);
+	CHECK_INT(which_worker(&l), drained);
+	close(waiting);
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+		set_mode(modes[i]);
+		count_100(&l, got);
+		CHECK_INT(got[drained], 0);
 	}
-	config.mode = STEER_BY_CPU;
-	CHECK_INT(bpf_map_update_elem(map, &zero, &config, BPF_ANY), 0);
+	for (unsigned w = 0; w < MAX_WORKERS - 1; w++)
+		CHECK_INT(steer_drain(steer, w, true), 0);
+	CHECK_INT(steer_drain(steer, MAX_WORKERS - 1, true), -EBUSY);
+	CHECK_INT(steer_drain(steer, MAX_WORKERS, true), -ENOENT);
+	for (unsigned w = 0; w < MAX_WORKERS; w++)
+		CHECK_INT(steer_drain(steer, w, false), 0);
+	count_100(&l, got);
+	CHECK_INT(got[drained], 100);
+	sched_setaffinity(0, sizeof(allowed), &allowed);
 	close_listeners(&l);
 }
 
@@ -372,7 +442,7 @@ static void test_steer(void)
 {
 	scoped_steer *steer = NULL;
 
-	CHECK_INT(steer_open(bpf_dir, 3, MAX_WORKERS, &steer), 0);
+	CHECK_INT(steer_open(bpf_dir, 3, MAX_WORKERS, STEER_BY_CPU, NULL, &steer), 0);
 	if (!steer)
 		return;
 	for (unsigned workers = 1; workers <= MAX_WORKERS; workers++)
@@ -384,6 +454,8 @@ static void test_steer(void)
 		check_cpu_rule(steer, 1, 2, any6(), loopback4());
 	}
 	check_hash_mode(steer);
+	check_load_mode(steer);
+	check_drain(steer);
 	check_fallback(steer);
 	check_refusals(steer);
 }
@@ -779,7 +851,7 @@ static void test_errors(void)
 		die("mkdtemp");
 	snprintf(dir, sizeof(dir), "%s/pins", tmp);
 	CHECK_INT(count_open(dir, cgroup_name, 16, &count), -EMEDIUMTYPE);
-	CHECK_INT(steer_open(dir, 1, 1, &steer), -EMEDIUMTYPE);
+	CHECK_INT(steer_open(dir, 1, 1, STEER_BY_CPU, NULL, &steer), -EMEDIUMTYPE);
 	CHECK(!count && !steer);
 	CHECK(!in_cgroup(cgroup_name));
 	CHECK(!rmdir(tmp)); /* nothing left in it */
@@ -805,7 +877,7 @@ static void test_no_rights(void)
 		_exit(2);
 	unit_failures = 0;
 	CHECK_INT(count_open(bpf_dir, cgroup_name, 16, &count), -EACCES);
-	CHECK_INT(steer_open(bpf_dir, 1, 1, &steer), -EPERM);
+	CHECK_INT(steer_open(bpf_dir, 1, 1, STEER_BY_CPU, NULL, &steer), -EPERM);
 	CHECK(!count && !steer);
 	_exit(unit_failures);
 }
@@ -822,7 +894,7 @@ static int hold(void)
 	char c;
 
 	if (count_open(bpf_dir, cgroup_name, MAP_FLOWS_DEFAULT, &count) ||
-	    steer_open(bpf_dir, 1, 1, &steer))
+	    steer_open(bpf_dir, 1, 1, STEER_BY_CPU, NULL, &steer))
 		return 1;
 	l = open_listeners(loopback4(), 1);
 	if (steer_add(steer, 0, l.fds, 1))

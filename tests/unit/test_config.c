@@ -285,7 +285,8 @@ static void test_objects(void)
 	CHECK_INT(cfg->n_certkeys, 2);
 	v = cfg->vservers[0];
 	CHECK(!strcmp(v->name, "app"));
-	CHECK_INT(v->listen.ss.ss_family, AF_INET);
+	CHECK_INT(v->listen.n, 1);
+	CHECK_INT(v->listen.list[0].address.ss.ss_family, AF_INET);
 	CHECK_INT(v->service->address.ss.ss_family, AF_INET6);
 	CHECK_INT(v->certkeys.n, 1);
 	ck = v->certkeys.items[0];
@@ -306,6 +307,46 @@ static void test_objects(void)
 	CHECK_INT(config_load_keys(cfg, CFG_KEYS_SERVING | CFG_KEYS_FORGING, stdout), 0);
 	CHECK(cfg->certkeys[1]->pkey);
 	config_free(cfg);
+}
+
+/* Printed as it was written, or shorter. */
+static void check_listen(const char *value, const char *printed, unsigned bindings)
+{
+	char text[2048], want[256];
+	struct config *cfg;
+
+	snprintf(text, sizeof(text), "%svserver.app.listen = %s\n", OBJECTS, value);
+	cfg = load_good(text);
+	if (!cfg)
+		return;
+	snprintf(want, sizeof(want), "vserver.app.listen = %s\n", printed);
+	check_prints(cfg, "vserver.app.listen", want);
+	CHECK_INT(cfg->n_bindings, bindings);
+	config_free(cfg);
+}
+
+static void test_listens(void)
+{
+	static const struct {
+		const char *value, *printed;
+		unsigned bindings;
+	} cases[] = {
+		{"10.1.2.3:443", "10.1.2.3:443", 1},
+		{"10.1.2.3/32:443", "10.1.2.3:443", 1},
+		{"10.1.2.3/32:443-444", "10.1.2.3:443-444", 1},
+		{"10.1.2.3:443-443", "10.1.2.3:443", 1},
+		{"0.0.0.0:443", "0.0.0.0:443", 1},
+		{"0.0.0.0/0:443", "0.0.0.0/0:443", 1},
+		{"0.0.0.0/0:443-444", "0.0.0.0:443-444", 1},
+		{"[::]:443", "[::]:443", 1},
+		{"[::]/0:443", "[::]/0:443", 1},
+		{"[2001:db8::]/33:1-65535", "[2001:db8::]/33:1-65535", 1},
+		{"10.0.0.0/8:443\t 10.1.2.3:443  10.0.0.0/9:1 [::1]:443 [fd00::]/8:443",
+		 "10.0.0.0/8:443 10.1.2.3:443 10.0.0.0/9:1 [::1]:443 [fd00::]/8:443", 4},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+		check_listen(cases[i].value, cases[i].printed, cases[i].bindings);
 }
 
 static void test_form(void)
@@ -649,6 +690,7 @@ int main(int argc, char **argv)
 	test_table();
 	test_defaults();
 	test_objects();
+	test_listens();
 	test_form();
 	test_round_trip();
 	test_values();
