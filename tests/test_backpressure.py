@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 A reader that has stopped holds at most a bounded amount in the gate's memory (docs/design.md). What
-the ktls engine holds is in pipes, counted in test_stress.py.
+the ktls engine holds is in pipes, counted in test_stalled.py.
 """
 
 import pathlib

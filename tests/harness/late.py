@@ -19,7 +19,6 @@ from .ports import HOST
 from .rig import second_vserver
 
 BLOB = os.urandom(768 << 10)
-LATE = 50  # of each kind
 SIZES = 20 << 10, 100 << 10, 200 << 10  # of those who close: their own kernel can hold it
 
 
@@ -65,11 +64,13 @@ def in_parallel(function, items, threads=8):
 
 class Late:
     """
-    LATE clients and LATE backends that do not read before go is set. Who sends to them has half of
-    the time closed by then, FIN and all, the rest goes on later. Both TLS versions at either end.
+    As many clients as backends, of_each, that do not read before go is set. Who sends to them has
+    half of the time closed by then, FIN and all, the rest goes on later. Both TLS versions at
+    either end.
     """
 
-    def __init__(self, stack, pki):
+    def __init__(self, stack, pki, of_each=50):
+        self.of_each, self.count = of_each, 2 * of_each
         self.pki, self.go, self.closed = pki, threading.Event(), threading.Semaphore(0)
         self.backends = [stack.enter_context(backends.backend(
             self._script, certkey=pki.backend(), client_ca=pki.forging_root, version=v))
@@ -120,12 +121,12 @@ class Late:
         """All flows, up to where nothing moves any more; returns how many bytes have by then."""
         before, moved = g.stats()["flows_established"], at_rest(g)
         ports = [g.port_of(name) for name in self.vservers]
-        self.flows = in_parallel(lambda n: self._flow(n, ports), range(2 * LATE))
+        self.flows = in_parallel(lambda n: self._flow(n, ports), range(self.count))
         for c in self.flows:
             stack.callback(c.close)
-        for _ in range(LATE):
+        for _ in range(self.of_each):
             assert self.closed.acquire(timeout=60 * peer.SCALE)
-        assert g.stat_reaches("flows_established", before + 2 * LATE, 60 * peer.SCALE)
+        assert g.stat_reaches("flows_established", before + self.count, 60 * peer.SCALE)
         after = at_rest(g)
         assert after - moved < sum(len(c.want) for c in self.flows), "nothing is stalled"
         return after
@@ -160,8 +161,9 @@ class Late:
                 c.fin()
             return got == c.want, c.ended
 
-        assert in_parallel(read_on, self.flows, 2 * LATE) == [(True, "close_notify")] * 2 * LATE
+        results = in_parallel(read_on, self.flows, self.count)
+        assert results == [(True, "close_notify")] * self.count
         seen = [s.wait(60 * peer.SCALE) for b in self.backends for s in b.seen]
-        assert [s.ended for s in seen] == ["close_notify"] * 2 * LATE
+        assert [s.ended for s in seen] == ["close_notify"] * self.count
         assert sorted((s.received, s.digest.digest()) for s in seen if s.received) == sorted(
             (len(c.want), hashlib.sha256(c.want).digest()) for c in self.senders)

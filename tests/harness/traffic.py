@@ -11,6 +11,7 @@ from .peer import SCALE
 from .ports import HOST, free_port
 from .rig import second_vserver
 
+VSERVERS = {"1.3": "app", "1.2": "back12"}  # by the TLS version of their backends
 CLIENTS = 8  # identities that flows take turns with
 
 
@@ -27,21 +28,21 @@ class Traffic:
 
     def __init__(self, start, pki, directory, clients=CLIENTS, inside=(), **changes):
         self.pki, self.certs, self.inside = pki, directory / "clients", inside
-        self.back = {version: free_port() for version in ("1.3", "1.2")}
+        self.back = {version: free_port() for version in VSERVERS}
         self.certs.mkdir()
         for n in range(clients):
             certkey = pki.client(f"Client {n}")
             for path in (certkey.cert_file, certkey.key_file):
                 (self.certs / f"{n}{path.suffix}").write_bytes(path.read_bytes())
         conf = settings(pki, self.back["1.3"], **changes)
-        conf.update(second_vserver("back12", self.back["1.2"]))
+        conf.update(second_vserver(VSERVERS["1.2"], self.back["1.2"]))
         self.gate = start(conf, inside=inside)
 
-    def argv(self, *args, pairs=None):
-        """pairs: 1, backends of one TLS version; by default two if args say "mixed"."""
-        pairs = pairs or 1 + ("mixed" in args)
-        front = [f"{HOST}:{self.gate.port}", f"{HOST}:{self.gate.port_of('back12')}"][:pairs]
-        back = [f"{HOST}:{port}" for port in self.back.values()][:pairs]
+    def argv(self, *args, backends=None):
+        """backends: their TLS versions; by default both if args say "mixed", else 1.3."""
+        backends = backends or ("1.3", "1.2")[:1 + ("mixed" in args)]
+        front = [f"{HOST}:{self.gate.port_of(VSERVERS[version])}" for version in backends]
+        back = [f"{HOST}:{self.back[version]}" for version in backends]
         backend = self.pki.backend()
         return [*self.inside, program("tests/ktlsgate-peer"),
                 "--connect", ",".join(front), "--listen", ",".join(back),
@@ -49,9 +50,9 @@ class Traffic:
                 "--backend-cert", backend.cert_file, "--backend-key", backend.key_file,
                 "--backend-ca", self.pki.forging_root.cert_file, *map(str, args), *seed()]
 
-    def run(self, *args, timeout=50, pairs=None):
+    def run(self, *args, timeout=50, backends=None):
         """What it printed; fails unless every flow was right."""
-        done = subprocess.run(self.argv(*args, pairs=pairs), capture_output=True, text=True,
+        done = subprocess.run(self.argv(*args, backends=backends), capture_output=True, text=True,
                               check=False, timeout=timeout * SCALE, stdin=subprocess.DEVNULL)
         print(done.stdout[-4000:])
         verdict = re.search(r"^flows (\d+), ok (\d+), wrong (\d+), ", done.stdout, re.MULTILINE)

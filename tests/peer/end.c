@@ -165,6 +165,17 @@ void end_set_buffers(int fd, const struct end_plan *plan)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &plan->sndbuf, sizeof(plan->sndbuf));
 	if (plan->rcvbuf)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &plan->rcvbuf, sizeof(plan->rcvbuf));
+	if (plan->mss)
+		setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &plan->mss, sizeof(plan->mss));
+}
+
+void end_told(struct end *e)
+{
+	static const int large = 1 << 20;
+
+	e->moved_at = e->world->now;
+	if (e->flow && e->flow->plan.kind == KIND_STALLED && e->role == CLIENT)
+		setsockopt(e->fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large));
 }
 
 /* ---- life ---- */

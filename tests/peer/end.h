@@ -80,6 +80,8 @@ struct end *end_new(struct world *w, enum role role, int fd, SSL *ssl, struct fl
 void end_run(struct end *e);
 /* For SSL_CTX_set_info_callback(). */
 void end_info(const SSL *ssl, int where, int value);
+/* The world has been told: its patience begins anew, and stalled readers make haste. */
+void end_told(struct end *e);
 void end_set_buffers(int fd, const struct end_plan *plan);
 int end_init(void); /* once */
 

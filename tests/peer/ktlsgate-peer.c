@@ -420,6 +420,16 @@ static void run_all(void)
 	}
 }
 
+static void tell_all(void)
+{
+	struct end *e;
+
+	world.told = true;
+	LIST_FOREACH (e, &world.ends, link)
+		end_told(e);
+	run_all();
+}
+
 static void read_stdin(void)
 {
 	char buf[256];
@@ -483,8 +493,7 @@ static void run(void)
 			run_all();
 		announce();
 		if (announced && stdin_told && !world.told) {
-			world.told = true;
-			run_all();
+			tell_all();
 		}
 	}
 }

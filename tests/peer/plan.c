@@ -169,7 +169,10 @@ static void plan_hold(struct plan *p, uint64_t bytes)
 		return;
 	p->end[CLIENT].when = WHEN_PEER_ENDED;
 	p->end[CLIENT].total = NUMBER_LEN;
-	p->end[CLIENT].rcvbuf = 65536;
+	/* Loopback's segments of 64 KiB would let some thousand of these fill TCP's memory. */
+	p->end[CLIENT].rcvbuf = 4096;
+	p->end[CLIENT].mss = 1000;
+	p->end[BACKEND].sndbuf = 32768;
 	p->end[BACKEND].total = bytes;
 	p->end[BACKEND].sizes = SIZES_MIXED;
 }

@@ -100,6 +100,7 @@ struct end_plan {
 	bool fin_at_once; /* FIN right behind close_notify, not when both have closed */
 	enum sizes sizes;
 	int sndbuf, rcvbuf;   /* 0: the kernel's default */
+	int mss;	      /* the same; of what it receives */
 	unsigned padding;     /* SSL_set_block_padding(), 0: none */
 	unsigned fragment;    /* largest record, 0: 16384 */
 	uint64_t stall_at;    /* bytes received when it stops reading */
