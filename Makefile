@@ -20,7 +20,7 @@ DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
 DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
 LIB        := $(B)/libktlsgate.a
 PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe \
-		$(B)/ktlsgate-offload
+		$(B)/ktlsgate-offload $(B)/ktlsgate-ns-import
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 SKELETONS  := $(BPF_SRC:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT       := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -48,6 +48,13 @@ $(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lnl-genl-3 -lnl-3
 $(B)/kmod-helpers/nic-offload.o: CPPFLAGS += -I/usr/include/libnl3
+
+# Python, and needs nothing but its standard library.
+$(B)/ktlsgate-ns-import: tools/ns-import Makefile
+	$(call say,COPY,$@)
+	@mkdir -p $(@D)
+	$(Q)sed 's/^VERSION = .*/VERSION = "$(VERSION)"/' $< > $@
+	$(Q)chmod 755 $@
 
 $(LIB): $(DAEMON_OBJ)
 	$(call say,AR,$@)
