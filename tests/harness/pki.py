@@ -208,6 +208,14 @@ class Pki:
 
     # ---- clients ----
 
+    @functools.lru_cache(maxsize=None)
+    def static_client(self, kind="ec"):
+        """What other proxies show a backend for every client: issued as the forged ones are."""
+        forge = self.forge(kind)
+        return self._issue(f"static-{kind}", common_name("one for all"), self._key(kind, "static"),
+                           forge, chain=[forge.cert, *forge.chain], extensions=[
+                               (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)])
+
     def client(self, cn="Erika Mustermann", kind="ec", fault=None, *, not_after=None, padding=0):
         """
         A new client identity. fault: wrong_ca, expired, not_yet_valid, wrong_purpose, is_ca,
