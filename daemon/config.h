@@ -19,7 +19,9 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <openssl/ssl.h>
+#include "alpn.h"
 #include "log.h"
+#include "staple.h"
 
 /* Where a value was assigned; file is owned by the struct config. line 0: a default. */
 struct cfg_where {
@@ -49,6 +51,11 @@ enum cfg_client_auth {
 enum cfg_connect {
 	CONNECT_EARLY,
 	CONNECT_VERIFIED
+};
+
+enum cfg_sni {
+	SNI_FIXED,
+	SNI_MIRROR
 };
 
 /* Socket address with its length; len 0: not set. */
@@ -88,15 +95,24 @@ struct cfg_binding {
 
 struct cfg_certkey {
 	char *name;
-	unsigned index;	 /* position in config.certkeys */
-	char *cert_file; /* PEM: leaf first, then the chain to send */
-	char *key_file;	 /* PEM private key */
+	unsigned index;		  /* position in config.certkeys */
+	char *cert_file;	  /* PEM: leaf first, then the chain to send */
+	char *key_file;		  /* PEM private key */
+	char *ocsp_response_file; /* DER */
 	struct cfg_where cert_where, key_where;
 	X509 *cert;		/* leaf */
 	STACK_OF(X509) * chain; /* the rest of cert_file, in order */
+	struct staple staple;	/* ocsp_response_file */
 	EVP_PKEY *pkey;		/* NULL until config_load_keys() */
 	bool forging;		/* named by some profile.<n>.forging_certkey */
 	bool serving;		/* named by some vserver.<n>.certkey */
+};
+
+/* Application protocols. list NULL and no mirror: off. */
+struct cfg_alpn {
+	uint8_t *list; /* as in alpn.h */
+	unsigned len;
+	bool mirror;
 };
 
 struct cfg_profile {
@@ -108,6 +124,9 @@ struct cfg_profile {
 	char *client_ca_file; /* PEM bundle */
 	struct cfg_where client_ca_where;
 	STACK_OF(X509) * client_ca;
+	bool announce_ca_names;
+	struct cfg_alpn alpn;
+	struct cfg_where alpn_where;
 	/* back */
 	bool dynamic_client_cert;
 	struct cfg_where dynamic_client_cert_where;
@@ -122,7 +141,8 @@ struct cfg_service {
 	char *name;
 	unsigned index;
 	struct cfg_address address;
-	char *server_name; /* verified (RFC 9525) and sent as SNI */
+	char *server_name; /* verified (RFC 9525) and, unless the client's is, sent as SNI */
+	enum cfg_sni sni;
 	struct cfg_profile *profile;
 	enum cfg_connect connect;
 };

@@ -313,6 +313,10 @@ BAD = [
     ({"profile.back.forging_certkey": "both", "certkey.both.cert": "{d}/forge.pem",
       "certkey.both.key": "{d}/forge.key", "vserver.app.certkey": "both"},
      "profile.back.forging_certkey", "also the certkey of a vserver", "of its own"),
+    ({"profile.front.alpn": "mirror", "service.app1.connect": "verified"}, "vserver.app.profile",
+     "alpn is mirror, but service.app1.connect is verified", "connect = early"),
+    ({"profile.front.alpn": "h2 b\xc3\xbc"}, "profile.front.alpn", "no list of protocol names",
+     "names of protocols"),
     ({**SECOND, "vserver.b.listen": "0.0.0.0:8443"}, "vserver.b.listen",
      "vserver.app listens there already", "another address or port"),
     ({**SECOND, "vserver.app.listen": "10.0.0.0/8:443 10.0.0.1:80-90",
@@ -478,7 +482,7 @@ def test_table():
     assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
-    assert len(table) == len(rows) == 34
+    assert len(table) == len(rows) == 38
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"
     assert table["vserver.<name>.listen"]["default"] == "mandatory"
