@@ -181,7 +181,7 @@ BAD = [
     # keys and names
     ({"dataplane.engin": "auto"}, "dataplane.engin", "unknown key", "did you mean dataplane.engine?"),
     ({"vserver.app.lissten": "x"}, "vserver.app.lissten", "unknown key", "vserver.app.listen?"),
-    ({"profile.front.hsts": "on"}, "profile.front.hsts", "unknown key", "ktlsgate.conf"),
+    ({"profile.front.strict_transport_security": "on"}, "profile.front.strict_transport_security", "unknown key", "ktlsgate.conf"),
     ({"certkey.cert": "x"}, "certkey.cert", "unknown key", "certkey.<name>.cert?"),
     ({"certkey.a b.cert": "{d}/web.pem"}, "certkey.a b.cert", "'a b' is no valid name", "_ -"),
     ({"certkey.a.b.cert": "{d}/web.pem"}, "certkey.a.b.cert", "'a.b' is no valid name", "_ -"),
