@@ -61,48 +61,14 @@ static bool is_address(const char *name)
 	return inet_pton(AF_INET, name, addr) == 1 || inet_pton(AF_INET6, name, addr) == 1;
 }
 
-/* What the backend is asked for does not change who it must be. */
-int back_expect_name(const struct back *back, SSL *ssl, const char *client_name)
+int back_expect_name(const struct back *back, SSL *ssl)
 {
-	const char *name = back->service->server_name, *asked = name;
+	const char *name = back->service->server_name;
 
-	if (back->service->sni == SNI_MIRROR && client_name[0])
-		asked = client_name;
 	/* RFC 6066 3: an address is no server name. */
-	if (!is_address(asked) && !SSL_set_tlsext_host_name(ssl, asked))
-		return -ENOMEM;
 	if (is_address(name))
 		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) ? 0 : -ENOMEM;
-	return SSL_set1_host(ssl, name) ? 0 : -ENOMEM;
-}
-
-int back_offer(SSL *ssl, const uint8_t *list, size_t len)
-{
-	return !len || !SSL_set_alpn_protos(ssl, list, (unsigned)len) ? 0 : -ENOMEM;
-}
-
-static bool has_ecdsa_sign(SSL *ssl)
-{
-	const unsigned char *types;
-	size_t n = SSL_get0_certificate_types(ssl, &types);
-
-	return n && memchr(types, TLS_CT_ECDSA_SIGN, n);
-}
-
-bool backend_accepts_p256(SSL *ssl)
-{
-	int n = SSL_get_sigalgs(ssl, 0, NULL, NULL, NULL, NULL, NULL);
-
-	if (SSL_version(ssl) == TLS1_2_VERSION && !has_ecdsa_sign(ssl))
-		return false;
-	for (int i = 0; i < n; i++) {
-		unsigned char sig, hash;
-
-		SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &sig, &hash);
-		if (hash == 4 && sig == 3) /* 0x0403: ecdsa_secp256r1_sha256 */
-			return true;
-	}
-	return false;
+	return SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name) ? 0 : -ENOMEM;
 }
 
 bool backend_alert_is_refusal(int alert)
@@ -148,10 +114,6 @@ static enum reason alert_reason(const struct handshake *hs, bool presented)
 	switch (hs->alert) {
 	case ALERT_PROTOCOL_VERSION:
 		return REASON_backend_version;
-	case ALERT_NO_APPLICATION_PROTOCOL:
-		return REASON_backend_alpn;
-	case ALERT_UNRECOGNIZED_NAME:
-		return REASON_backend_server_name;
 	case ALERT_HANDSHAKE_FAILURE:
 	case ALERT_INSUFFICIENT_SECURITY:
 		/* In place of a ServerHello (RFC 8446 4.1.1); later it is about something else. */

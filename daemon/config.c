@@ -12,7 +12,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
-#include <time.h>
 #include <openssl/err.h>
 #include "config_table.h"
 #include "forge.h"
@@ -477,8 +476,10 @@ static void resolve_references(struct loader *l)
 	}
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
-		if (l->cfg->profiles[i]->forging_certkey)
-			l->cfg->profiles[i]->forging_certkey->forging = true;
+		const struct cfg_list *list = &l->cfg->profiles[i]->forging_certkeys;
+
+		for (unsigned c = 0; c < list->n; c++)
+			((struct cfg_certkey *)list->items[c])->forging = true;
 	}
 	for_each_object(l->cfg, SCOPE_VSERVER, i)
 	{
@@ -500,20 +501,12 @@ static STACK_OF(X509) *
 	return certs;
 }
 
-static void load_staple(struct loader *l, struct cfg_certkey *ck)
-{
-	char why[CFG_WHY_MAX];
-
-	if (staple_load(ck->ocsp_response_file, ck->cert, ck->chain, time(NULL), &ck->staple, why,
-			sizeof(why)) < 0)
-		complain_at(l, row("certkey.<name>.ocsp_response"), ck->index, "%s", why);
-}
-
 static void load_certificates(struct loader *l)
 {
 	const struct cfg_key *cert = row("certkey.<name>.cert");
 	const struct cfg_key *client_ca = row("profile.<name>.client_ca");
 	const struct cfg_key *server_ca = row("profile.<name>.server_ca");
+	const struct cfg_key *sid_issuers = row("profile.<name>.forge.sid_issuers");
 
 	for_each_object(l->cfg, SCOPE_CERTKEY, i)
 	{
@@ -522,8 +515,6 @@ static void load_certificates(struct loader *l)
 		ck->chain = load_certs(l, cert, i, ck->cert_file);
 		if (ck->chain)
 			ck->cert = sk_X509_shift(ck->chain);
-		if (ck->cert && ck->ocsp_response_file)
-			load_staple(l, ck);
 	}
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
@@ -531,7 +522,39 @@ static void load_certificates(struct loader *l)
 
 		p->client_ca = load_certs(l, client_ca, i, p->client_ca_file);
 		p->server_ca = load_certs(l, server_ca, i, p->server_ca_file);
+		p->forge.sid_issuers = load_certs(l, sid_issuers, i, p->forge.sid_issuers_file);
 	}
+}
+
+/* The row of a rule's setting. */
+static const struct cfg_key *rule_row(enum forge_setting s)
+{
+	char pattern[CFG_KEY_MAX];
+
+	snprintf(pattern, sizeof(pattern), "profile.<name>.forge.%s", forge_setting_name(s));
+	return row(pattern);
+}
+
+/* Each was looked at when its line was read; what is wrong only together is found here. */
+static void make_rules(struct loader *l, struct cfg_profile *p)
+{
+	struct forge_rules *rules = forge_rules_new();
+	char why[FORGE_WHY_MAX];
+	enum forge_setting where;
+
+	p->forge.rules = rules;
+	for (int s = 0; rules && s < FORGE_SETTINGS; s++) {
+		if (p->forge.text[s] && forge_rules_set(rules, s, p->forge.text[s], why))
+			l->report.out_of_memory = true;
+	}
+	if (!rules) {
+		l->report.out_of_memory = true;
+		return;
+	}
+	rules->start = p->forge.start;
+	rules->sid_issuers = p->forge.sid_issuers;
+	if (forge_rules_contradiction(rules, &where, why))
+		complain_at(l, rule_row(where), p->index, "%s", why);
 }
 
 /* Which certificate, from 1, OpenSSL would not take into a context of its security level; or 0. */
@@ -629,6 +652,29 @@ static void check_keys(struct loader *l)
 
 /* ---- checks of what belongs together ---- */
 
+static void check_forging_ca(struct loader *l, const struct cfg_profile *p,
+			     const struct cfg_certkey *ca)
+{
+	const struct cfg_key *forging = row("profile.<name>.forging_certkey");
+	const char *unfit = NULL;
+	char why[FORGE_WHY_MAX];
+
+	if (ca->cert)
+		unfit = forge_ca_unfit(&(struct forge_ca){.cert = ca->cert, .chain = ca->chain},
+				       why);
+	if (unfit)
+		complain_at(l, forging, p->index,
+			    "%s cannot be a forging CA: %s; use a CA certificate that may "
+			    "sign client certificates, then the CAs above it in order",
+			    ca->cert_file, unfit);
+	/* The data process holds serving keys; forging keys are to stay in the signer. */
+	if (ca->serving)
+		complain_at(l, forging, p->index,
+			    "%s is also the certkey of a vserver; the forging key needs a certkey "
+			    "of its own",
+			    ca->name);
+}
+
 static void check_profiles(struct loader *l)
 {
 	const struct cfg_key *client_auth = row("profile.<name>.client_auth");
@@ -639,9 +685,6 @@ static void check_profiles(struct loader *l)
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
 		const struct cfg_profile *p = l->cfg->profiles[i];
-		const struct cfg_certkey *ca = p->forging_certkey;
-		const char *unfit = NULL;
-		char why[FORGE_WHY_MAX];
 
 		if (p->client_auth != CLIENT_AUTH_OFF && !said(l, client_auth, i)->wrong &&
 		    !said(l, client_ca, i)->value)
@@ -652,19 +695,8 @@ static void check_profiles(struct loader *l)
 		    !said(l, forging, i)->value)
 			complain_at(l, dynamic, i,
 				    "no CA to forge with; set profile.%s.forging_certkey", p->name);
-		if (ca && ca->cert)
-			unfit = forge_ca_unfit(
-				&(struct forge_ca){.cert = ca->cert, .chain = ca->chain}, why);
-		if (unfit)
-			complain_at(l, forging, i,
-				    "%s cannot be a forging CA: %s; use a CA certificate that may "
-				    "sign client certificates, then the CAs above it in order",
-				    ca->cert_file, unfit);
-		/* The data process holds serving keys; forging keys are to stay in the signer. */
-		if (ca && ca->serving)
-			complain_at(l, forging, i,
-				    "is also the certkey of a vserver; the forging key needs a "
-				    "certkey of its own");
+		for (unsigned c = 0; c < p->forging_certkeys.n; c++)
+			check_forging_ca(l, p, p->forging_certkeys.items[c]);
 	}
 }
 
@@ -759,18 +791,6 @@ static void check_forging(struct loader *l, const struct cfg_vserver *v)
 		v->profile->name, back->name, v->service->name, v->profile->name);
 }
 
-/* The client's ClientHello waits for the backend's choice: there must be a backend by then. */
-static void check_mirror(struct loader *l, const struct cfg_vserver *v)
-{
-	if (!v->profile || !v->service || !v->profile->alpn.mirror ||
-	    v->service->connect == CONNECT_EARLY)
-		return;
-	complain_at(l, row("vserver.<name>.profile"), v->index,
-		    "profile.%s.alpn is mirror, but service.%s.connect is verified: the backend's "
-		    "choice comes too late; set service.%s.connect = early, or alpn to a list",
-		    v->profile->name, v->service->name, v->service->name);
-}
-
 static void check_vservers(struct loader *l)
 {
 	const struct cfg_key *listen = row("vserver.<name>.listen");
@@ -783,7 +803,6 @@ static void check_vservers(struct loader *l)
 	{
 		check_listens(l, listen, i);
 		check_forging(l, l->cfg->vservers[i]);
-		check_mirror(l, l->cfg->vservers[i]);
 	}
 }
 
@@ -875,6 +894,7 @@ static void load(struct loader *l)
 	check_mandatory(l);
 	resolve_references(l);
 	load_certificates(l);
+	for_each_object(l->cfg, SCOPE_PROFILE, i) make_rules(l, l->cfg->profiles[i]);
 	check_certkeys(l);
 	check_profiles(l);
 	check_services(l);
@@ -954,11 +974,12 @@ void config_free(struct config *cfg)
 		X509_free(cfg->certkeys[i]->cert);
 		sk_X509_pop_free(cfg->certkeys[i]->chain, X509_free);
 		EVP_PKEY_free(cfg->certkeys[i]->pkey);
-		staple_free(&cfg->certkeys[i]->staple);
 	}
 	for (unsigned i = 0; i < cfg->n_profiles; i++) {
 		sk_X509_pop_free(cfg->profiles[i]->client_ca, X509_free);
 		sk_X509_pop_free(cfg->profiles[i]->server_ca, X509_free);
+		sk_X509_pop_free(cfg->profiles[i]->forge.sid_issuers, X509_free);
+		forge_rules_free(cfg->profiles[i]->forge.rules);
 	}
 	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
 		for_each_object(cfg, scope, i)

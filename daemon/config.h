@@ -19,9 +19,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <openssl/ssl.h>
-#include "alpn.h"
+#include "forge_rules.h"
 #include "log.h"
-#include "staple.h"
 
 /* Where a value was assigned; file is owned by the struct config. line 0: a default. */
 struct cfg_where {
@@ -53,9 +52,29 @@ enum cfg_connect {
 	CONNECT_VERIFIED
 };
 
-enum cfg_sni {
-	SNI_FIXED,
-	SNI_MIRROR
+/* Which keys the forged certificates of a profile may have; AUTO: what the backend accepts. */
+enum cfg_forge_key {
+	FORGE_KEY_AUTO,
+	FORGE_KEY_P256,
+	FORGE_KEY_RSA2048
+};
+/* The backend's CA names hold none of the forging CAs. */
+enum cfg_no_matching_ca {
+	NO_MATCHING_CA_SEND,
+	NO_MATCHING_CA_FAIL
+};
+
+/* profile.<name>.forge.* */
+struct cfg_forge {
+	unsigned lifespan; /* seconds; 0: forge.lifespan */
+	enum forge_start start;
+	enum cfg_forge_key key;
+	enum cfg_no_matching_ca no_matching_ca;
+	char *text[FORGE_SETTINGS]; /* as written; NULL: unset */
+	char *sid_issuers_file;
+	struct cfg_where sid_issuers_where;
+	STACK_OF(X509) * sid_issuers;
+	struct forge_rules *rules; /* all of that */
 };
 
 /* Socket address with its length; len 0: not set. */
@@ -95,24 +114,17 @@ struct cfg_binding {
 
 struct cfg_certkey {
 	char *name;
-	unsigned index;		  /* position in config.certkeys */
-	char *cert_file;	  /* PEM: leaf first, then the chain to send */
-	char *key_file;		  /* PEM private key */
-	char *ocsp_response_file; /* DER */
+	unsigned index;	 /* position in config.certkeys */
+	char *cert_file; /* PEM: leaf first, then the chain to send */
+	char *key_file;	 /* PEM private key */
 	struct cfg_where cert_where, key_where;
 	X509 *cert;		/* leaf */
 	STACK_OF(X509) * chain; /* the rest of cert_file, in order */
-	struct staple staple;	/* ocsp_response_file */
 	EVP_PKEY *pkey;		/* NULL until config_load_keys() */
 	bool forging;		/* named by some profile.<n>.forging_certkey */
 	bool serving;		/* named by some vserver.<n>.certkey */
-};
-
-/* Application protocols. list NULL and no mirror: off. */
-struct cfg_alpn {
-	uint8_t *list; /* as in alpn.h */
-	unsigned len;
-	bool mirror;
+	/* what its forged certificates say of it: URIs separated by blanks, or NULL */
+	char *ocsp, *ca_issuers, *crl;
 };
 
 struct cfg_profile {
@@ -124,25 +136,22 @@ struct cfg_profile {
 	char *client_ca_file; /* PEM bundle */
 	struct cfg_where client_ca_where;
 	STACK_OF(X509) * client_ca;
-	bool announce_ca_names;
-	struct cfg_alpn alpn;
-	struct cfg_where alpn_where;
 	/* back */
 	bool dynamic_client_cert;
 	struct cfg_where dynamic_client_cert_where;
-	struct cfg_certkey *forging_certkey; /* borrowed from config.certkeys */
+	struct cfg_list forging_certkeys; /* struct cfg_certkey */
 	char *server_ca_file;
 	struct cfg_where server_ca_where;
 	STACK_OF(X509) * server_ca;
 	bool require_certificate_request;
+	struct cfg_forge forge;
 };
 
 struct cfg_service {
 	char *name;
 	unsigned index;
 	struct cfg_address address;
-	char *server_name; /* verified (RFC 9525) and, unless the client's is, sent as SNI */
-	enum cfg_sni sni;
+	char *server_name; /* verified (RFC 9525) and sent as SNI */
 	struct cfg_profile *profile;
 	enum cfg_connect connect;
 };
@@ -180,6 +189,7 @@ struct config {
 	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
+	unsigned forge_rsa_keys; /* kept ready */
 
 	struct cfg_certkey **certkeys;
 	unsigned n_certkeys;

@@ -242,6 +242,10 @@ static int parse_duration(const struct cfg_key *k, const char *text, void *membe
 	unsigned unit;
 	uint64_t v;
 
+	if (k->word && !strcasecmp(text, k->word)) {
+		*(unsigned *)member = 0;
+		return 0;
+	}
 	if (!read_digits(&text, &v))
 		return wrong_value(k, why, "is not a time");
 	unit = time_unit(text);
@@ -268,12 +272,18 @@ static void print_seconds(unsigned seconds, FILE *out)
 
 static void print_duration(const struct cfg_key *k, const void *member, FILE *out)
 {
-	(void)k;
-	print_seconds(*(const unsigned *)member, out);
+	unsigned seconds = *(const unsigned *)member;
+
+	if (k->word && !seconds)
+		fputs(k->word, out);
+	else
+		print_seconds(seconds, out);
 }
 
 static void range_duration(const struct cfg_key *k, FILE *out)
 {
+	if (k->word)
+		fprintf(out, "%s | ", k->word);
 	print_seconds(k->min, out);
 	fputs("..", out);
 	print_seconds(k->max, out);
@@ -312,20 +322,6 @@ static const struct cfg_type type_file = {
 	.parse = parse_file,
 	.print = print_string,
 	.range = range_file,
-	.owns_string = true,
-};
-
-static void range_der_file(const struct cfg_key *k, FILE *out)
-{
-	(void)k;
-	fputs("a DER file", out);
-}
-
-static const struct cfg_type type_der_file = {
-	.name = "file",
-	.parse = parse_file,
-	.print = print_string,
-	.range = range_der_file,
 	.owns_string = true,
 };
 
@@ -425,6 +421,77 @@ static const struct cfg_type type_hostname = {
 	.parse = parse_hostname,
 	.print = print_string,
 	.range = range_hostname,
+	.owns_string = true,
+};
+
+/* ---- rules for forged certificates: forge_rules.c knows them ---- */
+
+static enum forge_setting forge_setting_of(const struct cfg_key *k)
+{
+	return forge_setting_find(strrchr(k->pattern, '.') + 1);
+}
+
+static int parse_rule(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	if (forge_rules_set(NULL, forge_setting_of(k), text, why))
+		return -EINVAL;
+	return set_string(member, text, why);
+}
+
+static void range_rule(const struct cfg_key *k, FILE *out)
+{
+	fputs(forge_setting_range(forge_setting_of(k)), out);
+}
+
+static const struct cfg_type type_rule = {
+	.name = "rule",
+	.parse = parse_rule,
+	.print = print_string,
+	.range = range_rule,
+	.owns_string = true,
+};
+
+static bool uri_valid(const char *uri, size_t len)
+{
+	static const char *const schemes[] = {"http://", "https://", "ldap://"};
+	size_t scheme = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+		if (!strncmp(uri, schemes[i], strlen(schemes[i])))
+			scheme = strlen(schemes[i]);
+	}
+	for (size_t i = 0; i < len; i++) {
+		if (!isgraph((unsigned char)uri[i]))
+			return false;
+	}
+	return scheme && len > scheme;
+}
+
+static int parse_uris(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	for (const char *p = text + strspn(text, " \t"); *p; p += strspn(p, " \t")) {
+		size_t len = strcspn(p, " \t");
+
+		if (len > k->max)
+			return wrong(why, "holds a URI of %zu bytes; use at most %u", len, k->max);
+		if (!uri_valid(p, len))
+			return wrong_value(k, why, "holds what is no such URI");
+		p += len;
+	}
+	return set_string(member, text, why);
+}
+
+static void range_uris(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("URIs with http://, https:// or ldap://", out);
+}
+
+static const struct cfg_type type_uris = {
+	.name = "URIs",
+	.parse = parse_uris,
+	.print = print_string,
+	.range = range_uris,
 	.owns_string = true,
 };
 
@@ -707,51 +774,6 @@ static const struct cfg_type type_listens = {
 	.owns_string = true,
 };
 
-/* ---- application protocols ---- */
-
-static int parse_alpn(const struct cfg_key *k, const char *text, void *member, char *why)
-{
-	struct cfg_alpn *alpn = member;
-	bool off = !strcasecmp(text, k->word), mirror = !strcasecmp(text, "mirror");
-	uint8_t list[ALPN_LIST_MAX], *copy = NULL;
-	int len = 0;
-
-	if (!off && !mirror) {
-		len = alpn_parse(text, list);
-		if (len < 0)
-			return wrong_value(k, why, "is no list of protocol names");
-		copy = malloc((size_t)len);
-		if (!copy)
-			return wrong(why, "out of memory");
-		memcpy(copy, list, (size_t)len);
-	}
-	free(alpn->list);
-	*alpn = (struct cfg_alpn){copy, (unsigned)len, mirror};
-	return 0;
-}
-
-static void print_alpn(const struct cfg_key *k, const void *member, FILE *out)
-{
-	const struct cfg_alpn *alpn = member;
-	char text[ALPN_LIST_MAX + 1];
-
-	alpn_text(alpn->list, alpn->len, text, sizeof(text));
-	fputs(alpn->mirror ? "mirror" : alpn->list ? text : k->word, out);
-}
-
-static void range_alpn(const struct cfg_key *k, FILE *out)
-{
-	fprintf(out, "%s | mirror | names of protocols (RFC 7301), separated by blanks", k->word);
-}
-
-static const struct cfg_type type_alpn = {
-	.name = "protocols",
-	.parse = parse_alpn,
-	.print = print_alpn,
-	.range = range_alpn,
-	.owns_string = true,
-};
-
 /* ---- reference: the text is checked here, the object found by config.c ---- */
 
 static int parse_reference(const struct cfg_key *k, const char *text, void *member, char *why)
@@ -837,13 +859,22 @@ static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
 						 {"optional", CLIENT_AUTH_OPTIONAL},
 						 {"mandatory", CLIENT_AUTH_MANDATORY},
 						 {0}};
-static const struct cfg_choice snis[] = {{"fixed", SNI_FIXED}, {"mirror", SNI_MIRROR}, {0}};
 static const struct cfg_choice connects[] = {
 	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
+
+static const struct cfg_choice forge_starts[] = {
+	{"now", FORGE_START_NOW}, {"original", FORGE_START_ORIGINAL}, {0}};
+static const struct cfg_choice forge_keys[] = {
+	{"auto", FORGE_KEY_AUTO}, {"p-256", FORGE_KEY_P256}, {"rsa-2048", FORGE_KEY_RSA2048}, {0}};
+static const struct cfg_choice no_matching_cas[] = {
+	{"send", NO_MATCHING_CA_SEND}, {"fail", NO_MATCHING_CA_FAIL}, {0}};
 
 #define GLOBAL(m)  .scope = SCOPE_GLOBAL, .offset = offsetof(struct config, m)
 #define CERTKEY(m) .scope = SCOPE_CERTKEY, .offset = offsetof(struct cfg_certkey, m)
 #define PROFILE(m) .scope = SCOPE_PROFILE, .offset = offsetof(struct cfg_profile, m)
+#define RULE(s)                                                                                    \
+	.type = &type_rule, .scope = SCOPE_PROFILE,                                                \
+	.offset = offsetof(struct cfg_profile, forge.text[s])
 #define SERVICE(m) .scope = SCOPE_SERVICE, .offset = offsetof(struct cfg_service, m)
 #define VSERVER(m) .scope = SCOPE_VSERVER, .offset = offsetof(struct cfg_vserver, m)
 
@@ -897,14 +928,23 @@ const struct cfg_key cfg_keys[] = {
 	 .max = 1000000, .value = "4096",
 	 .help = "forged certificates kept for the next connection of the same client"},
 
+	{"forge.rsa_keys", GLOBAL(forge_rsa_keys), .type = &type_number, .unit = "keys", .min = 1,
+	 .max = 1024, .value = "8",
+	 .help = "RSA keys made ahead of need, from the first on that a backend wants"},
+
 	{"certkey.<name>.cert", CERTKEY(cert_file), .where = offsetof(struct cfg_certkey, cert_where),
 	 .type = &type_file, .mandatory = true,
 	 .help = "the certificate, then the chain to send with it"},
 	{"certkey.<name>.key", CERTKEY(key_file), .where = offsetof(struct cfg_certkey, key_where),
 	 .type = &type_file, .mandatory = true,
 	 .help = "its private key, without a passphrase"},
-	{"certkey.<name>.ocsp_response", CERTKEY(ocsp_response_file), .type = &type_der_file,
-	 .help = "an OCSP response to staple: sent to clients that ask, until its nextUpdate"},
+
+	{"certkey.<name>.ocsp", CERTKEY(ocsp), .type = &type_uris, .max = FORGE_URI_MAX,
+	 .help = "a forging CA: where its OCSP responder is asked about forged certificates"},
+	{"certkey.<name>.ca_issuers", CERTKEY(ca_issuers), .type = &type_uris, .max = FORGE_URI_MAX,
+	 .help = "a forging CA: where its own certificate is fetched"},
+	{"certkey.<name>.crl", CERTKEY(crl), .type = &type_uris, .max = FORGE_URI_MAX,
+	 .help = "a forging CA: where its CRL is fetched"},
 
 	{"profile.<name>.client_auth", PROFILE(client_auth),
 	 .where = offsetof(struct cfg_profile, client_auth_where), .type = &type_choice,
@@ -913,19 +953,16 @@ const struct cfg_key cfg_keys[] = {
 	{"profile.<name>.client_ca", PROFILE(client_ca_file),
 	 .where = offsetof(struct cfg_profile, client_ca_where), .type = &type_file,
 	 .help = "vserver: the CAs that client certificates are verified against"},
-	{"profile.<name>.announce_ca_names", PROFILE(announce_ca_names), .type = &type_boolean,
-	 .value = "on",
-	 .help = "vserver: the names of client_ca in the CertificateRequest, for clients to choose by"},
-	{"profile.<name>.alpn", PROFILE(alpn), .where = offsetof(struct cfg_profile, alpn_where),
-	 .type = &type_alpn, .word = "off", .value = "off",
-	 .help = "vserver: protocols on both sides: what the backend chooses (mirror), or the first of a list that the client has"},
 	{"profile.<name>.dynamic_client_cert", PROFILE(dynamic_client_cert),
 	 .where = offsetof(struct cfg_profile, dynamic_client_cert_where), .type = &type_boolean,
 	 .value = "disabled",
 	 .help = "service: show the backend a certificate forged from the client's"},
-	{"profile.<name>.forging_certkey", PROFILE(forging_certkey), .type = &cfg_type_reference,
+	{"profile.<name>.forging_certkey", PROFILE(forging_certkeys), .type = &cfg_type_references,
 	 .refers = SCOPE_CERTKEY,
-	 .help = "service: the CA that issues the forged certificates"},
+	 .help = "service: the CAs that issue the forged certificates; the backend's CA names choose"},
+	{"profile.<name>.forge.no_matching_ca", PROFILE(forge.no_matching_ca), .type = &type_choice,
+	 .choices = no_matching_cas, .value = "send",
+	 .help = "the backend's CA names hold none of these CAs: send the first one's certificate, or fail"},
 	{"profile.<name>.server_ca", PROFILE(server_ca_file),
 	 .where = offsetof(struct cfg_profile, server_ca_where), .type = &type_file,
 	 .help = "service: the CAs that the backend's certificate is verified against"},
@@ -933,12 +970,39 @@ const struct cfg_key cfg_keys[] = {
 	 .type = &type_boolean, .value = "off",
 	 .help = "service: fail if the backend asks for no certificate"},
 
+	{"profile.<name>.forge.lifespan", PROFILE(forge.lifespan), .type = &type_duration,
+	 .unit = "s, m, h, d", .word = "inherit", .min = MINUTE, .max = 365 * DAY, .value = "inherit",
+	 .help = "how long a forged certificate is valid at most; inherit: forge.lifespan"},
+	{"profile.<name>.forge.start", PROFILE(forge.start), .type = &type_choice,
+	 .choices = forge_starts, .value = "now",
+	 .help = "when its validity begins: now, or with the original's"},
+	{"profile.<name>.forge.key", PROFILE(forge.key), .type = &type_choice, .choices = forge_keys,
+	 .value = "auto",
+	 .help = "its key; auto: P-256, or RSA where the backend's signature algorithms want it"},
+	{"profile.<name>.forge.copy", RULE(FORGE_SET_COPY),
+	 .help = "extensions of the original that are passed on as they are"},
+	{"profile.<name>.forge.drop", RULE(FORGE_SET_DROP),
+	 .help = "extensions that are left out though they were copied (subjectAltName) or critical"},
+	{"profile.<name>.forge.map", RULE(FORGE_SET_MAP),
+	 .help = "extensions of the original that are passed on under another OID"},
+	{"profile.<name>.forge.add", RULE(FORGE_SET_ADD),
+	 .help = "extensions that every forged certificate gets"},
+	{"profile.<name>.forge.eku", RULE(FORGE_SET_EKU), .value = FORGE_EKU_DEFAULT,
+	 .help = "key purposes of the original that are kept beside clientAuth"},
+	{"profile.<name>.forge.policies", RULE(FORGE_SET_POLICIES), .value = FORGE_POLICY_DEFAULT,
+	 .help = "certificate policies: dropped, copied, or those listed replaced and the others dropped"},
+	{"profile.<name>.forge.sid_issuers", PROFILE(forge.sid_issuers_file),
+	 .where = offsetof(struct cfg_profile, forge.sid_issuers_where), .type = &type_file,
+	 .help = "the CAs whose Windows SIDs (a privilege) are passed on; unset: none"},
+	{"profile.<name>.forge.trust_domains", RULE(FORGE_SET_TRUST_DOMAINS),
+	 .help = "the SPIFFE trust domains whose identities are passed on; unset: none"},
+	{"profile.<name>.forge.provenance", RULE(FORGE_SET_PROVENANCE), .value = FORGE_OFF,
+	 .help = "extension that names the original: its SHA-256, issuer and serial number"},
+
 	{"service.<name>.address", SERVICE(address), .type = &type_address, .mandatory = true,
 	 .help = "where the backend listens"},
 	{"service.<name>.server_name", SERVICE(server_name), .type = &type_hostname, .mandatory = true,
 	 .help = "the name the backend's certificate must have; also sent as SNI"},
-	{"service.<name>.sni", SERVICE(sni), .type = &type_choice, .choices = snis, .value = "fixed",
-	 .help = "the server name asked for: server_name, or what the client asked for"},
 	{"service.<name>.profile", SERVICE(profile), .type = &cfg_type_reference,
 	 .refers = SCOPE_PROFILE, .mandatory = true,
 	 .help = "the profile of the backend side"},
@@ -1135,7 +1199,7 @@ static unsigned edit_distance(const char *a, const char *b)
 
 bool cfg_nearest(const char *text, char out[CFG_KEY_MAX])
 {
-	const char *first = strchr(text, '.'), *last = strrchr(text, '.');
+	const char *first = strchr(text, '.'), *last = first ? strchr(first + 1, '.') : NULL;
 	char name[CFG_NAME_MAX + 1] = "", key[CFG_KEY_MAX];
 	long best, d;
 

@@ -85,6 +85,7 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 	unsigned n = gate->n_workers < ARRAY_SIZE(blocks) ? gate->n_workers : ARRAY_SIZE(blocks);
 	struct gauges gauges = {
 		.forge_cache_entries = forge_cache_entries(gate->cache),
+		.forge_keys_ready = keymaker_ready(gate->keys),
 		.workers = gate->n_workers,
 	};
 
@@ -122,6 +123,19 @@ static void write_setting(const struct config *cfg, const char *key, FILE *out)
 		fprintf(out, "error unknown key \"%s\"\n", key);
 }
 
+/* What the service's backend asked for last, when it asked for a certificate. */
+static void write_request(struct gate *gate, const char *service, FILE *out)
+{
+	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
+		if (strcmp(gate->cfg->services[i]->name, service) != 0)
+			continue;
+		fputs("ok\n", out);
+		certreq_write(gate->certreqs, gate->cfg->services[i], timer_clock(), out);
+		return;
+	}
+	fprintf(out, "error there is no service \"%s\"\n", service);
+}
+
 static void do_nothing(struct worker *w, void *arg)
 {
 	(void)w;
@@ -153,12 +167,14 @@ static void answer(struct gate *gate, const char *request, FILE *out)
 	} else if (!strcmp(request, "config")) {
 		fputs("ok\n", out);
 		config_print(gate->cfg, NULL, out);
+	} else if (!strncmp(request, "requests ", 9)) {
+		write_request(gate, request + 9, out);
 	} else if (!strncmp(request, "config ", 7)) {
 		write_setting(gate->cfg, request + 7, out);
 	} else {
 		fprintf(out,
-			"error unknown request \"%s\": want stats, metrics, flows, ping or config "
-			"[KEY]\n",
+			"error unknown request \"%s\": want stats, metrics, flows, ping, "
+			"requests SERVICE or config [KEY]\n",
 			request);
 	}
 }

@@ -40,10 +40,8 @@ struct flow_handshake {
 	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
 	struct identity *identity;
-	struct forge_key cache_key;
-	EVP_PKEY *new_key;
-	struct forged *forged;
-	struct issue issue;
+	struct forging forging;
+	struct forging_ask ask;
 	char detail[160]; /* for the log line */
 };
 
@@ -250,14 +248,10 @@ static void start_backend_handshake(struct flow *f)
 	struct worker *w = f->worker;
 	struct back *back = &w->gate->backs[f->service->index];
 	struct side *s = &f->backend;
-	const uint8_t *protocols;
-	size_t len;
 
 	attach_ulp(s);
 	s->hs = handshake_new(s, w->ring, back->ctx, false, on_backend);
-	front_offer(f->client.hs, &protocols, &len);
-	if (!s->hs || back_expect_name(back, s->hs->ssl, f->client.hs->server_name) ||
-	    back_offer(s->hs->ssl, protocols, len)) {
+	if (!s->hs || back_expect_name(back, s->hs->ssl)) {
 		flow_fail(f, REASON_no_memory, NULL);
 		return;
 	}
@@ -503,40 +497,17 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 	}
 }
 
-/*
- * The backend's ServerHello and EncryptedExtensions are there. With alpn =
- * mirror the client has waited for them, unless this is not the first
- * connection to a backend. One that ignores a list of ours is left to it: it
- * may speak the protocol and not know its name.
- */
-static void backend_chose(struct flow *f)
-{
-	struct handshake *client = f->client.hs;
-	const unsigned char *name;
-	unsigned len;
-
-	SSL_get0_alpn_selected(f->backend.hs->ssl, &name, &len);
-	if (client->suspended)
-		front_choose(client, name, len);
-	else if (f->vserver->profile->alpn.mirror &&
-		 (len != alpn_len(&client->alpn) ||
-		  (len && memcmp(name, client->alpn.entry + 1, len))))
-		flow_fail(f, REASON_backend_alpn, "not the one it chose before");
-}
-
 static void on_backend(struct handshake *hs, enum handshake_event ev)
 {
 	struct flow *f = flow_of(hs);
 
-	if (ev == HANDSHAKE_SUSPENDED || ev == HANDSHAKE_DONE)
-		backend_chose(f);
-	if (f->stage != FLOW_STAGE_HANDSHAKE)
-		return;
 	switch (ev) {
 	case HANDSHAKE_SUSPENDED:
 		f->hs->backend_suspended = f->hs->backend_asked = true;
 		f->hs->suspended_at = f->worker->timers.now;
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
+		certreq_remember(f->worker->gate->certreqs, f->service, hs->ssl,
+				 f->worker->timers.now);
 		watch_backend(f);
 		proceed(f);
 		break;
@@ -556,101 +527,29 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 
 /* ---- forging ---- */
 
-/* Why the signer refused, as a reason of ours. */
-static enum reason signer_reason(const struct signer_response *r)
+static void forging_done(struct forging *fg, enum reason reason, const char *detail)
 {
-	switch (r->status) {
-	case SIGNER_NO_PROOF:
-		return REASON_forge_proof;
-	case SIGNER_CHAIN:
-		return REASON_forge_chain;
-	case SIGNER_RULE:
-		return REASON_forge_rule;
-	case SIGNER_REPLAY:
-		return REASON_forge_replay;
-	default:
-		return REASON_forge_failed;
-	}
-}
-
-static struct forged *take_issued(struct flow *f, const struct signer_response *r)
-{
-	struct flow_handshake *h = f->hs;
-	const uint8_t *der = r->data;
-	X509 *cert = d2i_X509(NULL, &der, (long)r->cert_len);
-	time_t not_after;
-
-	if (!cert || identity_time(X509_get0_notAfter(cert), &not_after)) {
-		X509_free(cert);
-		return NULL;
-	}
-	if (h->identity->not_after < not_after)
-		not_after = h->identity->not_after;
-	return forged_new(cert, TAKE_PTR(h->new_key), not_after);
-}
-
-static void issued(struct issue *issue, const struct signer_response *r)
-{
-	struct flow_handshake *h = container_of(issue, struct flow_handshake, issue);
+	struct flow_handshake *h = container_of(fg, struct flow_handshake, forging);
 	struct flow *f = h->flow;
-	struct worker *w = f->worker;
-	char text[160];
 
 	/* Unless the backend has been connected anew meanwhile: then the deadline is that one's. */
 	if (h->backend_timeout == REASON_forge_timeout)
-		timer_clear(&w->timers, &h->backend_timer);
-	if (!r) {
-		flow_fail(f, REASON_forge_failed, "out of reach");
-		return;
-	}
-	if (r->status != SIGNER_OK) {
-		signer_status_text(r, text, sizeof(text));
-		flow_fail(f, signer_reason(r), text);
-		return;
-	}
-	h->forged = take_issued(f, r);
-	if (!h->forged) {
-		flow_fail(f, REASON_no_memory, NULL);
-		return;
-	}
-	stat_inc(&w->stats, forged);
-	if (forge_cache_put(w->gate->cache, &h->cache_key, h->forged))
-		stat_inc(&w->stats, forge_cache_evictions);
-	proceed(f);
+		timer_clear(&f->worker->timers, &h->backend_timer);
+	if (reason == REASON_done)
+		proceed(f);
+	else
+		flow_fail(f, reason, detail);
 }
 
-static int make_cache_key(struct flow *f)
-{
-	const STACK_OF(X509) *chain = f->hs->identity->chain;
-	struct forge_key *key = &f->hs->cache_key;
-	scoped_mdctx *md = EVP_MD_CTX_new();
-
-	memcpy(key->fingerprint, f->hs->identity->fingerprint, FINGERPRINT_LEN);
-	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
-		return -ENOMEM;
-	for (int i = 0; i < sk_X509_num(chain); i++) {
-		uint8_t print[FINGERPRINT_LEN];
-
-		if (identity_fingerprint(sk_X509_value(chain, i), print) ||
-		    !EVP_DigestUpdate(md, print, sizeof(print)))
-			return -ENOMEM;
-	}
-	if (!EVP_DigestFinal_ex(md, key->chain, NULL))
-		return -ENOMEM;
-	return identity_fingerprint(f->service->profile->forging_certkey->cert, key->issuer);
-}
-
-/* True: h->forged is there; false: it is being made, or the flow has failed. */
+/* True: the certificate is there; false: it is being made, or the flow has failed. */
 static bool find_or_forge(struct flow *f)
 {
 	struct flow_handshake *h = f->hs;
-	struct worker *w = f->worker;
 	const struct handshake *client = f->client.hs;
+	const char *detail;
+	enum reason why;
+	int ret;
 
-	if (h->forged)
-		return true;
-	if (h->issue.active)
-		return false;
 	/* Without the client's proof nothing is shown to a backend, not from the cache either. */
 	if (!client->transcript_done) {
 		if (client->transcript_no_memory)
@@ -659,37 +558,36 @@ static bool find_or_forge(struct flow *f)
 			flow_fail(f, REASON_forge_failed, "handshake too long");
 		return false;
 	}
-	if (make_cache_key(f)) {
-		flow_fail(f, REASON_no_memory, NULL);
-		return false;
-	}
-	h->forged = forge_cache_get(w->gate->cache, &h->cache_key, time(NULL));
-	if (h->forged) {
-		stat_inc(&w->stats, forge_cache_hits);
-		return true;
-	}
-	stat_inc(&w->stats, forge_cache_misses);
-	h->new_key = EVP_EC_gen("P-256");
-	h->issue.done = issued;
-	backend_deadline(f, w->gate->cfg->backend_handshake_timeout * 1000ull,
-			 REASON_forge_timeout);
-	if (!h->new_key || issue_start(&w->issuer, &h->issue, f->vserver->index, h->new_key,
-				       client->transcript, client->transcript_len))
-		flow_fail(f, REASON_forge_failed, NULL);
-	return false;
+	if (h->forging.state == FORGING_IDLE)
+		backend_deadline(f, f->worker->gate->cfg->backend_handshake_timeout * 1000ull,
+				 REASON_forge_timeout);
+	h->forging.done = forging_done;
+	h->ask = (struct forging_ask){.vserver = f->vserver,
+				      .service = f->service,
+				      .identity = h->identity,
+				      .peer = (const struct sockaddr *)&f->peer,
+				      .flow = f->id,
+				      .transcript = client->transcript,
+				      .transcript_len = client->transcript_len};
+	ret = forging_get(&f->worker->forger, &h->forging, f->backend.hs->ssl, &h->ask, &why,
+			  &detail);
+	if (ret && ret != -EINPROGRESS)
+		flow_fail(f, why, detail);
+	return !ret;
 }
 
 /* The forged certificate, with the whole chain of its issuer (rule 18), goes to the backend. */
 static void present(struct flow *f)
 {
-	const struct cfg_certkey *ca = f->service->profile->forging_certkey;
+	const struct forging *fg = &f->hs->forging;
+	const struct cfg_certkey *ca = f->service->profile->forging_certkeys.items[fg->ca];
 	struct handshake *hs = f->backend.hs;
 	STACK_OF(X509) *chain = sk_X509_new_null();
 	bool ok = chain && sk_X509_push(chain, ca->cert);
 
 	for (int i = 0; ok && i < sk_X509_num(ca->chain); i++)
 		ok = sk_X509_push(chain, sk_X509_value(ca->chain, i));
-	ok = ok && SSL_use_cert_and_key(hs->ssl, f->hs->forged->cert, f->hs->forged->key, chain, 1);
+	ok = ok && SSL_use_cert_and_key(hs->ssl, fg->forged->cert, fg->forged->key, chain, 1);
 	sk_X509_free(chain);
 	if (!ok) {
 		flow_fail(f, REASON_no_memory, NULL);
@@ -723,10 +621,6 @@ static void answer_certificate_request(struct flow *f)
 	if (!forges(f)) {
 		count_no_certificate(f);
 		resume_backend(f);
-		return;
-	}
-	if (!backend_accepts_p256(f->backend.hs->ssl)) {
-		flow_fail(f, REASON_backend_key_type, NULL);
 		return;
 	}
 	if (!find_or_forge(f))
@@ -781,11 +675,9 @@ static void free_handshake(struct flow *f)
 
 	if (!h)
 		return;
-	issue_cancel(&f->worker->issuer, &h->issue);
+	forging_cancel(&h->forging);
 	timer_clear(&f->worker->timers, &h->backend_timer);
 	identity_free(h->identity);
-	forged_unref(h->forged);
-	EVP_PKEY_free(h->new_key);
 	free(h);
 	f->hs = NULL;
 }
@@ -904,13 +796,12 @@ static void log_established(const struct flow *f, const struct engine *engine)
 {
 	char client[64], backend[64];
 
-	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
+	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s", f->id,
 		 f->vserver->name, client_text(f, client, sizeof(client)),
 		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
 		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
 		 backend_text(f, backend, sizeof(backend)), SSL_get_version(f->backend.hs->ssl),
-		 f->forged ? "forged certificate" : "no certificate", engine->name,
-		 f->alpn[0] ? ", alpn " : "", f->alpn);
+		 f->forged ? "forged certificate" : "no certificate", engine->name);
 }
 
 static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert);
@@ -918,9 +809,7 @@ static void relay_ended(struct relay *r, enum reason reason, int client_alert, i
 static void start_relay(struct flow *f, const struct engine *engine)
 {
 	struct worker *w = f->worker;
-	const struct alpn *alpn = &f->client.hs->alpn;
 
-	alpn_text(alpn->entry, alpn_len(alpn) ? 1 + alpn_len(alpn) : 0, f->alpn, sizeof(f->alpn));
 	log_established(f, engine);
 	if (!f->hs->backend_asked)
 		stat_inc(&w->stats, backend_no_request);
@@ -1300,11 +1189,10 @@ void flow_print(const struct flow *f, FILE *out)
 		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
 	fprintf(out,
 		"id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64 "\tvserver=%s\tclient=%s\tservice=%s"
-		"\tbackend=%s\tengine=%s\talpn=%s\tforged=%s\tidentity=%s\tbytes_from_client="
-		"%" PRIu64 "\tbytes_from_backend=%" PRIu64 "\n",
+		"\tbackend=%s\tengine=%s\tforged=%s\tidentity=%s\tbytes_from_client=%" PRIu64
+		"\tbytes_from_backend=%" PRIu64 "\n",
 		f->id, stages[f->stage], f->worker->timers.now - f->since, f->vserver->name,
 		client_text(f, client, sizeof(client)), f->service->name,
-		backend_text(f, backend, sizeof(backend)), engine->name, f->alpn,
-		f->forged ? "yes" : "no", hex, f->relay.from_client.bytes,
-		f->relay.from_backend.bytes);
+		backend_text(f, backend, sizeof(backend)), engine->name, f->forged ? "yes" : "no",
+		hex, f->relay.from_client.bytes, f->relay.from_backend.bytes);
 }

@@ -1,38 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Issues the certificate that stands for a verified client towards a backend.
- * Knows no configuration: what would need one (rules 7, 8, 13, 14) is denied.
+ * Issues the certificate that stands for a verified client towards a backend:
+ * who may have one, and under whom. Its extensions are written elsewhere.
  */
 #include "forge.h"
 
 #include <stdbool.h>
 #include <string.h>
-#include <strings.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include "forge_explain.h"
+#include "forge_extensions.h"
 
 #define SERIAL_LEN 20 /* RFC 5280 section 4.1.2.2: at most */
-#define KEY_ID_LEN 20
 
-SCOPED_DEFINE(bcons, BASIC_CONSTRAINTS, BASIC_CONSTRAINTS_free)
-SCOPED_DEFINE(eku, EXTENDED_KEY_USAGE, EXTENDED_KEY_USAGE_free)
-SCOPED_DEFINE(akid, AUTHORITY_KEYID, AUTHORITY_KEYID_free)
-SCOPED_DEFINE(octets, ASN1_OCTET_STRING, ASN1_OCTET_STRING_free)
-SCOPED_DEFINE(bits, ASN1_BIT_STRING, ASN1_BIT_STRING_free)
-SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
 SCOPED_DEFINE(name_constraints, NAME_CONSTRAINTS, NAME_CONSTRAINTS_free)
 SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
 SCOPED_DEFINE(store_ctx, X509_STORE_CTX, X509_STORE_CTX_free)
 SCOPED_DEFINE(borrowed, STACK_OF(X509), sk_X509_free) /* not the certificates in it */
 SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
 
-#define scoped_bcons	 __attribute__((cleanup(scoped_bcons_free_))) BASIC_CONSTRAINTS
-#define scoped_eku	 __attribute__((cleanup(scoped_eku_free_))) EXTENDED_KEY_USAGE
-#define scoped_akid	 __attribute__((cleanup(scoped_akid_free_))) AUTHORITY_KEYID
-#define scoped_octets	 __attribute__((cleanup(scoped_octets_free_))) ASN1_OCTET_STRING
-#define scoped_bits	 __attribute__((cleanup(scoped_bits_free_))) ASN1_BIT_STRING
-#define scoped_names	 __attribute__((cleanup(scoped_names_free_))) GENERAL_NAMES
 #define scoped_store	 __attribute__((cleanup(scoped_store_free_))) X509_STORE
 #define scoped_store_ctx __attribute__((cleanup(scoped_store_ctx_free_))) X509_STORE_CTX
 #define scoped_der	 __attribute__((cleanup(scoped_der_free_))) unsigned char
@@ -175,23 +162,23 @@ const char *forge_ca_unfit(const struct forge_ca *ca, char why[FORGE_WHY_MAX])
 	return NULL;
 }
 
-static bool has_oid(const ASN1_OBJECT *obj, const char *oid)
-{
-	char text[80];
-
-	return OBJ_obj2txt(text, sizeof(text), obj, 1) > 0 && !strcmp(text, oid);
-}
-
 /* ---- is the original fit to be forged? ---- */
 
 /*
  * A critical extension restricts what its certificate is good for. Dropping
  * one is only right where its meaning was enforced before (basicConstraints,
- * usages), is passed on (SAN) or speaks of the original's issuer alone.
+ * usages), is passed on (SAN), speaks of the original's issuer alone, or was decided
+ * upon by who wrote the configuration.
  */
-static bool critical_extension_known(const X509_EXTENSION *ext)
+static bool critical_extension_known(const X509_EXTENSION *ext, const struct forge_rules *rules)
 {
-	switch (OBJ_obj2nid(X509_EXTENSION_get_object((X509_EXTENSION *)ext))) {
+	const ASN1_OBJECT *oid = X509_EXTENSION_get_object((X509_EXTENSION *)ext);
+
+	if (forge_list_find(&rules->lists[FORGE_SET_COPY], oid) ||
+	    forge_list_find(&rules->lists[FORGE_SET_DROP], oid) ||
+	    forge_list_find(&rules->lists[FORGE_SET_MAP], oid))
+		return true;
+	switch (OBJ_obj2nid(oid)) {
 	case NID_basic_constraints:
 	case NID_key_usage:
 	case NID_ext_key_usage:
@@ -204,100 +191,38 @@ static bool critical_extension_known(const X509_EXTENSION *ext)
 	}
 }
 
-static bool critical_extensions_known(const X509 *leaf)
+static bool critical_extensions_known(const X509 *leaf, const struct forge_rules *rules)
 {
 	for (int i = 0; i < X509_get_ext_count(leaf); i++) {
 		X509_EXTENSION *ext = X509_get_ext(leaf, i);
 
-		if (X509_EXTENSION_get_critical(ext) && !critical_extension_known(ext))
+		if (X509_EXTENSION_get_critical(ext) && !critical_extension_known(ext, rules))
 			return false;
 	}
-	return true;
-}
-
-static X509_EXTENSION *find_san(const X509 *cert)
-{
-	int at = X509_get_ext_by_NID(cert, NID_subject_alt_name, -1);
-
-	return at < 0 ? NULL : X509_get_ext(cert, at);
-}
-
-/* URIs that are more than a name: to copy one is to grant what it stands for. */
-static const char *const privileged_uris[] = {
-	"spiffe:",			     /* rule 7: needs a list of trust domains */
-	"tag:microsoft.com,2022-09-14:sid:", /* rule 8: the SID extension in another form */
-};
-
-static bool uri_privileged(const char *uri, size_t len)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(privileged_uris); i++) {
-		size_t n = strlen(privileged_uris[i]);
-
-		if (len >= n && !strncasecmp(uri, privileged_uris[i], n))
-			return true;
-	}
-	return false;
-}
-
-/* No control bytes, least of all NUL: readers disagree on where such a name ends. */
-static bool text_clean(const char *s, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
-			return false;
-	return len > 0;
-}
-
-static bool general_name_copyable(const GENERAL_NAME *name)
-{
-	const ASN1_IA5STRING *ia5 = name->d.ia5;
-	const char *text;
-	size_t len;
-
-	if (name->type == GEN_OTHERNAME)
-		return !has_oid(name->d.otherName->type_id, "1.3.6.1.4.1.311.25.2.1"); /* SID */
-	if (name->type != GEN_URI && name->type != GEN_DNS && name->type != GEN_EMAIL)
-		return true;
-	text = (const char *)ASN1_STRING_get0_data(ia5);
-	len = (size_t)ASN1_STRING_length(ia5);
-	if (!text_clean(text, len))
-		return false;
-	return name->type != GEN_URI || (!memchr(text, ' ', len) && !uri_privileged(text, len));
-}
-
-static bool san_copyable(const X509_EXTENSION *san)
-{
-	const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data((X509_EXTENSION *)san);
-	const unsigned char *p = ASN1_STRING_get0_data(value);
-	const unsigned char *end = p + ASN1_STRING_length(value);
-	scoped_names *names = d2i_GENERAL_NAMES(NULL, &p, end - p);
-
-	if (!names || p != end || !sk_GENERAL_NAME_num(names))
-		return false;
-	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++)
-		if (!general_name_copyable(sk_GENERAL_NAME_value(names, i)))
-			return false;
 	return true;
 }
 
 /* Rule 1 again, though the chain was verified: who forges trusts no caller. */
-static enum forge_error check_original(X509 *leaf)
+static enum forge_error check_original(const struct identity *id, const struct forge_rules *rules)
 {
-	X509_EXTENSION *san;
+	const ASN1_OBJECT *san_oid = OBJ_nid2obj(NID_subject_alt_name);
+	X509 *leaf = id->leaf;
+	X509_EXTENSION *san = NULL;
 
 	if (X509_get_extension_flags(leaf) & EXFLAG_INVALID)
 		return FORGE_UNKNOWN_CRITICAL;
 	/* X509_check_ca() overlooks CA:TRUE with a key usage that lacks keyCertSign. */
 	if (X509_check_ca(leaf) || X509_get_extension_flags(leaf) & EXFLAG_CA)
 		return FORGE_ORIGINAL_IS_CA;
-	if (!critical_extensions_known(leaf))
+	if (!critical_extensions_known(leaf, rules))
 		return FORGE_UNKNOWN_CRITICAL;
 	/* UINT32_MAX without the extension */
 	if (!(X509_get_extended_key_usage(leaf) & XKU_SSL_CLIENT))
 		return FORGE_NO_CLIENT_AUTH;
 
-	san = find_san(leaf);
-	if (san && !san_copyable(san))
+	if (!forge_list_find(&rules->lists[FORGE_SET_DROP], san_oid))
+		san = forge_find_san(leaf);
+	if (san && !forge_san_copyable(san, rules, forge_sid_trusted(rules, id)))
 		return FORGE_BAD_SAN;
 	if (!X509_NAME_entry_count(X509_get_subject_name(leaf)) &&
 	    (!san || !X509_EXTENSION_get_critical(san)))
@@ -351,7 +276,9 @@ static bool clamp_validity(const struct forge_ca *ca, const struct identity *id,
 	if (__builtin_sub_overflow(now, policy->skew, &oldest) ||
 	    __builtin_add_overflow(now, policy->lifespan, &end))
 		return false;
-	out->not_before = later(id->not_before, oldest);
+	out->not_before = id->not_before;
+	if (policy->rules->start == FORGE_START_NOW)
+		out->not_before = later(out->not_before, oldest);
 	out->not_after = earlier(id->not_after, end);
 	for (int i = 0; i < file_len(ca); i++) {
 		if (!clamp_to(out, file_cert(ca, i)))
@@ -371,117 +298,6 @@ static bool set_fields(X509 *cert, const struct forge_ca *ca, X509 *leaf, EVP_PK
 	       ASN1_TIME_set(X509_getm_notBefore(cert), v->not_before) &&
 	       ASN1_TIME_set(X509_getm_notAfter(cert), v->not_after) &&
 	       X509_set_pubkey(cert, new_key);
-}
-
-static bool add_extension(X509 *cert, int nid, void *value, bool critical)
-{
-	return X509_add1_ext_i2d(cert, nid, value, critical, X509V3_ADD_APPEND) == 1;
-}
-
-/* Rule 11 */
-static bool add_basic_constraints(X509 *cert)
-{
-	scoped_bcons *bcons = BASIC_CONSTRAINTS_new(); /* CA:FALSE is the default */
-
-	return bcons && add_extension(cert, NID_basic_constraints, bcons, true);
-}
-
-/* Rule 10 */
-static bool add_key_usage(X509 *cert, EVP_PKEY *new_key, X509 *leaf)
-{
-	scoped_bits *usage = ASN1_BIT_STRING_new();
-	bool encipher = EVP_PKEY_is_a(new_key, "RSA") &&
-			X509_get_extension_flags(leaf) & EXFLAG_KUSAGE &&
-			X509_get_key_usage(leaf) & KU_KEY_ENCIPHERMENT;
-
-	/* RFC 5280 section 4.2.1.3: bit 0 is digitalSignature, bit 2 keyEncipherment. */
-	if (!usage || !ASN1_BIT_STRING_set_bit(usage, 0, 1) ||
-	    (encipher && !ASN1_BIT_STRING_set_bit(usage, 2, 1)))
-		return false;
-	return add_extension(cert, NID_key_usage, usage, true);
-}
-
-static bool eku_holds(EXTENDED_KEY_USAGE *eku, int nid)
-{
-	for (int i = 0; i < sk_ASN1_OBJECT_num(eku); i++)
-		if (OBJ_obj2nid(sk_ASN1_OBJECT_value(eku, i)) == nid)
-			return true;
-	return false;
-}
-
-/* Rule 3: a CA's usages bound those below it. */
-static bool usage_allowed(const struct forge_ca *ca, int nid)
-{
-	for (int i = 0; i < file_len(ca); i++) {
-		scoped_eku *bound =
-			X509_get_ext_d2i(file_cert(ca, i), NID_ext_key_usage, NULL, NULL);
-
-		if (bound && !eku_holds(bound, nid) && !eku_holds(bound, NID_anyExtendedKeyUsage))
-			return false;
-	}
-	return true;
-}
-
-/* Rule 9, in the order they are written. */
-static const int kept_usages[] = {NID_client_auth, NID_ms_smartcard_login, NID_pkInitClientAuth};
-
-static bool add_extended_key_usage(X509 *cert, const struct forge_ca *ca, X509 *leaf)
-{
-	scoped_eku *original = X509_get_ext_d2i(leaf, NID_ext_key_usage, NULL, NULL);
-	scoped_eku *eku = EXTENDED_KEY_USAGE_new();
-	int at = X509_get_ext_by_NID(leaf, NID_ext_key_usage, -1);
-
-	if (!eku)
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(kept_usages); i++) {
-		int nid = kept_usages[i];
-
-		if (nid != NID_client_auth && !eku_holds(original, nid))
-			continue;
-		if (!usage_allowed(ca, nid))
-			continue;
-		if (!sk_ASN1_OBJECT_push(eku, OBJ_nid2obj(nid)))
-			return false;
-	}
-	return add_extension(cert, NID_ext_key_usage, eku,
-			     at >= 0 && X509_EXTENSION_get_critical(X509_get_ext(leaf, at)));
-}
-
-/* Rule 12. RFC 7093 section 2, method 1: like RFC 5280's, without SHA-1. */
-static bool add_subject_key_id(X509 *cert)
-{
-	scoped_octets *id = ASN1_OCTET_STRING_new();
-	unsigned char hash[EVP_MAX_MD_SIZE];
-
-	return id && X509_pubkey_digest(cert, EVP_sha256(), hash, NULL) &&
-	       ASN1_OCTET_STRING_set(id, hash, KEY_ID_LEN) &&
-	       add_extension(cert, NID_subject_key_identifier, id, false);
-}
-
-static bool add_authority_key_id(X509 *cert, X509 *ca)
-{
-	const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(ca);
-	scoped_akid *akid = AUTHORITY_KEYID_new();
-
-	if (!id || !akid)
-		return false;
-	akid->keyid = ASN1_OCTET_STRING_dup(id);
-	return akid->keyid && add_extension(cert, NID_authority_key_identifier, akid, false);
-}
-
-/* Rule 6: the extension's octets and its criticality as they are. */
-static bool add_san(X509 *cert, const X509 *leaf)
-{
-	X509_EXTENSION *san = find_san(leaf);
-
-	return !san || X509_add_ext(cert, san, -1);
-}
-
-static bool add_extensions(X509 *cert, const struct forge_ca *ca, X509 *leaf, EVP_PKEY *new_key)
-{
-	return add_basic_constraints(cert) && add_key_usage(cert, new_key, leaf) &&
-	       add_extended_key_usage(cert, ca, leaf) && add_subject_key_id(cert) &&
-	       add_authority_key_id(cert, ca->cert) && add_san(cert, leaf);
 }
 
 static bool hash_der(EVP_MD_CTX *ctx, const unsigned char *der, int len)
@@ -543,7 +359,7 @@ static enum forge_error issue(const struct forge_ca *ca, const struct identity *
 	if (!clamp_validity(ca, id, policy, now, &v))
 		return FORGE_NOT_YET_OR_EXPIRED;
 	if (!cert || !set_fields(cert, ca, id->leaf, new_key, &v) ||
-	    !add_extensions(cert, ca, id->leaf, new_key) || !set_serial(cert, id, policy, &v))
+	    !forge_add_extensions(cert, ca, id, policy->rules) || !set_serial(cert, id, policy, &v))
 		return FORGE_MEMORY;
 	if (!X509_sign(cert, ca->key, signature_digest(ca->key)))
 		return FORGE_SIGN;
@@ -632,14 +448,14 @@ enum forge_error forge_certificate(const struct forge_ca *ca, const struct ident
 	e = check_ca(ca->cert, explain);
 	if (e != FORGE_OK)
 		return e;
-	e = check_original(id->leaf);
+	e = check_original(id, policy->rules);
 	if (e != FORGE_OK)
 		return e;
 	e = issue(ca, id, new_key, policy, now, &cert);
 	if (e != FORGE_OK)
 		return e;
 	if (explain)
-		forge_explain(explain, id->leaf, cert);
+		forge_explain(explain, policy->rules, id->leaf, cert);
 	e = check_issued(ca, cert, now, explain);
 	if (e == FORGE_OK)
 		*out = TAKE_PTR(cert);

@@ -1,26 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Forging: a verified client chain and a forging CA in, a new certificate out.
- * Pure: no I/O, no clock, no configuration lookup. The rules (numbers as in
- * docs/forging.md) are RFC 5280's and what real PKIs need.
+ * Pure: no I/O, no clock, no configuration lookup. The rules (forge_rules.h)
+ * are RFC 5280's and what real PKIs need.
  */
 #ifndef KTLSGATE_FORGE_H
 #define KTLSGATE_FORGE_H
 
 #include <stdio.h>
 #include <time.h>
+#include "forge_rules.h"
 #include "identity.h"
 
 #define FORGE_SERIAL_KEY_LEN 32
-#define FORGE_WHY_MAX	     128
 
+/* Where verifiers ask about what the CA issued: URIs separated by blanks; NULL: nowhere. */
+struct forge_urls {
+	const char *ocsp, *ca_issuers, *crl;
+};
+
+/* All borrowed. */
 struct forge_ca {
-	X509 *cert;		/* borrowed */
-	EVP_PKEY *key;		/* borrowed */
-	STACK_OF(X509) * chain; /* borrowed; the CAs above cert in order, may be NULL */
+	X509 *cert;
+	EVP_PKEY *key;
+	STACK_OF(X509) * chain; /* the CAs above cert in order, may be NULL */
+	struct forge_urls urls;
 };
 
 struct forge_policy {
+	const struct forge_rules *rules;	  /* borrowed */
 	long lifespan;				  /* seconds a forged certificate lives at most */
 	long skew;				  /* seconds notBefore may lie before now */
 	uint8_t serial_key[FORGE_SERIAL_KEY_LEN]; /* secret of the issuer, rule 4 */

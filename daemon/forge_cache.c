@@ -76,7 +76,7 @@ struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *ke
 	pthread_mutex_lock(&c->lock);
 	link = find(c, key);
 	/* A certificate is expired in its last second: so OpenSSL, the likely judge, counts. */
-	if (*link && now >= (*link)->forged->not_after) {
+	if (*link && now >= (*link)->forged->until) {
 		dropped = remove_node(c, link);
 	} else if (*link) {
 		list_del(c, *link);
@@ -89,7 +89,7 @@ struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *ke
 	return found;
 }
 
-struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t not_after)
+struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t until)
 {
 	struct forged *f = malloc(sizeof(*f));
 
@@ -98,7 +98,7 @@ struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t not_after)
 		EVP_PKEY_free(key);
 		return NULL;
 	}
-	*f = (struct forged){.refs = 1, .cert = cert, .key = key, .not_after = not_after};
+	*f = (struct forged){.refs = 1, .cert = cert, .key = key, .until = until};
 	return f;
 }
 

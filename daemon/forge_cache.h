@@ -2,7 +2,7 @@
 /*
  * Forged certificates and their keys, shared by all workers: bounded, least
  * recently used goes first, never older than either certificate allows.
- * One entry per (original fingerprint, forging CA, key type).
+ * One entry per (original and its chain, forging CA, rules, key type).
  */
 #ifndef KTLSGATE_FORGE_CACHE_H
 #define KTLSGATE_FORGE_CACHE_H
@@ -17,7 +17,7 @@ struct forged {
 	_Atomic unsigned refs;
 	X509 *cert;
 	EVP_PKEY *key;
-	time_t not_after; /* earliest end of the forged certificate and the original's chain */
+	time_t until; /* no longer handed out: before the end of it and of the original's chain */
 };
 
 struct forge_key {
@@ -25,6 +25,8 @@ struct forge_key {
 	uint8_t issuer[FINGERPRINT_LEN];      /* of the forging CA's certificate */
 	uint8_t chain[FINGERPRINT_LEN]; /* SHA-256 over the verified chain's fingerprints: another
 					   path, another validity */
+	uint32_t profile;		/* index: other rules, another certificate */
+	uint32_t key_type;
 };
 
 struct forge_cache *forge_cache_new(unsigned entries) must_check;
@@ -35,7 +37,7 @@ struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *ke
 			       time_t now) must_check;
 
 /* Takes cert and key (also on failure); returns a reference, or NULL (out of memory). */
-struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t not_after) must_check;
+struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t until) must_check;
 /* Takes a reference; replaces an entry of the same key. True if another one was evicted. */
 bool forge_cache_put(struct forge_cache *c, const struct forge_key *key, struct forged *f);
 void forged_unref(struct forged *f); /* NULL-safe */

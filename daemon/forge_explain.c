@@ -11,27 +11,6 @@
 #include <openssl/objects.h>
 #include <openssl/x509v3.h>
 
-/* The reasons, numbered as in docs/forging.md. */
-static const struct rule {
-	unsigned number;
-	const char *text;
-} rules[] = {
-	{2, "the original's DER, never re-encoded"},
-	{3, "the forging CA's subject and key"},
-	{4, "keyed hash: unpredictable, never twice for different certificates"},
-	{5, "within the original, its chain, the forging CA and the lifespan"},
-	{6, "copied as it is: UPN, FASC-N and UUID live here"},
-	{8, "a privilege: only from configured issuers"},
-	{9, "clientAuth always, smart card log-on and PKINIT kept, the rest dropped"},
-	{10, "from the new key"},
-	{11, "always written, never a CA"},
-	{12, "computed anew"},
-	{13, "policies are dropped unless configured"},
-	{14, "the original's belong to another issuer"},
-	{15, "bound to its issuer or unknown: only by an explicit list"},
-	{16, "the client's private key stays with the client"},
-};
-
 static void print_subject(BIO *out, X509 *cert)
 {
 	X509_NAME_print_ex(out, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
@@ -81,43 +60,6 @@ static const struct field {
 	{"Signature", 3, print_signature},
 };
 
-/* By OID: the SID extension is one OpenSSL has no name for. */
-static const struct extension {
-	const char *oid;
-	unsigned rule;
-} extensions[] = {
-	{"2.5.29.17", 6},	     /* subjectAltName */
-	{"1.3.6.1.4.1.311.25.2", 8}, /* szOID_NTDS_CA_SECURITY_EXT */
-	{"2.5.29.37", 9},	     /* extKeyUsage */
-	{"2.5.29.15", 10},	     /* keyUsage */
-	{"2.5.29.19", 11},	     /* basicConstraints */
-	{"2.5.29.14", 12},	     /* subjectKeyIdentifier */
-	{"2.5.29.35", 12},	     /* authorityKeyIdentifier */
-	{"2.5.29.32", 13},	     /* certificatePolicies */
-	{"2.5.29.31", 14},	     /* cRLDistributionPoints */
-	{"2.5.29.46", 14},	     /* freshestCRL */
-	{"1.3.6.1.5.5.7.1.1", 14},   /* authorityInfoAccess */
-};
-
-static unsigned extension_rule(const X509_EXTENSION *ext)
-{
-	char oid[80];
-
-	OBJ_obj2txt(oid, sizeof(oid), X509_EXTENSION_get_object((X509_EXTENSION *)ext), 1);
-	for (size_t i = 0; i < ARRAY_SIZE(extensions); i++)
-		if (!strcmp(oid, extensions[i].oid))
-			return extensions[i].rule;
-	return 15;
-}
-
-static const char *rule_text(unsigned number)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
-		if (rules[i].number == number)
-			return rules[i].text;
-	return "";
-}
-
 /*
  * One line of text from bio, which it empties: runs of white space become a
  * blank, and what a terminal could obey is escaped: the client chose it.
@@ -146,9 +88,12 @@ static void put_line(FILE *out, const char *label, BIO *bio)
 	(void)BIO_reset(bio);
 }
 
-static void put_rule(FILE *out, unsigned number)
+static void put_rule(FILE *out, const struct forge_rule *rule)
 {
-	fprintf(out, "    rule %-3u  %s\n", number, rule_text(number));
+	fprintf(out, "    rule %-3u  %s", rule->number, rule->text);
+	if (rule->key)
+		fprintf(out, " [%s]", rule->key);
+	putc('\n', out);
 }
 
 static void explain_field(FILE *out, const struct field *f, BIO *bio, X509 *original, X509 *forged)
@@ -158,7 +103,7 @@ static void explain_field(FILE *out, const struct field *f, BIO *bio, X509 *orig
 	put_line(out, "original", bio);
 	f->print(bio, forged);
 	put_line(out, "forged", bio);
-	put_rule(out, f->rule);
+	put_rule(out, forge_rule_by_number(f->rule));
 }
 
 static void print_extension(BIO *bio, X509_EXTENSION *ext, const char *absent)
@@ -169,13 +114,13 @@ static void print_extension(BIO *bio, X509_EXTENSION *ext, const char *absent)
 	}
 	if (X509_EXTENSION_get_critical(ext))
 		BIO_puts(bio, "critical, ");
-	if (!X509V3_EXT_print(bio, ext, 0, 0))
+	if (!X509V3_EXT_print(bio, ext, X509V3_EXT_PARSE_UNKNOWN, 0))
 		BIO_printf(bio, "%d octets", ASN1_STRING_length(X509_EXTENSION_get_data(ext)));
 }
 
-static X509_EXTENSION *find_extension(X509 *cert, X509_EXTENSION *like)
+static X509_EXTENSION *find_extension(X509 *cert, const ASN1_OBJECT *oid)
 {
-	int at = X509_get_ext_by_OBJ(cert, X509_EXTENSION_get_object(like), -1);
+	int at = X509_get_ext_by_OBJ(cert, oid, -1);
 
 	return at < 0 ? NULL : X509_get_ext(cert, at);
 }
@@ -183,18 +128,36 @@ static X509_EXTENSION *find_extension(X509 *cert, X509_EXTENSION *like)
 static void explain_extension(FILE *out, BIO *bio, X509_EXTENSION *original, X509_EXTENSION *forged)
 {
 	X509_EXTENSION *any = forged ? forged : original;
+	const ASN1_OBJECT *oid = X509_EXTENSION_get_object(any);
 	char name[80];
 
-	OBJ_obj2txt(name, sizeof(name), X509_EXTENSION_get_object(any), 0);
+	OBJ_obj2txt(name, sizeof(name), oid, 0);
 	fprintf(out, "%s\n", name);
 	print_extension(bio, original, "none");
 	put_line(out, "original", bio);
 	print_extension(bio, forged, "dropped");
 	put_line(out, "forged", bio);
-	put_rule(out, extension_rule(any));
+	put_rule(out, forge_rule_of_extension(oid));
 }
 
-void forge_explain(FILE *out, X509 *original, X509 *forged)
+/* Where an extension of the forged certificate comes from, if from the original. */
+static X509_EXTENSION *origin(const struct forge_rules *rules, X509 *original,
+			      const ASN1_OBJECT *oid)
+{
+	const struct forge_item *mapped = forge_list_find_to(&rules->lists[FORGE_SET_MAP], oid);
+
+	return find_extension(original, mapped ? mapped->oid : oid);
+}
+
+static X509_EXTENSION *destination(const struct forge_rules *rules, X509 *forged,
+				   const ASN1_OBJECT *oid)
+{
+	const struct forge_item *mapped = forge_list_find(&rules->lists[FORGE_SET_MAP], oid);
+
+	return find_extension(forged, mapped ? mapped->to : oid);
+}
+
+void forge_explain(FILE *out, const struct forge_rules *rules, X509 *original, X509 *forged)
 {
 	scoped_bio *bio = BIO_new(BIO_s_mem());
 
@@ -205,13 +168,14 @@ void forge_explain(FILE *out, X509 *original, X509 *forged)
 
 	for (int i = 0; i < X509_get_ext_count(forged); i++) {
 		X509_EXTENSION *ext = X509_get_ext(forged, i);
+		const ASN1_OBJECT *oid = X509_EXTENSION_get_object(ext);
 
-		explain_extension(out, bio, find_extension(original, ext), ext);
+		explain_extension(out, bio, origin(rules, original, oid), ext);
 	}
 	for (int i = 0; i < X509_get_ext_count(original); i++) {
 		X509_EXTENSION *ext = X509_get_ext(original, i);
 
-		if (!find_extension(forged, ext))
+		if (!destination(rules, forged, X509_EXTENSION_get_object(ext)))
 			explain_extension(out, bio, ext, NULL);
 	}
 }

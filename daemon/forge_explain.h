@@ -7,9 +7,10 @@
 
 #include <stdio.h>
 #include <openssl/x509.h>
+#include "forge_rules.h"
 #include "scoped.h"
 
 /* One block per field: its name, both values, the rule's number and text. */
-void forge_explain(FILE *out, X509 *original, X509 *forged);
+void forge_explain(FILE *out, const struct forge_rules *rules, X509 *original, X509 *forged);
 
 #endif

@@ -72,10 +72,9 @@ static void send_unsent(struct issuer *is)
 	}
 }
 
-int issue_start(struct issuer *is, struct issue *issue, unsigned vserver, EVP_PKEY *key,
-		const uint8_t *transcript, size_t len)
+int issue_start(struct issuer *is, struct issue *issue, const struct signer_ask *ask)
 {
-	ssize_t n = signer_build_request(is->next_id, vserver, key, transcript, len, is->buf);
+	ssize_t n = signer_build_request(is->next_id, ask, is->buf);
 
 	if (n < 0)
 		return (int)n;

@@ -32,8 +32,7 @@ struct issuer {
 int issuer_init(struct issuer *is, struct ring *ring, int fd) must_check;
 void issuer_free(struct issuer *is);
 /* Returns 0 or -errno; issue must outlive the answer or issue_cancel(). */
-int issue_start(struct issuer *is, struct issue *issue, unsigned vserver, EVP_PKEY *key,
-		const uint8_t *transcript, size_t len) must_check;
+int issue_start(struct issuer *is, struct issue *issue, const struct signer_ask *ask) must_check;
 void issue_cancel(struct issuer *is, struct issue *issue);
 
 #endif

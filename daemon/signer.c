@@ -5,6 +5,7 @@
  * believes a worker nothing.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
@@ -32,12 +33,18 @@ _Static_assert(FINGERPRINT_LEN == TRANSCRIPT_SERVER_LEN, "servers are known by f
 
 /* What one vserver's clients are checked against. store NULL: it does not forge. */
 struct issuer {
-	const char *name;
+	const struct cfg_vserver *vserver;
 	X509_STORE *store; /* the anchors of the profile's client_ca */
 	X509 *server;	   /* the first of the vserver's certificates; borrowed */
 	uint8_t (*servers)[TRANSCRIPT_SERVER_LEN]; /* what each of them is known by */
 	unsigned n_servers;
-	struct forge_ca ca;
+};
+
+/* How is forged for the services of one profile. */
+struct forging {
+	struct forge_ca *cas;
+	unsigned n_cas; /* 0: nothing is */
+	struct forge_policy policy;
 };
 
 /* An answer that its worker had no room for; NULL: none. */
@@ -47,9 +54,12 @@ struct unsent {
 };
 
 struct signer {
-	struct issuer *issuers; /* by vserver index */
+	const struct config *cfg; /* borrowed */
+	struct issuer *issuers;	  /* by vserver index */
 	unsigned n_issuers;
-	struct forge_policy policy;
+	struct forging *forgings; /* by profile index */
+	unsigned n_forgings;
+	uint8_t serial_key[FORGE_SERIAL_KEY_LEN];
 	struct replay *seen; /* borrowed */
 	int epoll;
 	const int *fds;
@@ -64,10 +74,8 @@ struct verdict {
 
 /* A request's parts, inside the message. */
 struct request {
-	uint64_t id;
-	uint32_t vserver;
+	struct signer_request head;
 	const uint8_t *key, *transcript;
-	size_t key_len, transcript_len;
 };
 
 static void signer_free(struct signer *s)
@@ -79,10 +87,15 @@ static void signer_free(struct signer *s)
 		free(s->issuers[i].servers);
 	}
 	free(s->issuers);
+	for (unsigned i = 0; i < s->n_forgings; i++) {
+		free(s->forgings[i].cas);
+		OPENSSL_cleanse(&s->forgings[i].policy, sizeof(s->forgings[i].policy));
+	}
+	free(s->forgings);
 	for (unsigned i = 0; s->unsent && i < s->n; i++)
 		free(s->unsent[i].answer);
 	free(s->unsent);
-	OPENSSL_cleanse(&s->policy, sizeof(s->policy));
+	OPENSSL_cleanse(s->serial_key, sizeof(s->serial_key));
 }
 #define scoped_signer __attribute__((cleanup(signer_free))) struct signer
 
@@ -94,6 +107,7 @@ SCOPED_DEFINE(identity, struct identity, identity_free)
 static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_fd);
 static int prepare(struct signer *s, const struct config *cfg);
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v);
+static bool prepare_forging(struct signer *s, struct forging *out, const struct cfg_profile *p);
 static bool forges(const struct cfg_vserver *v);
 static int watch(struct signer *s, int stop_fd);
 static void lock_memory(void);
@@ -131,23 +145,44 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	return serve(&s) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
-			     const uint8_t *transcript, size_t transcript_len, uint8_t *buf)
+static void put_peer(struct signer_request *head, const struct sockaddr *peer)
 {
-	struct signer_request head = {.id = id, .vserver = vserver};
+	if (peer && peer->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)peer;
+
+		head->family = AF_INET6;
+		head->port = in6->sin6_port;
+		memcpy(head->peer, &in6->sin6_addr, sizeof(in6->sin6_addr));
+	} else if (peer && peer->sa_family == AF_INET) {
+		const struct sockaddr_in *in4 = (const struct sockaddr_in *)peer;
+
+		head->family = AF_INET;
+		head->port = in4->sin_port;
+		memcpy(head->peer, &in4->sin_addr, sizeof(in4->sin_addr));
+	}
+}
+
+ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t *buf)
+{
+	struct signer_request head = {.id = id,
+				      .flow = ask->flow,
+				      .vserver = ask->vserver,
+				      .service = ask->service,
+				      .ca = ask->ca,
+				      .transcript_len = (uint32_t)ask->transcript_len};
 	uint8_t *p = buf + REQUEST_HEAD;
-	int key_len = i2d_PUBKEY(key, NULL);
+	int key_len = i2d_PUBKEY(ask->key, NULL);
 
 	if (key_len <= 0)
 		return -EINVAL;
-	if (transcript_len > TRANSCRIPT_MAX ||
-	    (size_t)key_len > SIGNER_MESSAGE_MAX - REQUEST_HEAD - transcript_len)
+	if (ask->transcript_len > TRANSCRIPT_MAX ||
+	    (size_t)key_len > SIGNER_MESSAGE_MAX - REQUEST_HEAD - ask->transcript_len)
 		return -EMSGSIZE;
-	head.key_len = (uint32_t)i2d_PUBKEY(key, &p);
-	head.transcript_len = (uint32_t)transcript_len;
+	head.key_len = (uint32_t)i2d_PUBKEY(ask->key, &p);
+	put_peer(&head, ask->peer);
 	memcpy(buf, &head, REQUEST_HEAD);
-	memcpy(p, transcript, transcript_len);
-	return (ssize_t)(REQUEST_HEAD + head.key_len + transcript_len);
+	memcpy(p, ask->transcript, ask->transcript_len);
+	return (ssize_t)(REQUEST_HEAD + head.key_len + ask->transcript_len);
 }
 
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len)
@@ -210,18 +245,58 @@ static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_f
 
 static int prepare(struct signer *s, const struct config *cfg)
 {
-	s->policy = (struct forge_policy){.lifespan = cfg->forge_lifespan, .skew = SKEW};
-	s->issuers = calloc(cfg->n_vservers ? cfg->n_vservers : 1, sizeof(*s->issuers));
+	s->cfg = cfg;
+	s->issuers = calloc(cfg->n_vservers + 1, sizeof(*s->issuers));
+	s->forgings = calloc(cfg->n_profiles + 1, sizeof(*s->forgings));
 	s->unsent = calloc(s->n, sizeof(*s->unsent));
-	if (!s->issuers || !s->unsent ||
-	    RAND_priv_bytes(s->policy.serial_key, sizeof(s->policy.serial_key)) != 1) {
+	if (!s->issuers || !s->forgings || !s->unsent ||
+	    RAND_priv_bytes(s->serial_key, sizeof(s->serial_key)) != 1) {
 		log_error("cannot start: no memory or no randomness");
 		return -ENOMEM;
 	}
+	for (; s->n_forgings < cfg->n_profiles; s->n_forgings++)
+		if (!prepare_forging(s, &s->forgings[s->n_forgings], cfg->profiles[s->n_forgings]))
+			return -EINVAL;
 	for (; s->n_issuers < cfg->n_vservers; s->n_issuers++)
 		if (!prepare_issuer(&s->issuers[s->n_issuers], cfg->vservers[s->n_issuers]))
 			return -EINVAL;
 	return 0;
+}
+
+static bool prepare_ca(struct forge_ca *out, const struct cfg_certkey *ck)
+{
+	char why[FORGE_WHY_MAX];
+
+	*out = (struct forge_ca){.cert = ck->cert,
+				 .key = ck->pkey,
+				 .chain = ck->chain,
+				 .urls = {ck->ocsp, ck->ca_issuers, ck->crl}};
+	if (!forge_ca_unfit(out, why))
+		return true;
+	log_error("certkey %s cannot be a forging CA: %s", ck->name, why);
+	return false;
+}
+
+static bool prepare_forging(struct signer *s, struct forging *out, const struct cfg_profile *p)
+{
+	const struct cfg_list *list = &p->forging_certkeys;
+
+	if (!p->dynamic_client_cert || !list->n)
+		return true;
+	out->policy = (struct forge_policy){.rules = p->forge.rules,
+					    .lifespan = p->forge.lifespan ? p->forge.lifespan
+									  : s->cfg->forge_lifespan,
+					    .skew = SKEW};
+	memcpy(out->policy.serial_key, s->serial_key, sizeof(s->serial_key));
+	out->cas = calloc(list->n, sizeof(*out->cas));
+	if (!out->cas) {
+		log_error("cannot start: out of memory");
+		return false;
+	}
+	for (; out->n_cas < list->n; out->n_cas++)
+		if (!prepare_ca(&out->cas[out->n_cas], list->items[out->n_cas]))
+			return false;
+	return true;
 }
 
 /* Whatever certificate the server name chose, it is this vserver that the client signed for. */
@@ -240,18 +315,9 @@ static bool prepare_servers(struct issuer *out, const struct cfg_list *certkeys)
 
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 {
-	const struct cfg_certkey *forging;
-	char why[FORGE_WHY_MAX];
-
-	out->name = v->name;
+	out->vserver = v;
 	if (!forges(v))
 		return true;
-	forging = v->service->profile->forging_certkey;
-	out->ca = (struct forge_ca){forging->cert, forging->pkey, forging->chain};
-	if (forge_ca_unfit(&out->ca, why)) {
-		log_error("certkey %s cannot be a forging CA: %s", forging->name, why);
-		return false;
-	}
 	out->store = verify_store_new(v->profile->client_ca);
 	if (out->store && prepare_servers(out, &v->certkeys))
 		return true;
@@ -264,7 +330,8 @@ static bool forges(const struct cfg_vserver *v)
 	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
 
 	return v->certkeys.n && v->profile && v->profile->client_auth != CLIENT_AUTH_OFF &&
-	       v->profile->client_ca && back && back->dynamic_client_cert && back->forging_certkey;
+	       v->profile->client_ca && back && back->dynamic_client_cert &&
+	       back->forging_certkeys.n;
 }
 
 static int watch(struct signer *s, int stop_fd)
@@ -311,31 +378,43 @@ static bool sign_and_verify(const struct forge_ca *ca)
 	       EVP_DigestVerify(check, sig, len, text, sizeof(text)) == 1;
 }
 
+static int rehearse_cas(struct signer *s)
+{
+	char why[128];
+
+	for (unsigned i = 0; i < s->n_forgings; i++) {
+		for (unsigned c = 0; c < s->forgings[i].n_cas; c++) {
+			if (sign_and_verify(&s->forgings[i].cas[c]))
+				continue;
+			log_error("profile %s: forging key %u does not sign: %s",
+				  s->cfg->profiles[i]->name, c + 1, log_openssl(why, sizeof(why)));
+			return -EKEYREJECTED;
+		}
+	}
+	return 0;
+}
+
 /* Each key works, and what libraries load at first use is there before the filter. */
 static int rehearse(struct signer *s)
 {
 	struct verify_result ignored;
 	unsigned forging = 0;
-	char why[128];
+	int ret;
 
 	tzset();
-	for (unsigned i = 0; i < s->n_issuers; i++) {
+	ret = rehearse_cas(s);
+	for (unsigned i = 0; !ret && i < s->n_issuers; i++) {
 		const struct issuer *is = &s->issuers[i];
 
 		if (!is->store)
 			continue;
-		if (!sign_and_verify(&is->ca)) {
-			log_error("vserver %s: the forging key does not sign: %s", is->name,
-				  log_openssl(why, sizeof(why)));
-			return -EKEYREJECTED;
-		}
 		if (verify_client_chain(is->store, is->server, NULL, time(NULL), &ignored) == 0)
 			sk_X509_pop_free(ignored.chain, X509_free);
 		forging++;
 	}
 	ERR_clear_error();
 	log_debug("ready: %u of %u vservers forge", forging, s->n_issuers);
-	return 0;
+	return ret;
 }
 
 static int serve(struct signer *s)
@@ -421,32 +500,43 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 	if (parse_request(in, (size_t)got, &req))
 		v = decide(s, &req, time(NULL), &cert);
 	ERR_clear_error();
-	*r = (struct signer_response){.id = req.id, .status = v.status, .detail = v.detail};
+	*r = (struct signer_response){.id = req.head.id, .status = v.status, .detail = v.detail};
 	if (!append_certificate(r, cert, sizeof(out) - RESPONSE_HEAD))
-		*r = (struct signer_response){.id = req.id, .status = SIGNER_BAD_REQUEST};
+		*r = (struct signer_response){.id = req.head.id, .status = SIGNER_BAD_REQUEST};
 	log_verdict(s, worker, &req, r, cert);
 	send_answer(s, worker, out, RESPONSE_HEAD + r->cert_len);
 }
 
-/* req->id and req->vserver are set even if the rest is malformed. */
+/* req->head is set, as far as it goes, even if the rest is malformed. */
 static bool parse_request(const uint8_t *message, size_t len, struct request *req)
 {
-	struct signer_request head = {.vserver = UINT32_MAX};
+	struct signer_request *head = &req->head;
 
-	*req = (struct request){.vserver = UINT32_MAX};
+	*req = (struct request){.head.vserver = UINT32_MAX};
 	if (len < REQUEST_HEAD)
 		return false;
-	memcpy(&head, message, REQUEST_HEAD);
-	req->id = head.id;
-	req->vserver = head.vserver;
-	if (len > SIGNER_MESSAGE_MAX || head.transcript_len > TRANSCRIPT_MAX ||
-	    (uint64_t)head.key_len + head.transcript_len != len - REQUEST_HEAD)
+	memcpy(head, message, REQUEST_HEAD);
+	if (len > SIGNER_MESSAGE_MAX || head->transcript_len > TRANSCRIPT_MAX ||
+	    (uint64_t)head->key_len + head->transcript_len != len - REQUEST_HEAD)
 		return false;
 	req->key = message + REQUEST_HEAD;
-	req->key_len = head.key_len;
-	req->transcript = req->key + req->key_len;
-	req->transcript_len = head.transcript_len;
+	req->transcript = req->key + head->key_len;
 	return true;
+}
+
+/* Who may ask: a forging vserver, for a service of its own, with one of that service's CAs. */
+static const struct forging *find_forging(const struct signer *s, const struct signer_request *head)
+{
+	const struct cfg_vserver *v;
+	const struct forging *forging;
+
+	if (head->vserver >= s->n_issuers || !s->issuers[head->vserver].store)
+		return NULL;
+	v = s->issuers[head->vserver].vserver;
+	if (v->service->index != head->service)
+		return NULL;
+	forging = &s->forgings[v->service->profile->index];
+	return head->ca < forging->n_cas ? forging : NULL;
 }
 
 static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert)
@@ -458,21 +548,22 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	scoped_pkey *key = NULL;
 	struct verify_result chain_verdict;
 	enum transcript_error proof;
+	const struct forging *forging = find_forging(s, &req->head);
 	const struct issuer *is;
 	enum forge_error forged;
 
-	if (req->vserver >= s->n_issuers || !s->issuers[req->vserver].store)
+	if (!forging)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
-	is = &s->issuers[req->vserver];
-	key = parse_key(req->key, req->key_len);
+	is = &s->issuers[req->head.vserver];
+	key = parse_key(req->key, req->head.key_len);
 	if (!key)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
 
-	if (!transcript_digest(req->transcript, req->transcript_len, digest))
+	if (!transcript_digest(req->transcript, req->head.transcript_len, digest))
 		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
 	if (replay_seen(s->seen, digest))
 		return (struct verdict){SIGNER_REPLAY, 0};
-	proof = transcript_verify(req->transcript, req->transcript_len,
+	proof = transcript_verify(req->transcript, req->head.transcript_len,
 				  (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])is->servers,
 				  is->n_servers, &leaf, &untrusted);
 	if (proof != TRANSCRIPT_OK)
@@ -486,7 +577,8 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 		return (struct verdict){SIGNER_RULE, FORGE_MEMORY};
 	TAKE_PTR(chain);
 
-	forged = forge_certificate(&is->ca, id, key, &s->policy, now, NULL, cert);
+	forged = forge_certificate(&forging->cas[req->head.ca], id, key, &forging->policy, now,
+				   NULL, cert);
 	if (forged != FORGE_OK)
 		return (struct verdict){SIGNER_RULE, forged};
 	/* Only what was issued takes a place: refused handshakes cannot push others out. */
@@ -541,7 +633,9 @@ static bool append_certificate(struct signer_response *r, X509 *cert, size_t spa
 static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
 			const struct signer_response *r, X509 *cert)
 {
-	const char *vserver = req->vserver < s->n_issuers ? s->issuers[req->vserver].name : "?";
+	const char *vserver = req->head.vserver < s->n_issuers
+				      ? s->issuers[req->head.vserver].vserver->name
+				      : "?";
 	char text[256];
 
 	if (r->status == SIGNER_OK) {

@@ -18,15 +18,31 @@
 /* Wire format; both ends are the same binary. */
 struct signer_request {
 	uint64_t id;	  /* the caller's, echoed */
-	uint32_t vserver; /* index: names client_ca, server certificate and forging CA */
+	uint64_t flow;	  /* for the audit log only, like peer: nobody checks it */
+	uint32_t vserver; /* index: names client_ca and the server's certificate */
+	uint32_t service; /* index of one of the vserver's: names the rules and the forging CAs */
+	uint32_t ca;	  /* index among the forging CAs of the service's profile */
 	uint32_t key_len; /* DER SubjectPublicKeyInfo of the new key */
 	uint32_t transcript_len;
+	uint16_t family; /* of peer: AF_INET or AF_INET6 */
+	uint16_t port;	 /* network byte order */
+	uint8_t peer[16];
 	uint8_t data[]; /* key, then transcript */
+};
+
+/* What a worker asks for. Everything is borrowed. */
+struct signer_ask {
+	unsigned vserver, service, ca;
+	uint64_t flow;
+	const struct sockaddr *peer; /* NULL: unknown */
+	EVP_PKEY *key;
+	const uint8_t *transcript;
+	size_t transcript_len;
 };
 
 enum signer_status {
 	SIGNER_OK,
-	SIGNER_BAD_REQUEST, /* malformed, unknown vserver, vserver does not forge */
+	SIGNER_BAD_REQUEST, /* malformed; unknown vserver, service or CA, or none that forges */
 	SIGNER_NO_PROOF,    /* detail: enum transcript_error */
 	SIGNER_CHAIN,	    /* detail: X509_V_ERR_* */
 	SIGNER_RULE,	    /* detail: enum forge_error */
@@ -60,9 +76,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
  * Serialises a request into buf (SIGNER_MESSAGE_MAX bytes). Returns the length,
  * -EMSGSIZE, or -EINVAL when OpenSSL cannot encode the key.
  */
-ssize_t signer_build_request(uint64_t id, unsigned vserver, EVP_PKEY *key,
-			     const uint8_t *transcript, size_t transcript_len,
-			     uint8_t *buf) must_check;
+ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t *buf) must_check;
 
 /* Checks lengths; returns the response inside buf (aligned as by malloc) or NULL. */
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len);

@@ -31,6 +31,8 @@
 	X(forge_cache_hits, "forged certificates found in the cache")                              \
 	X(forge_cache_misses, "forged certificates asked of the signer")                           \
 	X(forge_cache_evictions, "cache entries dropped for room")                                 \
+	X(forge_coalesced, "flows that waited for the same client's certificate")                  \
+	X(forge_key_waits, "flows that waited for an RSA key to be made")                          \
 	X(forged, "certificates issued by the signer")                                             \
 	X(backend_reconnects, "backends connected anew while the client took its time")            \
 	X(backend_no_request, "flows whose backend asked for no client certificate")               \
@@ -66,6 +68,7 @@ struct stats {
 /* X(name, help): gauges that no worker keeps, from control.c. */
 #define GAUGES(X)                                                                                  \
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
+	X(forge_keys_ready, "RSA keys made ahead of need now")                                     \
 	X(workers, "threads of the data process")
 
 struct gauges {

@@ -12,6 +12,17 @@
 
 /* ---- what all workers share ---- */
 
+/* Surely, and not only if a backend wants it. */
+static bool needs_rsa(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_profiles; i++) {
+		if (cfg->profiles[i]->dynamic_client_cert &&
+		    cfg->profiles[i]->forge.key == FORGE_KEY_RSA2048)
+			return true;
+	}
+	return false;
+}
+
 int gate_init(struct gate *gate)
 {
 	const struct config *cfg = gate->cfg;
@@ -21,7 +32,10 @@ int gate_init(struct gate *gate)
 	gate->backs = calloc(cfg->n_services, sizeof(*gate->backs));
 	gate->workers = calloc(gate->n_workers, sizeof(*gate->workers));
 	gate->cache = forge_cache_new(cfg->forge_cache);
-	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache)
+	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
+	gate->certreqs = certreq_memory_new(cfg);
+	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->keys ||
+	    !gate->certreqs)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
 		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
@@ -46,6 +60,8 @@ void gate_free(struct gate *gate)
 	free(gate->backs);
 	free(gate->workers);
 	forge_cache_free(gate->cache);
+	keymaker_free(gate->keys);
+	certreq_memory_free(gate->certreqs);
 }
 
 /* ---- accepting ---- */
@@ -124,6 +140,7 @@ static void woken(struct ring_op *op, int res)
 	if (res == -ECANCELED)
 		return;
 	run_commands(w);
+	forger_woken(&w->forger);
 	ring_read(w->ring, &w->wake, w->wake_fd, &w->wake_value, sizeof(w->wake_value));
 }
 
@@ -144,6 +161,15 @@ void worker_call(struct worker *w, void (*run)(struct worker *, void *), void *a
 
 /* ---- the loop ---- */
 
+static int forger_setup(struct worker *w)
+{
+	w->forger.cache = w->gate->cache;
+	w->forger.keys = w->gate->keys;
+	w->forger.stats = &w->stats;
+	w->forger.wake_fd = w->wake_fd;
+	return forger_init(&w->forger, w->ring, w->gate->signer_fds[w->index]);
+}
+
 static int worker_setup(struct worker *w)
 {
 	const struct config *cfg = w->gate->cfg;
@@ -161,7 +187,7 @@ static int worker_setup(struct worker *w)
 	w->env.idle_timeout = cfg->idle_timeout * 1000ull;
 	ret = relay_env_init(&w->env);
 	if (!ret)
-		ret = issuer_init(&w->issuer, w->ring, w->gate->signer_fds[w->index]);
+		ret = forger_setup(w);
 	if (!ret)
 		ret = prepare_listeners(w);
 	if (ret) {
@@ -204,7 +230,7 @@ static void *worker_main(void *arg)
 		ring_accept_multishot(w->ring, &w->listeners[b].op, w->listeners[b].fd);
 	worker_loop(w);
 	ring_free(w->ring);
-	issuer_free(&w->issuer);
+	forger_free(&w->forger);
 	relay_env_free(&w->env);
 	free(w->listeners);
 	free(w->timers.heap);
@@ -235,6 +261,7 @@ int workers_start(struct gate *gate)
 			return -ret;
 		}
 	}
+	error = keymaker_start(gate->keys);
 	pthread_barrier_wait(&gate->set_up);
 	for (unsigned i = 0; i < gate->n_workers && !error; i++)
 		error = gate->workers[i].error;

@@ -10,8 +10,7 @@
 #include "backend.h"
 #include "client.h"
 #include "count.h"
-#include "forge_cache.h"
-#include "issuer.h"
+#include "forging.h"
 #include "relay.h"
 
 /* Shared by all workers of the data process; immutable once they run. */
@@ -20,6 +19,8 @@ struct gate {
 	struct front *fronts; /* by vserver index */
 	struct back *backs;   /* by service index */
 	struct forge_cache *cache;
+	struct keymaker *keys;
+	struct certreq_memory *certreqs;
 	struct count *count; /* NULL: no BPF */
 	uint64_t *load;	     /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
@@ -53,7 +54,7 @@ struct worker {
 	struct ring *ring;
 	struct timers timers;
 	struct relay_env env;
-	struct issuer issuer;
+	struct forger forger;
 	struct stats stats;
 	struct listener *listeners; /* one per binding */
 	LIST_HEAD(, flow) flows;

@@ -132,7 +132,8 @@ def test_counters_are_explained(running):
     assert head == ["name", "kind", "help"] and all(len(r) == 3 and all(r) for r in rows)
     assert [r[0] for r in rows] == [x.split()[0] for x in running.ctl("stats").splitlines()]
     assert {r[0] for r in rows if r[1] == "gauge"} == {
-        "flows_active", "flows_relaying_active", "pipes_active", "forge_cache_entries", "workers"}
+        "flows_active", "flows_relaying_active", "pipes_active", "forge_cache_entries",
+        "forge_keys_ready", "workers"}
 
 
 def test_flows(running, pki, engine):

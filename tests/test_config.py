@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -272,8 +273,8 @@ BAD = [
     ({"vserver.app.certkey": "web a/b"}, "vserver.app.certkey", "no valid name",
      "names of certkeys"),
     ({"vserver.app.certkey": "web web"}, "vserver.app.certkey", "names web twice", "once"),
-    ({"profile.back.forging_certkey": "web forge"}, "profile.back.forging_certkey",
-     "names several", "use one certkey"),
+    ({"profile.back.forging_certkey": "forge nope"}, "profile.back.forging_certkey",
+     "no certkey nope", "define certkey.nope."),
     ({"vserver.app.certkey": "web forge"}, "profile.back.forging_certkey",
      "also the certkey of a vserver", "of its own"),
     ({"vserver.app.profile": "nope"}, "vserver.app.profile", "no profile of this name",
@@ -282,8 +283,15 @@ BAD = [
      "define service.nope."),
     ({"service.app1.profile": "nope"}, "service.app1.profile", "no profile of this name",
      "define profile.nope."),
-    ({"profile.back.forging_certkey": "nope"}, "profile.back.forging_certkey",
-     "no certkey of this name", "define certkey.nope."),
+    # rules for forged certificates; all of them: test_forge_rules.py
+    ({"profile.back.forge.copy": "keyUsage"}, "profile.back.forge.copy", "rule 10", "new key"),
+    ({"profile.back.forge.sid_issuers": "{d}/none.pem"}, "profile.back.forge.sid_issuers",
+     "No such file", "PEM"),
+    ({"profile.back.forge.copy": "1.2.3.4", "profile.back.forge.add": "1.2.3.4=utf8:x"},
+     "profile.back.forge.add", "writes 1.2.3.4, as another setting does", "keep one"),
+    ({"profile.back.forge.lifespan": "1s"}, "profile.back.forge.lifespan", "out of range",
+     "inherit | 1m..365d"),
+    ({"certkey.forge.crl": "ftp://x/a.crl"}, "certkey.forge.crl", "no such URI", "http://"),
     ({"vserver.app.service": "app1 app2"}, "vserver.app.service", "names several",
      "use one service"),
     ({"vserver.app.profile": "a/b"}, "vserver.app.profile", "no valid name", "name of a profile"),
@@ -313,10 +321,6 @@ BAD = [
     ({"profile.back.forging_certkey": "both", "certkey.both.cert": "{d}/forge.pem",
       "certkey.both.key": "{d}/forge.key", "vserver.app.certkey": "both"},
      "profile.back.forging_certkey", "also the certkey of a vserver", "of its own"),
-    ({"profile.front.alpn": "mirror", "service.app1.connect": "verified"}, "vserver.app.profile",
-     "alpn is mirror, but service.app1.connect is verified", "connect = early"),
-    ({"profile.front.alpn": "h2 b\xc3\xbc"}, "profile.front.alpn", "no list of protocol names",
-     "names of protocols"),
     ({**SECOND, "vserver.b.listen": "0.0.0.0:8443"}, "vserver.b.listen",
      "vserver.app listens there already", "another address or port"),
     ({**SECOND, "vserver.app.listen": "10.0.0.0/8:443 10.0.0.1:80-90",
@@ -482,7 +486,9 @@ def test_table():
     assert head == ["key", "type", "unit", "range", "default", "runtime", "help"]
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
-    assert len(table) == len(rows) == 38
+    assert len(table) == len(rows)
+    source = (ROOT / "daemon/config_table.c").read_text()
+    assert set(table) == set(re.findall(r'^\t\{"(\w+\.[\w.<>]+)", ', source, re.MULTILINE))
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"
     assert table["vserver.<name>.listen"]["default"] == "mandatory"
@@ -507,7 +513,8 @@ def test_print(conf):
     objects = [key.rpartition(".")[0] for key in keys]
     assert sorted(set(objects), key=objects.index) == [
         "dataplane", "bpf", "control", "log", "timeout", "forge", "certkey.web", "certkey.forge",
-        "profile.front", "profile.back", "service.app1", "vserver.app"]
+        "profile.front", "profile.front.forge", "profile.back", "profile.back.forge",
+        "service.app1", "vserver.app"]
     assert len(keys) == len(set(keys))
     one = run(UNIT, "--print", c.path, "vserver.app.certkey")
     assert one.stdout == "vserver.app.certkey = web\n"

@@ -34,27 +34,38 @@ struct options {
 	const char *client_ca, *ca, *key, *key_out, *chain;
 	time_t now;
 	long lifespan;
-	bool explain, with_chain;
+	struct forge_rules *rules;
+	STACK_OF(X509) * sid_issuers;
+	struct forge_urls urls;
+	bool rsa, explain, with_chain;
 };
 
 static const char help[] =
 	"Usage: ktlsgate-forge --client-ca FILE --ca FILE --key FILE [OPTION]... CHAIN.pem\n"
+	"       ktlsgate-forge --client-ca FILE --ca FILE --explain [OPTION]... CHAIN.pem\n"
+	"       ktlsgate-forge --rules\n"
 	"Verify a client certificate chain (leaf first, then intermediates) and print the\n"
 	"certificate that ktlsgate would forge from it.\n"
 	"\n"
 	"      --client-ca FILE  trust anchors for the client's chain, PEM\n"
 	"      --ca FILE         forging CA, PEM; CAs above it may follow\n"
-	"      --key FILE        private key of the forging CA, PEM\n"
+	"      --key FILE        private key of the forging CA, PEM; without one --explain\n"
+	"                        shows all but a signature of worth\n"
 	"      --time T          pretend it is T seconds since the epoch\n"
 	"      --lifespan N      seconds the forged certificate lives at most (default 86400)\n"
+	"      --set NAME=VALUE  a rule, as profile.<name>.forge.NAME: start, copy, drop, map,\n"
+	"                        add, eku, policies, sid_issuers, trust_domains, provenance,\n"
+	"                        key; or as certkey.<name>.NAME: ocsp, ca_issuers, crl\n"
 	"      --explain         first show original and forged fields with the rule for each\n"
+	"      --rules           only print the table of rules: number, field, what happens,\n"
+	"                        settings\n"
 	"      --chain           also print the forging CA's certificates\n"
 	"      --key-out FILE    write the new private key to FILE, which must not exist\n"
 	"  -h, --help            show this help\n"
 	"  -V, --version         show the version\n"
 	"\n"
-	"The forged certificate is for a P-256 key made for it and thrown away, unless\n"
-	"--key-out is given; the key is never printed.\n"
+	"The forged certificate is for a key made for it and thrown away, unless --key-out\n"
+	"is given: P-256, or RSA with --set key=rsa-2048. The key is never printed.\n"
 	"Exit status: 0 forged, 1 the chain was refused (and why), 2 usage, 3 a file cannot\n"
 	"be used.\n";
 
@@ -64,6 +75,8 @@ enum {
 	OPT_KEY,
 	OPT_TIME,
 	OPT_LIFESPAN,
+	OPT_SET,
+	OPT_RULES,
 	OPT_KEY_OUT
 };
 
@@ -78,6 +91,89 @@ static int parse_seconds(const char *option, const char *text, long *out)
 		return 0;
 	fprintf(stderr, "ktlsgate-forge: --%s %s: not a number of seconds\n", option, text);
 	return -EINVAL;
+}
+
+static int unusable(const char *path, const char *why)
+{
+	fprintf(stderr, "ktlsgate-forge: %s: %s\n", path, why);
+	return -EINVAL;
+}
+
+static int load_certs(const char *path, STACK_OF(X509) * *out)
+{
+	char why[256];
+
+	return pem_load_certs(path, out, why, sizeof(why)) ? unusable(path, why) : 0;
+}
+
+/* 1: name is none of those that take one of few words. */
+static int set_choice(struct options *o, const char *name, const char *value)
+{
+	bool *flag = NULL;
+	const char *off = "now", *on = "original";
+
+	if (!strcmp(name, "key")) {
+		off = "p-256";
+		on = "rsa-2048";
+		flag = &o->rsa;
+	} else if (strcmp(name, "start") != 0) {
+		return 1;
+	}
+	if (strcmp(value, off) != 0 && strcmp(value, on) != 0) {
+		fprintf(stderr, "ktlsgate-forge: --set %s=%s: use %s or %s\n", name, value, off,
+			on);
+		return -EINVAL;
+	}
+	if (flag)
+		*flag = !strcmp(value, on);
+	else
+		o->rules->start = strcmp(value, on) ? FORGE_START_NOW : FORGE_START_ORIGINAL;
+	return 0;
+}
+
+/* 1: name is no URL of the forging CA. */
+static int set_url(struct options *o, const char *name, const char *value)
+{
+	if (!strcmp(name, "ocsp"))
+		o->urls.ocsp = value;
+	else if (!strcmp(name, "ca_issuers"))
+		o->urls.ca_issuers = value;
+	else if (!strcmp(name, "crl"))
+		o->urls.crl = value;
+	else
+		return 1;
+	return 0;
+}
+
+static int set_rule(struct options *o, char *text)
+{
+	char *equals = strchr(text, '='), *value = equals ? equals + 1 : text;
+	char why[FORGE_WHY_MAX];
+	enum forge_setting s;
+	int ret;
+
+	if (!equals) {
+		fprintf(stderr, "ktlsgate-forge: --set %s: write NAME=VALUE\n", text);
+		return -EINVAL;
+	}
+	*equals = '\0';
+	if (!strcmp(text, "sid_issuers"))
+		return load_certs(value, &o->sid_issuers);
+	ret = set_choice(o, text, value);
+	if (ret == 1)
+		ret = set_url(o, text, value);
+	if (ret != 1)
+		return ret;
+	s = forge_setting_find(text);
+	if (s == FORGE_SETTINGS) {
+		fprintf(stderr, "ktlsgate-forge: --set %s: there is no such rule\n", text);
+		return -EINVAL;
+	}
+	if (forge_rules_set(o->rules, s, value, why)) {
+		fprintf(stderr, "ktlsgate-forge: --set %s=%s: %s\n", text, value, why);
+		return -EINVAL;
+	}
+	return 0;
 }
 
 static int parse_option(int c, struct options *o)
@@ -102,6 +198,8 @@ static int parse_option(int c, struct options *o)
 			return -EINVAL;
 		o->now = seconds;
 		return 0;
+	case OPT_SET:
+		return set_rule(o, optarg);
 	case OPT_LIFESPAN:
 		return parse_seconds("lifespan", optarg, &o->lifespan);
 	default:
@@ -123,6 +221,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"time", required_argument, NULL, OPT_TIME},
 		{"lifespan", required_argument, NULL, OPT_LIFESPAN},
 		{"key-out", required_argument, NULL, OPT_KEY_OUT},
+		{"set", required_argument, NULL, OPT_SET},
+		{"rules", no_argument, NULL, OPT_RULES},
 		{"explain", no_argument, NULL, 'e'},
 		{"chain", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},
@@ -136,6 +236,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 			print_and_exit(help);
 		if (c == 'V')
 			print_and_exit("ktlsgate-forge " KTLSGATE_VERSION "\n");
+		if (c == OPT_RULES) {
+			forge_rules_print(stdout);
+			print_and_exit("");
+		}
 		if (c == 'e')
 			o->explain = true;
 		else if (c == 'c')
@@ -143,8 +247,12 @@ static int parse_options(int argc, char **argv, struct options *o)
 		else if (parse_option(c, o))
 			return -EINVAL;
 	}
-	if (!o->client_ca || !o->ca || !o->key) {
+	if (!o->client_ca || !o->ca || (!o->key && !o->explain)) {
 		fprintf(stderr, "ktlsgate-forge: --client-ca, --ca and --key are needed\n");
+		return -EINVAL;
+	}
+	if (!o->key && (o->with_chain || o->key_out)) {
+		fprintf(stderr, "ktlsgate-forge: without --key nothing is forged\n");
 		return -EINVAL;
 	}
 	if (optind != argc - 1) {
@@ -153,19 +261,6 @@ static int parse_options(int argc, char **argv, struct options *o)
 	}
 	o->chain = argv[optind];
 	return 0;
-}
-
-static int unusable(const char *path, const char *why)
-{
-	fprintf(stderr, "ktlsgate-forge: %s: %s\n", path, why);
-	return -EINVAL;
-}
-
-static int load_certs(const char *path, STACK_OF(X509) * *out)
-{
-	char why[256];
-
-	return pem_load_certs(path, out, why, sizeof(why)) ? unusable(path, why) : 0;
 }
 
 static int load_key(const char *path, EVP_PKEY **out)
@@ -178,12 +273,34 @@ static int load_key(const char *path, EVP_PKEY **out)
 
 static int check_ca(const struct options *o, const struct forge_ca *ca)
 {
+	enum forge_setting s;
 	char why[FORGE_WHY_MAX];
 
 	if (forge_ca_unfit(ca, why))
 		return unusable(o->ca, why);
-	if (X509_check_private_key(ca->cert, ca->key) != 1)
+	if (forge_rules_contradiction(o->rules, &s, why)) {
+		fprintf(stderr, "ktlsgate-forge: --set %s: %s\n", forge_setting_name(s), why);
+		return -EINVAL;
+	}
+	if (o->key && X509_check_private_key(ca->cert, ca->key) != 1)
 		return unusable(o->key, "is not the key of the forging CA's certificate");
+	return 0;
+}
+
+/*
+ * To explain without the forging CA's key: one made for it takes its place, in a
+ * copy of its certificate. The signature is worth nothing, all else is the same.
+ */
+static int stand_in(struct forge_ca *ca, X509 **cert, EVP_PKEY **key)
+{
+	*cert = X509_dup(ca->cert);
+	*key = EVP_EC_gen("P-256");
+	if (!*cert || !*key || !X509_set_pubkey(*cert, *key) ||
+	    !X509_sign(*cert, *key, EVP_sha256()))
+		return unusable("--explain", "out of memory");
+	ca->cert = *cert;
+	ca->key = *key;
+	ca->chain = NULL;
 	return 0;
 }
 
@@ -244,9 +361,9 @@ static int write_certs(const struct options *o, X509 *forged, const struct forge
 
 static int forge(const struct options *o, const struct identity *id, const struct forge_ca *ca)
 {
-	scoped_pkey *new_key = EVP_EC_gen("P-256");
+	scoped_pkey *new_key = o->rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
 	scoped_x509 *forged = NULL;
-	struct forge_policy policy = {.lifespan = o->lifespan, .skew = SKEW};
+	struct forge_policy policy = {.rules = o->rules, .lifespan = o->lifespan, .skew = SKEW};
 	enum forge_error e = FORGE_MEMORY;
 
 	if (new_key && RAND_bytes(policy.serial_key, sizeof(policy.serial_key)) == 1)
@@ -258,38 +375,37 @@ static int forge(const struct options *o, const struct identity *id, const struc
 		fflush(stdout);
 		return refused(forge_error_text(e), 0, id->leaf);
 	}
+	if (!o->key)
+		return fflush(stdout) ? unusable("standard output", "cannot be written")
+				      : EXIT_FORGED;
 	if ((o->key_out && write_key(o->key_out, new_key)) || write_certs(o, forged, ca))
 		return EXIT_INPUT;
 	return EXIT_FORGED;
 }
 
-int main(int argc, char **argv)
+static int run(struct options *o)
 {
-	struct options o = {.now = time(NULL), .lifespan = DEFAULT_LIFESPAN};
 	scoped_certs *anchors = NULL, *above = NULL, *sent = NULL;
-	scoped_x509 *ca_cert = NULL;
-	scoped_pkey *ca_key = NULL;
+	scoped_x509 *ca_cert = NULL, *ca_copy = NULL;
+	scoped_pkey *ca_key = NULL, *made_key = NULL;
 	struct forge_ca ca;
 	scoped_store *store = NULL;
 	scoped_identity *id = NULL;
 	struct verify_result result;
 
-	if (parse_options(argc, argv, &o)) {
-		fprintf(stderr, "Try 'ktlsgate-forge --help'.\n");
-		return EXIT_USAGE;
-	}
-	if (load_certs(o.client_ca, &anchors) || load_certs(o.ca, &above) ||
-	    load_key(o.key, &ca_key))
+	if (load_certs(o->client_ca, &anchors) || load_certs(o->ca, &above) ||
+	    (o->key && load_key(o->key, &ca_key)))
 		return EXIT_INPUT;
 	ca_cert = sk_X509_shift(above);
-	ca = (struct forge_ca){ca_cert, ca_key, above};
-	if (check_ca(&o, &ca) || load_certs(o.chain, &sent))
+	ca = (struct forge_ca){ca_cert, ca_key, above, o->urls};
+	if (check_ca(o, &ca) || load_certs(o->chain, &sent) ||
+	    (!o->key && stand_in(&ca, &ca_copy, &made_key)))
 		return EXIT_INPUT;
 
 	store = verify_store_new(anchors);
 	if (!store)
 		return EXIT_INPUT;
-	if (verify_client_chain(store, sk_X509_value(sent, 0), sent, o.now, &result))
+	if (verify_client_chain(store, sk_X509_value(sent, 0), sent, o->now, &result))
 		return refused(X509_verify_cert_error_string(result.error), result.depth,
 			       cert_at(sent, anchors, result.depth));
 	id = identity_new(result.chain);
@@ -297,5 +413,24 @@ int main(int argc, char **argv)
 		sk_X509_pop_free(result.chain, X509_free);
 		return refused("out of memory", 0, NULL);
 	}
-	return forge(&o, id, &ca);
+	return forge(o, id, &ca);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {
+		.now = time(NULL), .lifespan = DEFAULT_LIFESPAN, .rules = forge_rules_new()};
+	int status = EXIT_USAGE;
+
+	if (!o.rules)
+		return EXIT_INPUT;
+	if (parse_options(argc, argv, &o)) {
+		fprintf(stderr, "Try 'ktlsgate-forge --help'.\n");
+	} else {
+		o.rules->sid_issuers = o.sid_issuers;
+		status = run(&o);
+	}
+	sk_X509_pop_free(o.sid_issuers, X509_free);
+	forge_rules_free(o.rules);
+	return status;
 }

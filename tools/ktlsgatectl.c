@@ -16,12 +16,14 @@ static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
 	"       ktlsgatectl [-s SOCKET] [--json] flows\n"
 	"       ktlsgatectl [-s SOCKET] metrics\n"
+	"       ktlsgatectl [-s SOCKET] requests SERVICE\n"
 	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
 	"Asks a running ktlsgated.\n"
 	"\n"
 	"  stats [NAME...]     counters; with names only these\n"
 	"  flows               connections with their stage, engine and bytes\n"
 	"  metrics             counters in the text format of Prometheus\n"
+	"  requests SERVICE    what its backend last asked for in a CertificateRequest\n"
 	"  KEY...              effective value of configuration keys\n"
 	"  -a, --all           all of them\n"
 	"  -n, --values        values only, no keys\n"
@@ -229,11 +231,11 @@ static int flows(void)
 	return EXIT_SUCCESS;
 }
 
-/* ---- metrics ---- */
+/* ---- metrics, requests ---- */
 
-static int metrics(void)
+static int print_answer(const char *request)
 {
-	scoped_file *in = ask("metrics");
+	scoped_file *in = ask(request);
 	char line[1024];
 
 	if (!in)
@@ -241,6 +243,14 @@ static int metrics(void)
 	while (fgets(line, sizeof(line), in))
 		fputs(line, stdout);
 	return EXIT_SUCCESS;
+}
+
+static int requests(const char *service)
+{
+	char request[256];
+
+	snprintf(request, sizeof(request), "requests %s", service);
+	return print_answer(request);
 }
 
 /* ---- configuration ---- */
@@ -348,6 +358,8 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[optind], "flows") && optind + 1 == argc)
 		return flows();
 	if (!strcmp(argv[optind], "metrics") && optind + 1 == argc)
-		return metrics();
+		return print_answer("metrics");
+	if (!strcmp(argv[optind], "requests") && optind + 2 == argc)
+		return requests(argv[optind + 1]);
 	return config(argv + optind, argc - optind);
 }

@@ -293,7 +293,7 @@ static void test_objects(void)
 	CHECK(ck == cfg->certkeys[0] && v->profile == cfg->profiles[0]);
 	CHECK(v->service->profile == cfg->profiles[1]);
 	CHECK(v->service->profile->dynamic_client_cert);
-	CHECK(v->service->profile->forging_certkey == cfg->certkeys[1]);
+	CHECK(v->service->profile->forging_certkeys.items[0] == cfg->certkeys[1]);
 	CHECK(ck->serving && !ck->forging);
 	CHECK(!cfg->certkeys[1]->serving && cfg->certkeys[1]->forging);
 	CHECK(ck->cert && !sk_X509_num(ck->chain));

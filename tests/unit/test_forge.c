@@ -16,6 +16,7 @@ struct fixture {
 	X509 *forge_cert;
 	struct forge_ca ca;
 	struct forge_policy policy;
+	struct forge_rules *rules;
 };
 
 static X509 *make_forge_ca(const struct fixture *f, time_t not_before, time_t not_after,
@@ -35,7 +36,8 @@ static void fixture_init(struct fixture *f)
 	NEED(f->new_key = EVP_EC_gen("P-256"));
 	f->forge_cert = make_forge_ca(f, NOW - 100 * DAY, NOW + 100 * DAY, (struct ext){0});
 	f->ca = (struct forge_ca){.cert = f->forge_cert, .key = f->forge_key};
-	f->policy = (struct forge_policy){.lifespan = DAY, .skew = 300};
+	NEED(f->rules = forge_rules_new());
+	f->policy = (struct forge_policy){.rules = f->rules, .lifespan = DAY, .skew = 300};
 	memcpy(f->policy.serial_key, SECRET, sizeof(f->policy.serial_key));
 }
 
@@ -45,6 +47,7 @@ static void fixture_free(struct fixture *f)
 	EVP_PKEY_free(f->forge_key);
 	EVP_PKEY_free(f->new_key);
 	X509_free(f->forge_cert);
+	forge_rules_free(f->rules);
 }
 
 /* An identity nobody verified: forge_certificate() has to find out itself. Takes leaf. */

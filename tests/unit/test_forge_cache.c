@@ -154,7 +154,7 @@ static void *churn(void *arg)
 
 		t->hits += f != NULL;
 		/* Each key's entries carry its number in the date. */
-		t->wrong += f && f->not_after != (time_t)(1000 + n);
+		t->wrong += f && f->until != (time_t)(1000 + n);
 		if (!f) {
 			f = new_forged(1000 + n);
 			forge_cache_put(t->cache, &k, f);

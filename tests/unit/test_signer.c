@@ -167,6 +167,15 @@ static unsigned vserver(const struct config *cfg, const char *name)
 	return 0;
 }
 
+static unsigned service(const struct config *cfg, const char *name)
+{
+	for (unsigned i = 0; i < cfg->n_services; i++)
+		if (strcmp(cfg->services[i]->name, name) == 0)
+			return i;
+	MUST(!"no such service");
+	return 0;
+}
+
 /* ---- the signer ---- */
 
 struct process {
@@ -255,13 +264,25 @@ static const struct signer_response *ask_bytes(const struct process *p, unsigned
 	return receive(p, worker);
 }
 
+/* The request an honest worker makes for a vserver. */
+static ssize_t build(const struct process *p, uint64_t id, unsigned vs, EVP_PKEY *key,
+		     const struct transcript_copy *t, uint8_t *buf)
+{
+	struct signer_ask a = {
+		.vserver = vs, .key = key, .transcript = t->bytes, .transcript_len = t->len};
+
+	if (vs < p->cfg->n_vservers)
+		a.service = p->cfg->vservers[vs]->service->index;
+	return signer_build_request(id, &a, buf);
+}
+
 static const struct signer_response *ask(const struct process *p, unsigned worker, unsigned vs,
 					 EVP_PKEY *key, const struct transcript_copy *t)
 {
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
 	static uint64_t id = 1ull << 40;
 	const struct signer_response *r;
-	ssize_t len = signer_build_request(++id, vs, key, t->bytes, t->len, buf);
+	ssize_t len = build(p, ++id, vs, key, t, buf);
 
 	MUST(len > 0);
 	r = ask_bytes(p, worker, buf, (size_t)len);
@@ -436,6 +457,7 @@ static const struct signer_response *ask_der(struct process *p, const uint8_t *k
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
 	struct signer_request head = {.id = 7,
 				      .vserver = vserver(p->cfg, "app"),
+				      .service = service(p->cfg, "back"),
 				      .key_len = (uint32_t)key_len,
 				      .transcript_len = (uint32_t)t->len};
 	size_t at = offsetof(struct signer_request, data);
@@ -501,7 +523,7 @@ static void test_garbage(struct process *p)
 	CHECK_REFUSED(ask_bytes(p, 0, buf, sizeof(buf)), SIGNER_BAD_REQUEST, 0);
 
 	alice(&t);
-	len = signer_build_request(9, vserver(p->cfg, "app"), new_key, t.bytes, t.len, buf);
+	len = build(p, 9, vserver(p->cfg, "app"), new_key, &t, buf);
 	MUST(len > 0);
 	for (size_t n = 0; n < (size_t)len; n += n < 200 ? 1 : 31)
 		CHECK_REFUSED(ask_bytes(p, 0, buf, n), SIGNER_BAD_REQUEST, 0);
@@ -877,13 +899,14 @@ static void test_messages(void)
 	static uint8_t transcript[TRANSCRIPT_MAX + 1], buf[SIGNER_MESSAGE_MAX];
 	static _Alignas(struct signer_response) uint8_t in[64];
 	struct signer_response *r = (struct signer_response *)in;
+	struct signer_ask a = {
+		.key = new_key, .transcript = transcript, .transcript_len = TRANSCRIPT_MAX};
 	size_t head = offsetof(struct signer_response, data);
 	char text[128];
 
-	CHECK(signer_build_request(1, 0, new_key, transcript, TRANSCRIPT_MAX, buf) >
-	      TRANSCRIPT_MAX);
-	CHECK_INT(signer_build_request(1, 0, new_key, transcript, TRANSCRIPT_MAX + 1, buf),
-		  -EMSGSIZE);
+	CHECK(signer_build_request(1, &a, buf) > TRANSCRIPT_MAX);
+	a.transcript_len++;
+	CHECK_INT(signer_build_request(1, &a, buf), -EMSGSIZE);
 
 	*r = (struct signer_response){.id = 1, .status = SIGNER_OK, .cert_len = 10};
 	CHECK(signer_parse_response(in, head + 10) == r);

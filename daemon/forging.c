@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Chooses, looks up, coalesces and asks; see forging.h. Knows no flow and no handshake. */
+#include "forging.h"
+
+#include <errno.h>
+#include <string.h>
+#include <openssl/err.h>
+
+#define STALE_S	   60 /* how long before its end a certificate is no longer handed out */
+#define NO_KEY	   "no memory for a key"
+#define DETAIL_MAX 160
+
+static void issued(struct issue *issue, const struct signer_response *r);
+
+int forger_init(struct forger *f, struct ring *ring, int signer_fd)
+{
+	LIST_INIT(&f->leaders);
+	TAILQ_INIT(&f->keyless);
+	return issuer_init(&f->issuer, ring, signer_fd);
+}
+
+void forger_free(struct forger *f)
+{
+	issuer_free(&f->issuer);
+}
+
+/* ---- what is wanted ---- */
+
+static const struct cfg_profile *profile_of(const struct forging_ask *ask)
+{
+	return ask->service->profile;
+}
+
+/* Another path is another validity, other rules are another certificate. */
+static int make_key(const struct forging_ask *ask, unsigned ca, enum key_type type,
+		    struct forge_key *key)
+{
+	const struct cfg_certkey *ck = profile_of(ask)->forging_certkeys.items[ca];
+	const STACK_OF(X509) *chain = ask->identity->chain;
+	scoped_mdctx *md = EVP_MD_CTX_new();
+
+	*key = (struct forge_key){.profile = profile_of(ask)->index, .key_type = type};
+	memcpy(key->fingerprint, ask->identity->fingerprint, FINGERPRINT_LEN);
+	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
+		return -ENOMEM;
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		uint8_t print[FINGERPRINT_LEN];
+
+		if (identity_fingerprint(sk_X509_value(chain, i), print) ||
+		    !EVP_DigestUpdate(md, print, sizeof(print)))
+			return -ENOMEM;
+	}
+	if (!EVP_DigestFinal_ex(md, key->chain, NULL))
+		return -ENOMEM;
+	return identity_fingerprint(ck->cert, key->issuer);
+}
+
+/* Rules 16 and 17. */
+static int choose(SSL *ssl, const struct cfg_profile *profile, enum key_type *type, unsigned *ca,
+		  enum reason *why)
+{
+	int chosen = certreq_choose_ca(ssl, &profile->forging_certkeys);
+
+	*type = certreq_key_type(ssl, profile->forge.key);
+	*ca = chosen < 0 ? 0 : (unsigned)chosen;
+	if (*type == KEY_TYPES) {
+		*why = REASON_backend_key_type;
+		return -EACCES;
+	}
+	if (chosen < 0 && profile->forge.no_matching_ca == NO_MATCHING_CA_FAIL) {
+		*why = REASON_backend_ca_names;
+		return -EACCES;
+	}
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+static void unlink_forging(struct forging *fg)
+{
+	if (fg->state == FORGING_NEEDS_KEY)
+		TAILQ_REMOVE(&fg->forger->keyless, fg, keyless_link);
+	if (fg->state != FORGING_IDLE)
+		LIST_REMOVE(fg, link);
+	fg->state = FORGING_IDLE;
+}
+
+/* Those that waited for fg's certificate look again, and the first may have to ask itself. */
+static void release_waiters(struct forging *fg)
+{
+	struct forging *waiter;
+
+	while ((waiter = LIST_FIRST(&fg->waiters))) {
+		unlink_forging(waiter);
+		waiter->done(waiter, REASON_done, NULL);
+	}
+}
+
+static void finish(struct forging *fg, enum reason reason, const char *detail)
+{
+	unlink_forging(fg);
+	release_waiters(fg);
+	fg->done(fg, reason, detail);
+}
+
+void forging_cancel(struct forging *fg)
+{
+	if (fg->state == FORGING_ASKS)
+		issue_cancel(&fg->forger->issuer, &fg->issue);
+	if (fg->state != FORGING_IDLE) {
+		unlink_forging(fg);
+		release_waiters(fg);
+	}
+	EVP_PKEY_free(TAKE_PTR(fg->new_key));
+	forged_unref(TAKE_PTR(fg->forged));
+}
+
+static struct forging *find_leader(struct forger *f, const struct forge_key *key)
+{
+	struct forging *fg;
+
+	LIST_FOREACH (fg, &f->leaders, link) {
+		if (!memcmp(&fg->key, key, sizeof(*key)))
+			return fg;
+	}
+	return NULL;
+}
+
+/* ---- asking ---- */
+
+static int ask_signer(struct forging *fg)
+{
+	const struct forging_ask *ask = fg->ask;
+	const struct signer_ask request = {
+		.vserver = ask->vserver->index,
+		.service = ask->service->index,
+		.ca = fg->ca,
+		.flow = ask->flow,
+		.peer = ask->peer,
+		.key = fg->new_key,
+		.transcript = ask->transcript,
+		.transcript_len = ask->transcript_len,
+	};
+
+	fg->state = FORGING_ASKS;
+	fg->issue.done = issued;
+	return issue_start(&fg->forger->issuer, &fg->issue, &request);
+}
+
+static int take_key(struct forging *fg, bool *wait)
+{
+	fg->new_key = keymaker_take(fg->forger->keys, fg->key_type, fg->forger->wake_fd, wait);
+	return fg->new_key ? 0 : -ENOMEM;
+}
+
+/* 0 or -EINPROGRESS; on another error fg is idle. */
+static int lead(struct forging *fg)
+{
+	struct forger *f = fg->forger;
+	bool wait;
+
+	LIST_INIT(&fg->waiters);
+	LIST_INSERT_HEAD(&f->leaders, fg, link);
+	if (!take_key(fg, &wait)) {
+		int ret = ask_signer(fg);
+
+		if (!ret)
+			return -EINPROGRESS;
+		unlink_forging(fg);
+		return ret;
+	}
+	fg->state = FORGING_NEEDS_KEY;
+	TAILQ_INSERT_TAIL(&f->keyless, fg, keyless_link);
+	if (wait) {
+		stat_inc(f->stats, forge_key_waits);
+		return -EINPROGRESS;
+	}
+	unlink_forging(fg);
+	return -ENOMEM;
+}
+
+void forger_woken(struct forger *f)
+{
+	struct forging *fg;
+
+	while ((fg = TAILQ_FIRST(&f->keyless))) {
+		bool wait;
+
+		if (take_key(fg, &wait)) {
+			if (wait)
+				return;
+			finish(fg, REASON_forge_failed, NO_KEY);
+			continue;
+		}
+		TAILQ_REMOVE(&f->keyless, fg, keyless_link);
+		if (ask_signer(fg))
+			finish(fg, REASON_forge_failed, NULL);
+	}
+}
+
+int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct forging_ask *ask,
+		enum reason *why, const char **detail)
+{
+	struct forging *leader;
+	struct forge_key key;
+	enum key_type type;
+	unsigned ca;
+	int ret;
+
+	*detail = NULL;
+	if (fg->state != FORGING_IDLE)
+		return -EINPROGRESS;
+	ret = choose(ssl, profile_of(ask), &type, &ca, why);
+	if (ret)
+		return ret;
+	*why = REASON_no_memory;
+	if (make_key(ask, ca, type, &key))
+		return -EACCES;
+	/* The backend may have been connected anew, and have asked for something else. */
+	if (fg->forged && !memcmp(&fg->key, &key, sizeof(key)))
+		return 0;
+	forged_unref(TAKE_PTR(fg->forged));
+	fg->forger = f;
+	fg->ask = ask;
+	fg->key = key;
+	fg->key_type = type;
+	fg->ca = ca;
+	fg->forged = forge_cache_get(f->cache, &key, time(NULL));
+	if (fg->forged) {
+		stat_inc(f->stats, forge_cache_hits);
+		return 0;
+	}
+	leader = find_leader(f, &key);
+	if (leader) {
+		stat_inc(f->stats, forge_coalesced);
+		fg->state = FORGING_WAITS;
+		LIST_INIT(&fg->waiters);
+		LIST_INSERT_HEAD(&leader->waiters, fg, link);
+		return -EINPROGRESS;
+	}
+	stat_inc(f->stats, forge_cache_misses);
+	ret = lead(fg);
+	if (ret == -EINPROGRESS)
+		return ret;
+	*why = REASON_forge_failed;
+	return -EACCES;
+}
+
+/* ---- the answer ---- */
+
+/* Why the signer refused, as a reason of ours. */
+static enum reason signer_reason(const struct signer_response *r)
+{
+	switch (r->status) {
+	case SIGNER_NO_PROOF:
+		return REASON_forge_proof;
+	case SIGNER_CHAIN:
+		return REASON_forge_chain;
+	case SIGNER_RULE:
+		return REASON_forge_rule;
+	case SIGNER_REPLAY:
+		return REASON_forge_replay;
+	default:
+		return REASON_forge_failed;
+	}
+}
+
+/*
+ * A backend that checks dates at every request must not meet one that ends in
+ * the next moment; unless there is no other, because the original ends then.
+ */
+static time_t hand_out_until(time_t not_after)
+{
+	return not_after - time(NULL) > 2 * STALE_S ? not_after - STALE_S : not_after;
+}
+
+static struct forged *take_issued(struct forging *fg, const struct signer_response *r)
+{
+	const uint8_t *der = r->data;
+	X509 *cert = d2i_X509(NULL, &der, (long)r->cert_len);
+	time_t not_after;
+
+	if (!cert || identity_time(X509_get0_notAfter(cert), &not_after)) {
+		X509_free(cert);
+		return NULL;
+	}
+	if (fg->ask->identity->not_after < not_after)
+		not_after = fg->ask->identity->not_after;
+	return forged_new(cert, TAKE_PTR(fg->new_key), hand_out_until(not_after));
+}
+
+static void issued(struct issue *issue, const struct signer_response *r)
+{
+	struct forging *fg = container_of(issue, struct forging, issue);
+	struct forger *f = fg->forger;
+	char text[DETAIL_MAX];
+
+	if (!r) {
+		finish(fg, REASON_forge_failed, "out of reach");
+		return;
+	}
+	if (r->status != SIGNER_OK) {
+		signer_status_text(r, text, sizeof(text));
+		finish(fg, signer_reason(r), text);
+		return;
+	}
+	fg->forged = take_issued(fg, r);
+	if (!fg->forged) {
+		finish(fg, REASON_no_memory, NULL);
+		return;
+	}
+	stat_inc(f->stats, forged);
+	if (forge_cache_put(f->cache, &fg->key, fg->forged))
+		stat_inc(f->stats, forge_cache_evictions);
+	finish(fg, REASON_done, NULL);
+}
