@@ -45,6 +45,7 @@ static _Thread_local enum {
 	WORKING
 } thread;
 static _Thread_local struct fault_plan thread_plan, *here;
+static _Thread_local bool worker;
 
 /* ---- chance: the n-th call of a site in a flow has always the same fate ---- */
 
@@ -168,6 +169,7 @@ int fault_site(const char *word)
 
 void fault_thread_begins(void)
 {
+	worker = true;
 	if (!fault_on())
 		return;
 	thread = STARTING;
@@ -188,7 +190,13 @@ void fault_thread_waits(void)
 
 void fault_thread_ends(void)
 {
+	worker = false;
 	thread = NO_WORKER;
+}
+
+bool fault_worker(void)
+{
+	return worker;
 }
 
 bool fault_thread(void)

@@ -129,6 +129,8 @@ void fault_thread_begins(void);
 void fault_thread_waits(void);
 void fault_thread_ends(void);
 bool fault_thread(void);
+/* The thread has a ring, faults or not. */
+bool fault_worker(void);
 /* Readiness of fd is announced with the next completions. */
 void fault_announce(int fd);
 /* A descriptor of the thread itself, polled since before its first wait: the signer's. */

@@ -79,7 +79,8 @@ WRAP(ssize_t, splice, int in, off64_t *off_in, int out, off64_t *off_out, size_t
 	int fd = in;
 	ssize_t n;
 
-	check_pipe(in, out, len);
+	if (fault_worker()) /* what tries a kernel's abilities fills pipes on purpose */
+		check_pipe(in, out, len);
 	if (p && is_pipe(in)) {
 		p = fault_plan_of(fd = out);
 		site = SITE_SPLICE_OUT;
