@@ -20,7 +20,7 @@ DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
 DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
 LIB        := $(B)/libktlsgate.a
 PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe \
-		$(B)/ktlsgate-offload
+		$(B)/ktlsgate-offload $(B)/ktlsgate-ns-import
 BPF_SRC    := $(wildcard bpf/*.bpf.c)
 SKELETONS  := $(BPF_SRC:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT       := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -48,6 +48,13 @@ $(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lnl-genl-3 -lnl-3
 $(B)/kmod-helpers/nic-offload.o: CPPFLAGS += -I/usr/include/libnl3
+
+# Python, and needs nothing but its standard library.
+$(B)/ktlsgate-ns-import: tools/ns-import Makefile
+	$(call say,COPY,$@)
+	@mkdir -p $(@D)
+	$(Q)sed 's/^VERSION = .*/VERSION = "$(VERSION)"/' $< > $@
+	$(Q)chmod 755 $@
 
 $(LIB): $(DAEMON_OBJ)
 	$(call say,AR,$@)
@@ -100,6 +107,12 @@ $(PRELOAD): tests/fault/preload.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -shared $(LDFLAGS) -o $@ $<
 
+# The floor of tools/bench.
+FLOOR := $(B)/tools/bench/floor
+$(FLOOR): $(B)/tools/bench/floor.o $(LIB)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
 testprogs: $(TESTPROGS)
 unit: $(UNIT)
 $(B)/unit/%: tests/unit/%.c $(LIB)
@@ -117,6 +130,8 @@ DEPS_CHECK := python3 python3-pytest python3-cryptography gnutls-bin procps ipro
 	busybox-static cpio zstd xz-utils openssl curl nginx-light strace systemd
 DEPS_LINT := clang-format clang-tidy shellcheck libclang-rt-14-dev mandoc
 DEPS_DEB := debhelper dpkg-dev fakeroot
+# Of `make bench` only: what people run in place of ktlsgate.
+DEPS_BENCH := nginx-light libnginx-mod-stream haproxy
 
 # $(call need,PACKAGES): asks dpkg first, so that nothing is downloaded when nothing is missing.
 define need
@@ -151,6 +166,14 @@ soak:
 	@$(MAKE) --no-print-directory all testprogs
 	@KTLSGATE_BUILD=$(abspath $(B)) KTLSGATE_SOAK=$(SOAK_FLOWS) /usr/bin/python3 -m pytest -q -s \
 		-p no:cacheprovider -p no:xdist tests/test_soak.py
+
+# BENCH=name,...: those alone; see tools/bench/bench --help. ARGS: further options of it.
+BENCH ?=
+bench:
+	$(call need,$(DEPS_BUILD) $(DEPS_CHECK) $(DEPS_BENCH))
+	@$(MAKE) --no-print-directory all testprogs $(FLOOR)
+	@KTLSGATE_BUILD=$(abspath $(B)) tools/bench/bench $(ARGS) $(subst $(comma), ,$(BENCH))
+comma := ,
 
 # ---- installing ----
 
@@ -223,7 +246,7 @@ fuzz:
 	@for f in tests/fuzz/fuzz_*.c; do n=$$(basename $$f .c); \
 		$(CLANG) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Idaemon -D_GNU_SOURCE \
 		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/pem.c \
-		daemon/config_table.c daemon/config.c daemon/forge.c daemon/forge_explain.c \
+		daemon/alpn.c daemon/staple.c daemon/config_table.c daemon/config.c daemon/forge.c daemon/forge_explain.c \
 		daemon/identity.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
 		-lssl -lcrypto || exit 1; \
 		echo "$$n: $(FUZZ_SECONDS) s"; \
@@ -245,6 +268,7 @@ help:
 	@echo "make check         all tests, natively and in guests with the kernels $(KERNELS)"
 	@echo "make check-kernels the same with all four kernels and, there, many more flows; hours"
 	@echo "make soak          SOAK_FLOWS=$(SOAK_FLOWS) flows with aborts and faults; nothing may be left"
+	@echo "make bench         against nginx and HAProxy, side by side; BENCH=name for one figure"
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
 	@echo "make tsan          what threads share, under ThreadSanitizer"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
@@ -259,7 +283,7 @@ help:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit testprogs deps quickstart check check-kernels soak asan tsan lint fuzz format example help clean
-.PHONY: all unit testprogs deps quickstart check check-kernels asan lint fuzz format example help clean install deb man
+.PHONY: all unit testprogs deps quickstart check check-kernels soak bench asan tsan lint fuzz format \
+	example help clean install deb man
 .SECONDARY:
 -include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -61,14 +61,24 @@ static bool is_address(const char *name)
 	return inet_pton(AF_INET, name, addr) == 1 || inet_pton(AF_INET6, name, addr) == 1;
 }
 
-int back_expect_name(const struct back *back, SSL *ssl)
+/* What the backend is asked for does not change who it must be. */
+int back_expect_name(const struct back *back, SSL *ssl, const char *client_name)
 {
-	const char *name = back->service->server_name;
+	const char *name = back->service->server_name, *asked = name;
 
+	if (back->service->sni == SNI_MIRROR && client_name[0])
+		asked = client_name;
 	/* RFC 6066 3: an address is no server name. */
+	if (!is_address(asked) && !SSL_set_tlsext_host_name(ssl, asked))
+		return -ENOMEM;
 	if (is_address(name))
 		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), name) ? 0 : -ENOMEM;
-	return SSL_set1_host(ssl, name) && SSL_set_tlsext_host_name(ssl, name) ? 0 : -ENOMEM;
+	return SSL_set1_host(ssl, name) ? 0 : -ENOMEM;
+}
+
+int back_offer(SSL *ssl, const uint8_t *list, size_t len)
+{
+	return !len || !SSL_set_alpn_protos(ssl, list, (unsigned)len) ? 0 : -ENOMEM;
 }
 
 bool backend_alert_is_refusal(int alert)
@@ -114,6 +124,10 @@ static enum reason alert_reason(const struct handshake *hs, bool presented)
 	switch (hs->alert) {
 	case ALERT_PROTOCOL_VERSION:
 		return REASON_backend_version;
+	case ALERT_NO_APPLICATION_PROTOCOL:
+		return REASON_backend_alpn;
+	case ALERT_UNRECOGNIZED_NAME:
+		return REASON_backend_server_name;
 	case ALERT_HANDSHAKE_FAILURE:
 	case ALERT_INSUFFICIENT_SECURITY:
 		/* In place of a ServerHello (RFC 8446 4.1.1); later it is about something else. */

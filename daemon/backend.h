@@ -19,8 +19,13 @@ void back_free(struct back *back);
 
 /* A socket for the service's address, ready for ring_connect(). -errno on failure. */
 int back_socket(const struct back *back) must_check;
-/* Server name: what is asked for (SNI) and what the certificate must hold. Returns 0 or -ENOMEM. */
-int back_expect_name(const struct back *back, SSL *ssl) must_check;
+/*
+ * What the certificate must hold and what is asked for (SNI): the service's server_name, or with
+ * sni = mirror, for the latter, client_name, unless that is empty. Returns 0 or -ENOMEM.
+ */
+int back_expect_name(const struct back *back, SSL *ssl, const char *client_name) must_check;
+/* A list as in alpn.h; len 0: none. Returns 0 or -ENOMEM. */
+int back_offer(SSL *ssl, const uint8_t *list, size_t len) must_check;
 
 /* Is this alert about the certificate we presented? */
 bool backend_alert_is_refusal(int alert);

@@ -46,7 +46,7 @@ static int require_client_cert(struct front *front, SSL_CTX *ctx, const struct c
 		return -ENOMEM;
 	SSL_CTX_set_verify(ctx, mode, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, verify_cb, front);
-	return announce_ca_names(ctx, profile->client_ca);
+	return profile->announce_ca_names ? announce_ca_names(ctx, profile->client_ca) : 0;
 }
 
 static const struct cfg_certkey *certkey_of(const struct front *front, unsigned i)
@@ -93,6 +93,37 @@ static int use_certkeys(const struct front *front, SSL_CTX *ctx, const struct sn
 	return 0;
 }
 
+/* RFC 6066 section 8. One that is out of date would only make clients refuse us: without is better.
+ */
+static int staple_cb(SSL *ssl, void *arg)
+{
+	const struct front *front = arg;
+	const X509 *shown = SSL_get_certificate(ssl);
+	const struct cfg_certkey *ck = NULL;
+	unsigned i;
+	void *copy;
+
+	for (i = 0; i < front->vserver->certkeys.n; i++) {
+		ck = certkey_of(front, i);
+		if (ck->cert == shown)
+			break;
+	}
+	if (i == front->vserver->certkeys.n || !ck->staple.der)
+		return SSL_TLSEXT_ERR_NOACK;
+	if (ck->staple.expires && ck->staple.expires <= time(NULL)) {
+		if (!atomic_exchange(&front->stale[i], true))
+			log_warn("vserver %s: certkey %s: the OCSP response is out of date, and no "
+				 "longer sent",
+				 front->vserver->name, ck->name);
+		return SSL_TLSEXT_ERR_NOACK;
+	}
+	copy = OPENSSL_memdup(ck->staple.der, ck->staple.len);
+	if (!copy)
+		return SSL_TLSEXT_ERR_NOACK;
+	SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)ck->staple.len);
+	return SSL_TLSEXT_ERR_OK;
+}
+
 static int make_ctx(struct front *front, unsigned group)
 {
 	SSL_CTX *ctx = front->ctxs[group] = handshake_ctx_new(true);
@@ -100,6 +131,8 @@ static int make_ctx(struct front *front, unsigned group)
 
 	if (!ctx)
 		return -ENOMEM;
+	SSL_CTX_set_tlsext_status_cb(ctx, staple_cb);
+	SSL_CTX_set_tlsext_status_arg(ctx, front);
 	ret = use_certkeys(front, ctx, sni_group(front->sni, group));
 	return ret ? ret : require_client_cert(front, ctx, front->vserver->profile);
 }
@@ -123,6 +156,9 @@ int front_init(struct front *front, const struct cfg_vserver *vserver)
 	int ret;
 
 	front->vserver = vserver;
+	front->stale = calloc(vserver->certkeys.n, sizeof(*front->stale));
+	if (!front->stale)
+		return -ENOMEM;
 	if (profile->client_auth != CLIENT_AUTH_OFF) {
 		front->store = verify_store_new(profile->client_ca);
 		if (!front->store)
@@ -141,6 +177,7 @@ void front_free(struct front *front)
 	for (unsigned i = 0; front->ctxs && i < sni_groups(front->sni); i++)
 		SSL_CTX_free(front->ctxs[i]);
 	free(front->ctxs);
+	free(front->stale);
 	sni_table_free(front->sni);
 	X509_STORE_free(front->store);
 	*front = (struct front){0};
@@ -148,30 +185,80 @@ void front_free(struct front *front)
 
 /* ---- the ClientHello ---- */
 
-static int refuse_name(struct handshake *hs, const char *name, int *alert)
-{
-	hs->refused = HANDSHAKE_SERVER_NAME;
-	snprintf(hs->detail, sizeof(hs->detail), "%s", name[0] ? name : "none that is a name");
-	*alert = ALERT_UNRECOGNIZED_NAME;
-	return SSL_CLIENT_HELLO_ERROR;
-}
+_Static_assert(sizeof(((struct handshake *)0)->server_name) == SNI_NAME_MAX + 1, "server_name");
 
-int front_hello(const struct front *front, struct handshake *hs, int *alert)
+/* False: the name is none of ours, and that is not allowed. */
+static bool choose_certificates(const struct front *front, struct handshake *hs, int *alert)
 {
-	char name[SNI_NAME_MAX + 1] = "";
 	const unsigned char *ext;
 	int group = -1;
 	size_t len;
 
 	if (SSL_client_hello_get0_ext(hs->ssl, TLSEXT_TYPE_server_name, &ext, &len) &&
-	    sni_read(ext, len, name))
-		group = sni_find(front->sni, name);
-	if (group < 0 && !front->vserver->allow_unknown_sni)
-		return refuse_name(hs, name, alert);
+	    sni_read(ext, len, hs->server_name))
+		group = sni_find(front->sni, hs->server_name);
+	if (group < 0 && !front->vserver->allow_unknown_sni) {
+		hs->refused = HANDSHAKE_SERVER_NAME;
+		snprintf(hs->detail, sizeof(hs->detail), "%s",
+			 hs->server_name[0] ? hs->server_name : "none that is a name");
+		*alert = ALERT_UNRECOGNIZED_NAME;
+		return false;
+	}
 	/* Of the connection it keeps what is no certificate: the memory BIOs, our callbacks. */
 	if (group > 0)
 		SSL_set_SSL_CTX(hs->ssl, front->ctxs[group]);
-	return SSL_CLIENT_HELLO_SUCCESS;
+	return true;
+}
+
+static bool offered(const struct handshake *hs, const uint8_t **list, size_t *len)
+{
+	const unsigned char *ext;
+	size_t ext_len;
+
+	return SSL_client_hello_get0_ext(hs->ssl,
+					 TLSEXT_TYPE_application_layer_protocol_negotiation, &ext,
+					 &ext_len) &&
+	       alpn_read(ext, ext_len, list, len);
+}
+
+static int choose_protocol(const struct cfg_alpn *alpn, struct handshake *hs, int *alert)
+{
+	const uint8_t *list;
+	size_t len;
+
+	if (hs->alpn_known || (!alpn->mirror && !alpn->list) || !offered(hs, &list, &len))
+		return SSL_CLIENT_HELLO_SUCCESS;
+	if (alpn->mirror)
+		return SSL_CLIENT_HELLO_RETRY;
+	if (alpn_choose(alpn->list, alpn->len, list, len, &hs->alpn))
+		return SSL_CLIENT_HELLO_SUCCESS;
+	/* RFC 7301 section 3.2 */
+	hs->refused = HANDSHAKE_ALPN;
+	alpn_text(list, len, hs->detail, sizeof(hs->detail));
+	*alert = ALERT_NO_APPLICATION_PROTOCOL;
+	return SSL_CLIENT_HELLO_ERROR;
+}
+
+int front_hello(const struct front *front, struct handshake *hs, int *alert)
+{
+	if (!choose_certificates(front, hs, alert))
+		return SSL_CLIENT_HELLO_ERROR;
+	return choose_protocol(&front->vserver->profile->alpn, hs, alert);
+}
+
+void front_offer(const struct handshake *hs, const uint8_t **list, size_t *len)
+{
+	*list = hs->alpn.entry;
+	*len = alpn_len(&hs->alpn) ? 1 + alpn_len(&hs->alpn) : 0;
+	if (!*len && hs->suspended && !offered(hs, list, len))
+		*len = 0;
+}
+
+void front_choose(struct handshake *hs, const uint8_t *name, size_t len)
+{
+	alpn_set(&hs->alpn, name, len);
+	hs->alpn_known = true;
+	handshake_resume(hs);
 }
 
 /* ---- failure ---- */
@@ -213,6 +300,8 @@ enum reason client_failure(const struct handshake *hs)
 		return REASON_client_cert_required;
 	case HANDSHAKE_SERVER_NAME:
 		return REASON_client_server_name;
+	case HANDSHAKE_ALPN:
+		return REASON_client_alpn;
 	case HANDSHAKE_VERSION:
 		return REASON_client_version;
 	case HANDSHAKE_CIPHER:

@@ -6,6 +6,7 @@
 #ifndef KTLSGATE_CLIENT_H
 #define KTLSGATE_CLIENT_H
 
+#include <stdatomic.h>
 #include "handshake.h"
 #include "reason.h"
 #include "sni.h"
@@ -13,8 +14,9 @@
 struct front {
 	const struct cfg_vserver *vserver;
 	struct sni_table *sni;
-	SSL_CTX **ctxs;	   /* by group of sni: they differ in their certificates only */
-	X509_STORE *store; /* client_ca; NULL when client_auth = off */
+	SSL_CTX **ctxs;	    /* by group of sni: they differ in their certificates only */
+	X509_STORE *store;  /* client_ca; NULL when client_auth = off */
+	atomic_bool *stale; /* by certkey: it was said that its OCSP response is out of date */
 };
 
 /* The vserver's serving key must be loaded. Returns 0 or -errno after a log line. */
@@ -23,9 +25,17 @@ void front_free(struct front *front);
 
 /*
  * To be called from handshake.hello: chooses the certificates for the server name that the client
- * asked for. Returns SSL_CLIENT_HELLO_*; on ERROR the handshake is refused for a reason of ours.
+ * asked for, and the protocol. Returns SSL_CLIENT_HELLO_*; RETRY: the backend is to choose, see
+ * front_offer() and front_choose(). On ERROR the handshake is refused for a reason of ours.
  */
 int front_hello(const struct front *front, struct handshake *hs, int *alert) must_check;
+
+/* The protocols to offer to the backend: what was chosen, else what the client offers; len 0: none.
+ * The list is hs's, until it goes on. */
+void front_offer(const struct handshake *hs, const uint8_t **list, size_t *len);
+
+/* The backend has chosen (len 0: nothing): a client that waits for this goes on. */
+void front_choose(struct handshake *hs, const uint8_t *name, size_t len);
 
 /* Why the client's handshake failed. */
 enum reason client_failure(const struct handshake *hs);

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 #include <openssl/err.h>
 #include "config_table.h"
 #include "forge.h"
@@ -501,6 +502,15 @@ static STACK_OF(X509) *
 	return certs;
 }
 
+static void load_staple(struct loader *l, struct cfg_certkey *ck)
+{
+	char why[CFG_WHY_MAX];
+
+	if (staple_load(ck->ocsp_response_file, ck->cert, ck->chain, time(NULL), &ck->staple, why,
+			sizeof(why)) < 0)
+		complain_at(l, row("certkey.<name>.ocsp_response"), ck->index, "%s", why);
+}
+
 static void load_certificates(struct loader *l)
 {
 	const struct cfg_key *cert = row("certkey.<name>.cert");
@@ -515,6 +525,8 @@ static void load_certificates(struct loader *l)
 		ck->chain = load_certs(l, cert, i, ck->cert_file);
 		if (ck->chain)
 			ck->cert = sk_X509_shift(ck->chain);
+		if (ck->cert && ck->ocsp_response_file)
+			load_staple(l, ck);
 	}
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
@@ -791,6 +803,18 @@ static void check_forging(struct loader *l, const struct cfg_vserver *v)
 		v->profile->name, back->name, v->service->name, v->profile->name);
 }
 
+/* The client's ClientHello waits for the backend's choice: there must be a backend by then. */
+static void check_mirror(struct loader *l, const struct cfg_vserver *v)
+{
+	if (!v->profile || !v->service || !v->profile->alpn.mirror ||
+	    v->service->connect == CONNECT_EARLY)
+		return;
+	complain_at(l, row("vserver.<name>.profile"), v->index,
+		    "profile.%s.alpn is mirror, but service.%s.connect is verified: the backend's "
+		    "choice comes too late; set service.%s.connect = early, or alpn to a list",
+		    v->profile->name, v->service->name, v->service->name);
+}
+
 static void check_vservers(struct loader *l)
 {
 	const struct cfg_key *listen = row("vserver.<name>.listen");
@@ -803,6 +827,7 @@ static void check_vservers(struct loader *l)
 	{
 		check_listens(l, listen, i);
 		check_forging(l, l->cfg->vservers[i]);
+		check_mirror(l, l->cfg->vservers[i]);
 	}
 }
 
@@ -974,6 +999,7 @@ void config_free(struct config *cfg)
 		X509_free(cfg->certkeys[i]->cert);
 		sk_X509_pop_free(cfg->certkeys[i]->chain, X509_free);
 		EVP_PKEY_free(cfg->certkeys[i]->pkey);
+		staple_free(&cfg->certkeys[i]->staple);
 	}
 	for (unsigned i = 0; i < cfg->n_profiles; i++) {
 		sk_X509_pop_free(cfg->profiles[i]->client_ca, X509_free);

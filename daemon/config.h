@@ -19,8 +19,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <openssl/ssl.h>
+#include "alpn.h"
 #include "forge_rules.h"
 #include "log.h"
+#include "staple.h"
 
 /* Where a value was assigned; file is owned by the struct config. line 0: a default. */
 struct cfg_where {
@@ -52,6 +54,10 @@ enum cfg_connect {
 	CONNECT_VERIFIED
 };
 
+enum cfg_sni {
+	SNI_FIXED,
+	SNI_MIRROR
+};
 /* Which keys the forged certificates of a profile may have; AUTO: what the backend accepts. */
 enum cfg_forge_key {
 	FORGE_KEY_AUTO,
@@ -114,17 +120,26 @@ struct cfg_binding {
 
 struct cfg_certkey {
 	char *name;
-	unsigned index;	 /* position in config.certkeys */
-	char *cert_file; /* PEM: leaf first, then the chain to send */
-	char *key_file;	 /* PEM private key */
+	unsigned index;		  /* position in config.certkeys */
+	char *cert_file;	  /* PEM: leaf first, then the chain to send */
+	char *key_file;		  /* PEM private key */
+	char *ocsp_response_file; /* DER */
 	struct cfg_where cert_where, key_where;
 	X509 *cert;		/* leaf */
 	STACK_OF(X509) * chain; /* the rest of cert_file, in order */
+	struct staple staple;	/* ocsp_response_file */
 	EVP_PKEY *pkey;		/* NULL until config_load_keys() */
 	bool forging;		/* named by some profile.<n>.forging_certkey */
 	bool serving;		/* named by some vserver.<n>.certkey */
 	/* what its forged certificates say of it: URIs separated by blanks, or NULL */
 	char *ocsp, *ca_issuers, *crl;
+};
+
+/* Application protocols. list NULL and no mirror: off. */
+struct cfg_alpn {
+	uint8_t *list; /* as in alpn.h */
+	unsigned len;
+	bool mirror;
 };
 
 struct cfg_profile {
@@ -136,6 +151,9 @@ struct cfg_profile {
 	char *client_ca_file; /* PEM bundle */
 	struct cfg_where client_ca_where;
 	STACK_OF(X509) * client_ca;
+	bool announce_ca_names;
+	struct cfg_alpn alpn;
+	struct cfg_where alpn_where;
 	/* back */
 	bool dynamic_client_cert;
 	struct cfg_where dynamic_client_cert_where;
@@ -151,7 +169,8 @@ struct cfg_service {
 	char *name;
 	unsigned index;
 	struct cfg_address address;
-	char *server_name; /* verified (RFC 9525) and sent as SNI */
+	char *server_name; /* verified (RFC 9525) and, unless the client's is, sent as SNI */
+	enum cfg_sni sni;
 	struct cfg_profile *profile;
 	enum cfg_connect connect;
 };

@@ -325,6 +325,20 @@ static const struct cfg_type type_file = {
 	.owns_string = true,
 };
 
+static void range_der_file(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("a DER file", out);
+}
+
+static const struct cfg_type type_der_file = {
+	.name = "file",
+	.parse = parse_file,
+	.print = print_string,
+	.range = range_der_file,
+	.owns_string = true,
+};
+
 static int parse_path(const struct cfg_key *k, const char *text, void *member, char *why)
 {
 	char **path = member;
@@ -774,6 +788,51 @@ static const struct cfg_type type_listens = {
 	.owns_string = true,
 };
 
+/* ---- application protocols ---- */
+
+static int parse_alpn(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_alpn *alpn = member;
+	bool off = !strcasecmp(text, k->word), mirror = !strcasecmp(text, "mirror");
+	uint8_t list[ALPN_LIST_MAX], *copy = NULL;
+	int len = 0;
+
+	if (!off && !mirror) {
+		len = alpn_parse(text, list);
+		if (len < 0)
+			return wrong_value(k, why, "is no list of protocol names");
+		copy = malloc((size_t)len);
+		if (!copy)
+			return wrong(why, "out of memory");
+		memcpy(copy, list, (size_t)len);
+	}
+	free(alpn->list);
+	*alpn = (struct cfg_alpn){copy, (unsigned)len, mirror};
+	return 0;
+}
+
+static void print_alpn(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_alpn *alpn = member;
+	char text[ALPN_LIST_MAX + 1];
+
+	alpn_text(alpn->list, alpn->len, text, sizeof(text));
+	fputs(alpn->mirror ? "mirror" : alpn->list ? text : k->word, out);
+}
+
+static void range_alpn(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "%s | mirror | names of protocols (RFC 7301), separated by blanks", k->word);
+}
+
+static const struct cfg_type type_alpn = {
+	.name = "protocols",
+	.parse = parse_alpn,
+	.print = print_alpn,
+	.range = range_alpn,
+	.owns_string = true,
+};
+
 /* ---- reference: the text is checked here, the object found by config.c ---- */
 
 static int parse_reference(const struct cfg_key *k, const char *text, void *member, char *why)
@@ -859,6 +918,7 @@ static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
 						 {"optional", CLIENT_AUTH_OPTIONAL},
 						 {"mandatory", CLIENT_AUTH_MANDATORY},
 						 {0}};
+static const struct cfg_choice snis[] = {{"fixed", SNI_FIXED}, {"mirror", SNI_MIRROR}, {0}};
 static const struct cfg_choice connects[] = {
 	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
 
@@ -938,6 +998,8 @@ const struct cfg_key cfg_keys[] = {
 	{"certkey.<name>.key", CERTKEY(key_file), .where = offsetof(struct cfg_certkey, key_where),
 	 .type = &type_file, .mandatory = true,
 	 .help = "its private key, without a passphrase"},
+	{"certkey.<name>.ocsp_response", CERTKEY(ocsp_response_file), .type = &type_der_file,
+	 .help = "an OCSP response to staple: sent to clients that ask, until its nextUpdate"},
 
 	{"certkey.<name>.ocsp", CERTKEY(ocsp), .type = &type_uris, .max = FORGE_URI_MAX,
 	 .help = "a forging CA: where its OCSP responder is asked about forged certificates"},
@@ -953,6 +1015,12 @@ const struct cfg_key cfg_keys[] = {
 	{"profile.<name>.client_ca", PROFILE(client_ca_file),
 	 .where = offsetof(struct cfg_profile, client_ca_where), .type = &type_file,
 	 .help = "vserver: the CAs that client certificates are verified against"},
+	{"profile.<name>.announce_ca_names", PROFILE(announce_ca_names), .type = &type_boolean,
+	 .value = "on",
+	 .help = "vserver: the names of client_ca in the CertificateRequest, for clients to choose by"},
+	{"profile.<name>.alpn", PROFILE(alpn), .where = offsetof(struct cfg_profile, alpn_where),
+	 .type = &type_alpn, .word = "off", .value = "off",
+	 .help = "vserver: protocols on both sides: what the backend chooses (mirror), or the first of a list that the client has"},
 	{"profile.<name>.dynamic_client_cert", PROFILE(dynamic_client_cert),
 	 .where = offsetof(struct cfg_profile, dynamic_client_cert_where), .type = &type_boolean,
 	 .value = "disabled",
@@ -1003,6 +1071,8 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "where the backend listens"},
 	{"service.<name>.server_name", SERVICE(server_name), .type = &type_hostname, .mandatory = true,
 	 .help = "the name the backend's certificate must have; also sent as SNI"},
+	{"service.<name>.sni", SERVICE(sni), .type = &type_choice, .choices = snis, .value = "fixed",
+	 .help = "the server name asked for: server_name, or what the client asked for"},
 	{"service.<name>.profile", SERVICE(profile), .type = &cfg_type_reference,
 	 .refers = SCOPE_PROFILE, .mandatory = true,
 	 .help = "the profile of the backend side"},

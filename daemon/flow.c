@@ -248,10 +248,14 @@ static void start_backend_handshake(struct flow *f)
 	struct worker *w = f->worker;
 	struct back *back = &w->gate->backs[f->service->index];
 	struct side *s = &f->backend;
+	const uint8_t *protocols;
+	size_t len;
 
 	attach_ulp(s);
 	s->hs = handshake_new(s, w->ring, back->ctx, false, on_backend);
-	if (!s->hs || back_expect_name(back, s->hs->ssl)) {
+	front_offer(f->client.hs, &protocols, &len);
+	if (!s->hs || back_expect_name(back, s->hs->ssl, f->client.hs->server_name) ||
+	    back_offer(s->hs->ssl, protocols, len)) {
 		flow_fail(f, REASON_no_memory, NULL);
 		return;
 	}
@@ -497,10 +501,35 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 	}
 }
 
+/*
+ * The backend's ServerHello and EncryptedExtensions are there. With alpn =
+ * mirror the client has waited for them, unless this is not the first
+ * connection to a backend. One that ignores a list of ours is left to it: it
+ * may speak the protocol and not know its name.
+ */
+static void backend_chose(struct flow *f)
+{
+	struct handshake *client = f->client.hs;
+	const unsigned char *name;
+	unsigned len;
+
+	SSL_get0_alpn_selected(f->backend.hs->ssl, &name, &len);
+	if (client->suspended)
+		front_choose(client, name, len);
+	else if (f->vserver->profile->alpn.mirror &&
+		 (len != alpn_len(&client->alpn) ||
+		  (len && memcmp(name, client->alpn.entry + 1, len))))
+		flow_fail(f, REASON_backend_alpn, "not the one it chose before");
+}
+
 static void on_backend(struct handshake *hs, enum handshake_event ev)
 {
 	struct flow *f = flow_of(hs);
 
+	if (ev == HANDSHAKE_SUSPENDED || ev == HANDSHAKE_DONE)
+		backend_chose(f);
+	if (f->stage != FLOW_STAGE_HANDSHAKE)
+		return;
 	switch (ev) {
 	case HANDSHAKE_SUSPENDED:
 		f->hs->backend_suspended = f->hs->backend_asked = true;
@@ -796,12 +825,13 @@ static void log_established(const struct flow *f, const struct engine *engine)
 {
 	char client[64], backend[64];
 
-	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s", f->id,
+	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
 		 f->vserver->name, client_text(f, client, sizeof(client)),
 		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
 		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
 		 backend_text(f, backend, sizeof(backend)), SSL_get_version(f->backend.hs->ssl),
-		 f->forged ? "forged certificate" : "no certificate", engine->name);
+		 f->forged ? "forged certificate" : "no certificate", engine->name,
+		 f->alpn[0] ? ", alpn " : "", f->alpn);
 }
 
 static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert);
@@ -809,7 +839,9 @@ static void relay_ended(struct relay *r, enum reason reason, int client_alert, i
 static void start_relay(struct flow *f, const struct engine *engine)
 {
 	struct worker *w = f->worker;
+	const struct alpn *alpn = &f->client.hs->alpn;
 
+	alpn_text(alpn->entry, alpn_len(alpn) ? 1 + alpn_len(alpn) : 0, f->alpn, sizeof(f->alpn));
 	log_established(f, engine);
 	if (!f->hs->backend_asked)
 		stat_inc(&w->stats, backend_no_request);
@@ -1187,12 +1219,13 @@ void flow_print(const struct flow *f, FILE *out)
 
 	if (f->identified)
 		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
-	fprintf(out,
-		"id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64 "\tvserver=%s\tclient=%s\tservice=%s"
-		"\tbackend=%s\tengine=%s\tforged=%s\tidentity=%s\tbytes_from_client=%" PRIu64
-		"\tbytes_from_backend=%" PRIu64 "\n",
-		f->id, stages[f->stage], f->worker->timers.now - f->since, f->vserver->name,
+	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage],
+		f->worker->timers.now - f->since);
+	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
 		client_text(f, client, sizeof(client)), f->service->name,
-		backend_text(f, backend, sizeof(backend)), engine->name, f->forged ? "yes" : "no",
-		hex, f->relay.from_client.bytes, f->relay.from_backend.bytes);
+		backend_text(f, backend, sizeof(backend)));
+	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine->name, f->alpn,
+		f->forged ? "yes" : "no", hex);
+	fprintf(out, "\tbytes_from_client=%" PRIu64 "\tbytes_from_backend=%" PRIu64 "\n",
+		f->relay.from_client.bytes, f->relay.from_backend.bytes);
 }

@@ -34,6 +34,7 @@ struct flow {
 	uint8_t end[2];		  /* CLOSING: enum side_end, by side role */
 	struct sockaddr_in6 peer; /* the client; AF_INET fits too */
 	bool identified;	  /* the client has a certificate */
+	char alpn[24];		  /* the protocol both sides speak, cut; or empty */
 	uint8_t fingerprint[8];	  /* of it, its first bytes */
 	struct timer timer;	  /* handshake deadline, closing tick */
 	struct side client, backend;

@@ -63,6 +63,19 @@ static int client_hello_cb(SSL *ssl, int *alert, void *arg)
 	return hs->hello ? hs->hello(hs, alert) : SSL_CLIENT_HELLO_SUCCESS;
 }
 
+static int alpn_select_cb(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+			  const unsigned char *in, unsigned in_len, void *arg)
+{
+	const struct handshake *hs = SSL_get_app_data(ssl);
+
+	(void)in;
+	(void)in_len;
+	(void)arg;
+	*out = hs->alpn.entry + 1;
+	*out_len = (unsigned char)alpn_len(&hs->alpn);
+	return *out_len ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 /*
  * The client side's certificate is not known before the client of the other
  * side is verified: -1 suspends the handshake here (SSL_ERROR_WANT_X509_LOOKUP).
@@ -142,10 +155,12 @@ SSL_CTX *handshake_ctx_new(bool server)
 	SSL_CTX_set_num_tickets(ctx, 0);
 	SSL_CTX_set_keylog_callback(ctx, keylog_cb);
 	SSL_CTX_set_info_callback(ctx, info_cb);
-	if (server)
+	if (server) {
 		SSL_CTX_set_client_hello_cb(ctx, client_hello_cb, NULL);
-	else
+		SSL_CTX_set_alpn_select_cb(ctx, alpn_select_cb, NULL);
+	} else {
 		SSL_CTX_set_cert_cb(ctx, cert_cb, NULL);
+	}
 	return ctx;
 }
 
@@ -472,7 +487,8 @@ static void step(struct handshake *hs)
 		return;
 	}
 	hs->finished = ssl_error == SSL_ERROR_NONE;
-	hs->suspended = ssl_error == SSL_ERROR_WANT_X509_LOOKUP;
+	hs->suspended = ssl_error == SSL_ERROR_WANT_X509_LOOKUP ||
+			ssl_error == SSL_ERROR_WANT_CLIENT_HELLO_CB;
 	if (hs->hello_seen && !hs->hello_told) {
 		hs->hello_told = true;
 		hs->event(hs, HANDSHAKE_HELLO);

@@ -11,6 +11,7 @@
 #define KTLSGATE_HANDSHAKE_H
 
 #include <openssl/ssl.h>
+#include "alpn.h"
 #include "side.h"
 
 enum handshake_event {
@@ -34,6 +35,7 @@ enum handshake_failure {
 	HANDSHAKE_CIPHER,	  /* no common cipher, group or signature algorithm */
 	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
 	HANDSHAKE_SERVER_NAME,	  /* refused by hello: a name that is not ours; .detail has it */
+	HANDSHAKE_ALPN,		  /* refused by hello: no common protocol; .detail has the peer's */
 	HANDSHAKE_NO_MEMORY,	  /* ours */
 	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */
 };
@@ -54,9 +56,14 @@ struct handshake {
 	/*
 	 * Server side, set before the start or NULL: looks at the ClientHello, and at another one
 	 * behind a HelloRetryRequest. As SSL_CTX_set_client_hello_cb() wants it; ERROR: with
-	 * hs->refused set and the alert that OpenSSL is to send.
+	 * hs->refused set and the alert that OpenSSL is to send; RETRY: reported as
+	 * HANDSHAKE_HELLO, and asked again after handshake_resume().
 	 */
 	int (*hello)(struct handshake *hs, int *alert);
+	/* Server side, what hello found: */
+	char server_name[256]; /* asked for by the client, lower case; or empty */
+	struct alpn alpn;      /* the protocol to choose */
+	bool alpn_known;       /* nothing is left to wait for */
 	SSL *ssl;
 	BIO *in, *out; /* owned by ssl */
 	struct handshake_secrets secrets;
@@ -73,7 +80,7 @@ struct handshake {
 	enum handshake_failure failure;
 	int error;
 	int alert; /* received */
-	char detail[128];
+	char detail[256];
 
 	uint8_t header[RECORD_HEADER];
 	uint8_t *record;		  /* being read: header included */
@@ -108,7 +115,10 @@ void handshake_stop(struct handshake *hs);
 
 /* Server side after HANDSHAKE_HELD: feeds the withheld record. */
 void handshake_release(struct handshake *hs);
-/* Client side after HANDSHAKE_SUSPENDED: go on with the certificate set on hs->ssl. */
+/*
+ * Client side after HANDSHAKE_SUSPENDED: go on with the certificate set on hs->ssl.
+ * Server side after HANDSHAKE_HELLO, when suspended: ask hello again.
+ */
 void handshake_resume(struct handshake *hs);
 
 /*

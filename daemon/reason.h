@@ -30,6 +30,7 @@
 	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
 	X(client_server_name, ALERT_NONE, ALERT_NONE,                                              \
 	  "client asked for a server name that no certkey is for")                                 \
+	X(client_alpn, ALERT_NONE, ALERT_NONE, "client offers no protocol of profile.<n>.alpn")    \
 	X(client_cipher, ALERT_NONE, ALERT_USER_CANCELED,                                          \
 	  "client has no cipher or signature algorithm of ours")                                   \
 	X(client_protocol, ALERT_NONE, ALERT_USER_CANCELED, "client broke the handshake protocol") \
@@ -76,6 +77,10 @@
 	X(backend_version, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend has no TLS version of ours") \
 	X(backend_cipher, ALERT_INTERNAL_ERROR, ALERT_NONE,                                        \
 	  "backend has no cipher, group or signature algorithm of ours")                           \
+	X(backend_server_name, ALERT_UNRECOGNIZED_NAME, ALERT_NONE,                                \
+	  "backend does not know the server name")                                                 \
+	X(backend_alpn, ALERT_NO_APPLICATION_PROTOCOL, ALERT_USER_CANCELED,                        \
+	  "backend has no protocol that the client offers")                                        \
 	X(backend_protocol, ALERT_INTERNAL_ERROR, ALERT_NONE,                                      \
 	  "backend broke the handshake protocol")                                                  \
 	X(backend_refused, ALERT_HANDSHAKE_FAILURE, ALERT_NONE,                                    \

@@ -74,8 +74,8 @@ struct verdict {
 
 /* A request's parts, inside the message. */
 struct request {
-	struct signer_request head;
 	const uint8_t *key, *transcript;
+	struct signer_request head; /* last: it ends in data[] */
 };
 
 static void signer_free(struct signer *s)

@@ -229,6 +229,7 @@ def test_make_install(tmp_path):
              for p in tmp_path.rglob("*") if p.is_file()}
     programs = {"usr/local/sbin/ktlsgated", "usr/local/bin/ktlsgatectl",
                 "usr/local/bin/ktlsgate-forge", "usr/local/bin/ktlsgate-probe", "usr/local/bin/ktlsgate-offload",
+                "usr/local/bin/ktlsgate-ns-import",
                 "usr/local/libexec/ktlsgate/load-tls.sh",
                 "usr/local/share/doc/ktlsgate/examples/mkpki.sh"}
     assert {p for p, mode in found.items() if mode == 0o755} == programs

@@ -11,7 +11,7 @@ from harness.daemon import ROOT, program
 
 MAN = ROOT / "man"
 PAGES = {"ktlsgated": 8, "ktlsgatectl": 8, "ktlsgate-forge": 1, "ktlsgate-probe": 8,
-         "ktlsgate-offload": 8}
+         "ktlsgate-offload": 8, "ktlsgate-ns-import": 1}
 
 
 def run(*argv):

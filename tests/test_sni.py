@@ -9,7 +9,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings
-from harness.pki import FRONT_NAME
+from harness.pki import BACK_NAME, FRONT_NAME
 from harness.ports import HOST, free_port
 
 NAMES = {  # certkey: (key type, DNS names)
@@ -113,16 +113,59 @@ def test_known_name_where_others_are_refused(sni_gate, servers, pki, name, certk
         assert c.certificate() == servers[certkey].der
 
 
-def test_gnutls_and_curl(sni_gate, servers, pki):
+def test_gnutls_and_curl(sni_gate, backend, pki):
     """Clients that check the name themselves."""
     _, printed = clients.gnutls_cli(sni_gate.port, b"abc\n", b"abc", pki=pki, certkey=pki.client(),
                                     name="a.shop.example")
     assert b"- Status: The certificate is trusted." in printed
+    backend.script = backends.source(b"HTTP/1.0 200 OK\r\n\r\nhello")
     r = clients.curl(sni_gate.port, pki=pki, certkey=pki.client(), name="shop.example",
-                     args=("-v", "--http0.9"))
-    assert b"subject: CN=shop.example" in r.stderr, r.stderr.decode()
+                     args=("-v",))
+    backend.script = backends.echo
+    assert b"subject: CN=shop.example" in r.stderr and r.stdout == b"hello", r.stderr.decode()
 
 
 def test_certkey_that_is_never_shown(sni_gate):
     assert sni_gate.log().count("is never shown") == 1
     assert "vserver app: certkey idle is never shown" in sni_gate.log()
+
+
+# ---- the name that the backend is asked for ----
+
+
+@pytest.mark.parametrize("sni,name,asked", [
+    ("fixed", "a.shop.example", BACK_NAME), ("mirror", "A.shop.example", "a.shop.example"),
+    ("mirror", None, BACK_NAME)])
+def test_backend_is_asked_for(gate, pki, sni, name, asked):
+    """Its certificate is for server_name, whatever it is asked for."""
+    names = []
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        b.ctx.sni_callback = lambda _sock, server_name, _ctx: names.append(server_name)
+        g = gate(settings(pki, b.port, service__app1__sni=sni))
+        with g.carries(1), clients.connected(g.port, pki=pki, certkey=pki.client(), name=name):
+            assert b.connection(0).ready.wait(peer.TIMEOUT)
+    assert names == [asked]
+
+
+def test_mirrored_name_is_not_what_is_verified(gate, pki):
+    with backends.backend(certkey=pki.server("ec", FRONT_NAME), client_ca=pki.forging_root) as b:
+        g = gate(settings(pki, b.port, service__app1__sni="mirror"))
+        with g.ends_with("backend_cert_name"):
+            with clients.connect(g.port, pki=pki, certkey=pki.client()) as c:
+                assert not (c.handshake() and c.recv())
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_backend_does_not_know_the_name(gate, pki, tmp_path, version):
+    """It refuses with unrecognized_name, and so the client's question was answered."""
+    port = free_port()
+    args = ("-rev", "-servername", "other.example", "-servername_fatal", "-cert2",
+            pki.backend().cert_file, "-key2", pki.backend().key_file,
+            "-tls" + version.replace(".", "_"))
+    with backends.s_server(port, log=tmp_path / "log", certkey=pki.backend(),
+                           client_ca=pki.forging_root, args=args):
+        g = gate(settings(pki, port, service__app1__sni="mirror"))
+        with g.ends_with("backend_server_name"):
+            with clients.connect(g.port, pki=pki, certkey=pki.client(), name=FRONT_NAME) as c:
+                assert not (c.handshake() and c.recv())
+                assert c.ended == "alert unrecognized_name"

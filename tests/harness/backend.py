@@ -285,7 +285,7 @@ http {{
 
 NGINX_SERVER = """
     server {{
-        listen {host}:{port} ssl;
+        listen {host}:{port} ssl {http2};
         ssl_certificate {cert};
         ssl_certificate_key {key};
         ssl_client_certificate {ca};
@@ -322,13 +322,13 @@ class Nginx:
         self.files.mkdir(parents=True)
         self.servers = []
 
-    def server(self, *, certkey, client_ca, version=None, cipher=None):
+    def server(self, *, certkey, client_ca, version=None, cipher=None, http2=False):
         """Adds a server, returns its port."""
         port = free_port()
         suites = f"ssl_conf_command Ciphersuites {peer.TLS13_SUITES[cipher]};" if cipher else ""
         self.servers.append(NGINX_SERVER.format(
             host=HOST, port=port, dir=self.directory, cert=certkey.cert_file, key=certkey.key_file,
-            ca=client_ca.cert_file, suites=suites,
+            ca=client_ca.cert_file, suites=suites, http2="http2" if http2 else "",
             ciphers=peer.tls12_names(cipher) if cipher else "HIGH",
             protocols=f"TLSv{version}" if version else "TLSv1.2 TLSv1.3"))
         self.last_port = port

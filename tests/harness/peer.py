@@ -377,6 +377,8 @@ def describe(error):
         return "alert " + reason.split("ALERT_")[1].lower().replace("cancelled", "canceled")
     if reason == "TLSV1_UNRECOGNIZED_NAME":
         return "alert unrecognized_name"
+    if "tlsv1 alert no application protocol" in str(error):  # Python has no name for it
+        return "alert no_application_protocol"
     return f"error {reason or error}"
 
 

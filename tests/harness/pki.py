@@ -7,6 +7,7 @@ import functools
 import itertools
 
 from cryptography import x509
+from cryptography.x509 import ocsp
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.name import _ASN1Type
@@ -182,8 +183,30 @@ class Pki:
         return self._server(f"web-{kind}", kind, FRONT_NAME, self.server_ca)
 
     def server(self, kind, names):
-        """A new server certificate for the DNS names."""
-        return self._server("server", kind, names, self.server_ca)
+        """A new server certificate for the DNS names, with its issuer behind it."""
+        return self._server("server", kind, names, self.server_ca, chain=[self.server_ca.cert])
+
+    def ocsp_response(self, certkey, *, status="good", signer=None, since=-1, until=1, issuer=None):
+        """
+        A file with a response about a server's certificate; since and until: in days from now, None:
+        no nextUpdate. signer: a CertKey, if not its issuer.
+        """
+        now = datetime.datetime.utcnow()
+        signer, revoked = signer or self.server_ca, status == "revoked"
+        response = ocsp.OCSPResponseBuilder().add_response(
+            cert=certkey.cert, issuer=(issuer or self.server_ca).cert, algorithm=hashes.SHA1(),
+            cert_status=ocsp.OCSPCertStatus[status.upper()], this_update=now + since * DAY,
+            next_update=None if until is None else now + until * DAY,
+            revocation_time=now - DAY if revoked else None, revocation_reason=None,
+        ).responder_id(ocsp.OCSPResponderEncoding.HASH, signer.cert).certificates(
+            [signer.cert]).sign(signer.key, hashes.SHA256())
+        path = self.directory / f"{next(self._numbers):04d}-ocsp.der"
+        path.write_bytes(response.public_bytes(serialization.Encoding.DER))
+        return path
+
+    def responder(self, purpose=ExtendedKeyUsageOID.OCSP_SIGNING):
+        """Appointed by the servers' issuer."""
+        return self._server("responder", "ec", "ocsp.example", self.server_ca, purpose)
 
     @functools.lru_cache(maxsize=None)
     def backend(self, kind="ec"):
@@ -207,6 +230,14 @@ class Pki:
                             not_before=now - 9 * DAY, not_after=now - DAY)
 
     # ---- clients ----
+
+    @functools.lru_cache(maxsize=None)
+    def static_client(self, kind="ec"):
+        """What other proxies show a backend for every client: issued as the forged ones are."""
+        forge = self.forge(kind)
+        return self._issue(f"static-{kind}", common_name("one for all"), self._key(kind, "static"),
+                           forge, chain=[forge.cert, *forge.chain], extensions=[
+                               (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)])
 
     def client(self, cn="Erika Mustermann", kind="ec", fault=None, *, not_after=None, padding=0):
         """

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -262,6 +263,24 @@ static bool meet(struct end *e)
 	return true;
 }
 
+uint64_t end_clock(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void stop_watch(struct end *e)
+{
+	struct flow *f = e->flow;
+
+	if (e->role != CLIENT || !f->asked_at)
+		return;
+	e->world->took(end_clock() - f->asked_at);
+	f->asked_at = 0;
+}
+
 static void take(struct end *e, const uint8_t *buf, size_t n)
 {
 	static uint8_t expected[READ_SIZE];
@@ -279,6 +298,7 @@ static void take(struct end *e, const uint8_t *buf, size_t n)
 	}
 	if (digest)
 		EVP_DigestUpdate(digest, buf, n);
+	stop_watch(e);
 	s->received += n;
 	e->world->bytes += n;
 }
@@ -367,11 +387,22 @@ static void heed_end(struct end *e)
 		e->plan->total = e->flow->seen[e->role].sent;
 }
 
+/* Where it has to wait for the other end's next message. */
+static uint64_t turn_ends(const struct end *e, uint64_t received)
+{
+	uint64_t turns = received < NUMBER_LEN ? 0 : (received - NUMBER_LEN) / e->plan->turn;
+
+	return NUMBER_LEN + (turns + (e->role == CLIENT)) * e->plan->turn;
+}
+
 static uint64_t may_send(const struct end *e)
 {
 	const struct seen *s = &e->flow->seen[e->role];
-	uint64_t limit = e->plan->after_peer && !s->ended ? NUMBER_LEN : e->plan->total;
+	bool waits = e->world->hold || (e->plan->after_peer && !s->ended);
+	uint64_t limit = waits ? NUMBER_LEN : e->plan->total;
 
+	if (e->plan->turn && turn_ends(e, s->received) < limit)
+		limit = turn_ends(e, s->received);
 	return limit > s->sent ? limit - s->sent : 0;
 }
 
@@ -397,6 +428,8 @@ static bool seal(struct end *e)
 		return false;
 	if (digest)
 		EVP_DigestUpdate(digest, buf, done);
+	if (e->plan->turn && e->role == CLIENT && e->world->took && s->sent >= NUMBER_LEN)
+		e->flow->asked_at = end_clock();
 	s->sent += done;
 	e->write_left -= done;
 	return true;

@@ -18,6 +18,7 @@ struct flow {
 	bool over[2];
 	bool wrong;
 	EVP_MD_CTX *digest[2][2]; /* --bulk: by sending end; sent and received */
+	uint64_t asked_at;	  /* ns: connected, later the newest ping; 0: nothing is timed */
 };
 
 enum end_state {
@@ -34,10 +35,13 @@ struct world {
 	uint64_t wake;	   /* ms: when some end is to be looked at, UINT64_MAX: never */
 	uint64_t patience; /* ms without an end's progress before the flow is given up */
 	bool told;	   /* WHEN_TOLD may close */
+	bool hold;	   /* nothing but its number is sent by any end */
 	uint64_t bytes;	   /* received and compared */
 	unsigned quits;	   /* chance in 1000 that an end leaves in the middle of its handshake */
 	uint64_t random;   /* state, for those */
 	LIST_HEAD(, end) ends;
+	/* A client's end has waited so long for the first byte of an answer. NULL: nobody asks. */
+	void (*took)(uint64_t ns);
 	/* A backend's end has read a number: its flow, or NULL. */
 	struct flow *(*meet)(struct end *e, int64_t number);
 	/* The end is over, and freed afterwards. trouble: it did not get as far as to be judged. */
@@ -83,7 +87,8 @@ void end_info(const SSL *ssl, int where, int value);
 /* The world has been told: its patience begins anew, and stalled readers make haste. */
 void end_told(struct end *e);
 void end_set_buffers(int fd, const struct end_plan *plan);
-int end_init(void); /* once */
+int end_init(void);	  /* once */
+uint64_t end_clock(void); /* ns */
 
 extern const char end_impatient[], end_quits[]; /* troubles */
 

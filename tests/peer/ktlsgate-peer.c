@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include "end.h"
 
 #define PAIRS_MAX  2
@@ -58,9 +59,11 @@ static struct options {
 	unsigned seconds; /* --rate */
 	bool counts;
 	bool may_fail;
+	bool any_end;
+	bool steps;
 	const char *server_name;
 	const char *cipher;
-	const char *ca, *cert, *key, *backend_cert, *backend_key, *backend_ca;
+	const char *ca, *cert, *key, *backend_cert, *backend_key, *backend_ca, *shown;
 } opt = {
 	.plan = {.kind = -1, .bytes = 1 << 20, .tls = "1.3"},
 	.flows = 100,
@@ -74,6 +77,9 @@ static struct flow **flows;
 static uint32_t launched, met, strays, quits, live_ends, wrong;
 static SSL_CTX **client_ctx, *backend_ctx;
 static unsigned n_client_ctx;
+static X509 *shown; /* to the backend, whoever the client is; NULL: each client's own subject */
+static uint64_t *samples, began; /* ns */
+static size_t n_samples;
 static int listeners[PAIRS_MAX];
 static uint64_t started, first_met;
 static bool stdin_told, announced;
@@ -123,7 +129,9 @@ static bool may_never_meet(const struct flow *f)
 static void judge(struct flow *f)
 {
 	bool (*right)(const struct plan *, enum role, const struct seen *, char *, size_t) =
-		opt.may_fail ? plan_judge_given_up : plan_judge;
+		opt.may_fail  ? plan_judge_given_up
+		: opt.any_end ? plan_judge_bytes
+			      : plan_judge;
 	char text[512];
 
 	for (int i = 0; i < 2; i++) {
@@ -200,9 +208,10 @@ static const X509 *client_certificate(uint32_t flow)
 static bool same_subject(struct end *e, uint32_t flow)
 {
 	X509 *forged = SSL_get0_peer_certificate(e->ssl);
+	const X509 *expected = shown ? shown : client_certificate(flow);
 
-	return forged && !X509_NAME_cmp(X509_get_subject_name(forged),
-					X509_get_subject_name(client_certificate(flow)));
+	return forged &&
+	       !X509_NAME_cmp(X509_get_subject_name(forged), X509_get_subject_name(expected));
 }
 
 static struct flow *meet(struct end *e, int64_t number)
@@ -270,6 +279,8 @@ static void launch(uint32_t number)
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
 	end_set_buffers(fd, &f->plan.end[CLIENT]);
+	if (world.took)
+		f->asked_at = end_clock();
 	if (connect(fd, (struct sockaddr *)&a->ss, a->len) && errno != EINPROGRESS)
 		die("connect: %s", strerror(errno));
 	live_ends++;
@@ -287,6 +298,12 @@ static bool holding(void)
 	return opt.mode == MODE_IDLE || opt.mode == MODE_STALL;
 }
 
+/* All flows are there before what is measured begins. */
+static bool gathers(void)
+{
+	return opt.steps && (opt.plan.kind == KIND_STREAM || opt.plan.kind == KIND_PING);
+}
+
 static bool more_to_launch(void)
 {
 	if (opt.mode == MODE_RATE)
@@ -297,8 +314,8 @@ static bool more_to_launch(void)
 static void launch_some(void)
 {
 	while (more_to_launch()) {
-		if (holding() ? launched - met >= opt.concurrency
-			      : live_ends >= 2 * opt.concurrency)
+		if (holding() || gathers() ? launched - met >= opt.concurrency
+					   : live_ends >= 2 * opt.concurrency)
 			return;
 		launched++;
 		if (opt.only < 0 || opt.only == launched - 1)
@@ -427,6 +444,75 @@ static void tell_all(void)
 	world.told = true;
 	LIST_FOREACH (e, &world.ends, link)
 		end_told(e);
+}
+
+/* ---- steps: somebody measures from one to the next ---- */
+
+static void sample(uint64_t ns)
+{
+	if (!(n_samples & (n_samples + 1))) {
+		samples = realloc(samples, 2 * (n_samples + 1) * sizeof(*samples));
+		if (!samples)
+			die("out of memory");
+	}
+	samples[n_samples++] = ns;
+}
+
+static int by_size(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static void print_samples(void)
+{
+	qsort(samples, n_samples, sizeof(*samples), by_size);
+	printf("took n %zu", n_samples);
+	if (n_samples)
+		printf(" p50 %" PRIu64 " p99 %" PRIu64 " max %" PRIu64, samples[n_samples / 2],
+		       samples[n_samples * 99 / 100], samples[n_samples - 1]);
+	printf(" ns\n");
+}
+
+static void step(const char *name)
+{
+	char line[256];
+
+	if (began)
+		printf("%s %" PRIu64 " ns\n", name, end_clock() - began);
+	else
+		puts(name);
+	fflush(stdout);
+	if (read(0, line, sizeof(line)) <= 0)
+		die("--steps: nobody is there");
+	began = end_clock();
+}
+
+static bool gathered(void)
+{
+	if (launched < opt.flows || met < opt.flows)
+		return false;
+	for (uint32_t i = 0; i < opt.flows; i++) {
+		if (flows[i]->seen[CLIENT].received < NUMBER_LEN)
+			return false;
+	}
+	return true;
+}
+
+/* Nothing is under way while a step waits. */
+static void pace(void)
+{
+	if (world.told || (world.hold ? !gathered() : !settled()))
+		return;
+	if (world.hold) {
+		step("ready");
+		n_samples = 0;
+		world.hold = false;
+	} else {
+		step("done");
+		tell_all();
+	}
 	run_all();
 }
 
@@ -477,6 +563,8 @@ static void run(void)
 {
 	struct epoll_event events[EVENTS_MAX];
 
+	if (opt.steps && !gathers())
+		step("ready");
 	started = world.now = now_ms();
 	while (!all_over()) {
 		uint64_t wait = TICK_MS;
@@ -492,10 +580,14 @@ static void run(void)
 		if (world.now >= world.wake)
 			run_all();
 		announce();
+		if (gathers())
+			pace();
 		if (announced && stdin_told && !world.told) {
 			tell_all();
 		}
 	}
+	if (opt.steps && !gathers())
+		step("done");
 }
 
 /* ---- results ---- */
@@ -534,6 +626,8 @@ static int results(void)
 		printf("%.1f connections/s\n", n * 1000.0 / (double)(world.now - started));
 	if (opt.mode == MODE_BULK)
 		print_bulk();
+	if (opt.steps)
+		print_samples();
 	if (world.quits)
 		printf("quits %u\n", quits);
 	printf("flows %u, ok %u, wrong %u, seed %" PRIu64 ", bytes %" PRIu64 "\n", n, n - bad,
@@ -625,6 +719,17 @@ static void listen_all(void)
 	}
 }
 
+static X509 *read_certificate(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	X509 *cert = file ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+
+	if (!cert)
+		die("%s: no certificate", path);
+	fclose(file);
+	return cert;
+}
+
 static void set_up(void)
 {
 	struct rlimit files;
@@ -641,6 +746,11 @@ static void set_up(void)
 	flows = calloc(opt.mode == MODE_RATE ? RATE_FLOWS : opt.flows, sizeof(*flows));
 	if (world.epoll < 0 || !flows || end_init())
 		die("out of memory");
+	world.hold = gathers();
+	if (opt.steps)
+		world.took = sample;
+	if (opt.shown)
+		shown = read_certificate(opt.shown);
 	add_clients();
 	backend_ctx = context(TLS_server_method(), opt.backend_cert, opt.backend_key,
 			      opt.backend_ca, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
@@ -716,6 +826,11 @@ static void __attribute__((noreturn)) help(void)
 	     "Options: --schedule KIND --rekey (mixed includes it) --bytes MAX --concurrency N\n"
 	     "         --seed N --only FLOW --tls 1.2|1.3|mixed --cipher NAME --name SERVER\n"
 	     "         --patience SECONDS\n"
+	     "         --shown CERT: the backend must be shown its subject, not the client's\n"
+	     "         --any-end: bytes count, not how a stream ends (nginx: with a bare FIN)\n"
+	     "         --steps: \"ready\" is printed when all is set up, \"done\" when the last "
+	     "byte\n"
+	     "         has come, and behind each a line on stdin is waited for\n"
 	     "         --may-fail: the gate may give a flow up, but not lie about it\n"
 	     "         --quits N: so many ends in 1000 leave in their handshake (and --may-fail)\n"
 	     "Kinds:");
@@ -726,20 +841,37 @@ static void __attribute__((noreturn)) help(void)
 }
 
 static const struct option long_options[] = {
-	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},
-	{"flows", 1, NULL, 'f'},	{"concurrency", 1, NULL, 'n'},
-	{"seed", 1, NULL, 's'},		{"schedule", 1, NULL, 'k'},
-	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},
-	{"cipher", 1, NULL, 'C'},	{"ca", 1, NULL, 'a'},
-	{"cert", 1, NULL, 'e'},		{"key", 1, NULL, 'y'},
-	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'},
-	{"backend-ca", 1, NULL, 'A'},	{"idle", 1, NULL, 'i'},
-	{"stall", 1, NULL, 'S'},	{"counts", 0, NULL, 'o'},
-	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},
-	{"only", 1, NULL, 'O'},		{"name", 1, NULL, 'N'},
-	{"rekey", 0, NULL, 'R'},	{"patience", 1, NULL, 'p'},
-	{"may-fail", 0, NULL, 'm'},	{"quits", 1, NULL, 'q'},
-	{"help", 0, NULL, 'h'},		{NULL, 0, NULL, 0},
+	{"connect", 1, NULL, 'c'},
+	{"listen", 1, NULL, 'l'},
+	{"flows", 1, NULL, 'f'},
+	{"concurrency", 1, NULL, 'n'},
+	{"seed", 1, NULL, 's'},
+	{"schedule", 1, NULL, 'k'},
+	{"bytes", 1, NULL, 'b'},
+	{"tls", 1, NULL, 't'},
+	{"cipher", 1, NULL, 'C'},
+	{"ca", 1, NULL, 'a'},
+	{"cert", 1, NULL, 'e'},
+	{"key", 1, NULL, 'y'},
+	{"backend-cert", 1, NULL, 'E'},
+	{"backend-key", 1, NULL, 'Y'},
+	{"backend-ca", 1, NULL, 'A'},
+	{"idle", 1, NULL, 'i'},
+	{"stall", 1, NULL, 'S'},
+	{"counts", 0, NULL, 'o'},
+	{"rate", 1, NULL, 'r'},
+	{"bulk", 1, NULL, 'B'},
+	{"only", 1, NULL, 'O'},
+	{"name", 1, NULL, 'N'},
+	{"rekey", 0, NULL, 'R'},
+	{"patience", 1, NULL, 'p'},
+	{"may-fail", 0, NULL, 'm'},
+	{"quits", 1, NULL, 'q'},
+	{"steps", 0, NULL, 'P'},
+	{"any-end", 0, NULL, 'x'},
+	{"shown", 1, NULL, 'W'},
+	{"help", 0, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 static void set_mode(enum mode mode, enum kind kind, uint64_t n_flows)
@@ -833,6 +965,15 @@ static void parse_option(int c)
 		break;
 	case 'm':
 		opt.may_fail = true;
+		break;
+	case 'P':
+		opt.steps = true;
+		break;
+	case 'x':
+		opt.any_end = true;
+		break;
+	case 'W':
+		opt.shown = optarg;
 		break;
 	case 'h':
 		help();

@@ -46,7 +46,9 @@
 	X(HOLD, "hold", "a little, then nothing until told (--idle, --counts)")                    \
 	X(STALLED, "stalled", "the client reads nothing until told (--stall)")                     \
 	X(QUICK, "quick", "eight bytes each way (--rate)")                                         \
-	X(BULK, "bulk", "as much as told both ways at once (--bulk)")
+	X(BULK, "bulk", "as much as told both ways at once (--bulk)")                              \
+	X(STREAM, "stream", "from the backend only, in whole records (--steps)")                   \
+	X(PING, "ping", "64 bytes there and back, one after the other (--steps)")
 
 enum kind {
 #define X(name, word, help) KIND_##name,
@@ -107,6 +109,7 @@ struct end_plan {
 	unsigned stall_ms;    /* 0: does not */
 	unsigned pauses;      /* chance in 1000 of one before a write */
 	unsigned key_updates; /* chance in 1000 of one before a write */
+	uint32_t turn;	      /* bytes of a message; the client's first, each waits for the other */
 	uint64_t pattern;     /* of the bytes it sends */
 	uint64_t random;      /* state, for what is drawn on the way */
 };
@@ -133,6 +136,7 @@ void plan_make(struct plan *p, const struct plan_options *o, uint32_t flow);
 bool plan_tls12(const struct plan *p);
 
 #define NUMBER_LEN 8 /* the first bytes each end sends: a magic number and the flow's */
+#define PING_LEN   64
 
 /* n bytes from position at on of what end sends. */
 void plan_bytes(const struct plan *p, enum role end, uint64_t at, uint8_t *buf, size_t n);
@@ -168,6 +172,9 @@ struct seen {
 /* Is what end saw right? If not, expected and what was seen are described in text. */
 bool plan_judge(const struct plan *p, enum role end, const struct seen seen[2], char *text,
 		size_t len);
+/* The same of a gate that passes an end on as another: every byte, and some end. */
+bool plan_judge_bytes(const struct plan *p, enum role end, const struct seen seen[2], char *text,
+		      size_t len);
 /* The same where the gate may give flows up: a prefix, and no end that looks like an orderly one.
  */
 bool plan_judge_given_up(const struct plan *p, enum role end, const struct seen seen[2], char *text,
