@@ -49,11 +49,12 @@ $(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lnl-genl-3 -lnl-3
 $(B)/kmod-helpers/nic-offload.o: CPPFLAGS += -I/usr/include/libnl3
 
-# Python, and needs nothing but its standard library.
-$(B)/ktlsgate-ns-import: tools/ns-import Makefile
+# Python. It writes no key that this ktlsgated does not have.
+$(B)/ktlsgate-ns-import: tools/ns-import $(B)/ktlsgated Makefile
 	$(call say,COPY,$@)
-	@mkdir -p $(@D)
-	$(Q)sed 's/^VERSION = .*/VERSION = "$(VERSION)"/' $< > $@
+	$(Q)keys=$$($(B)/ktlsgated --keys | sed 1d | cut -f 1 | tr '\n' ' ') && \
+		sed -e 's/^VERSION = .*/VERSION = "$(VERSION)"/' \
+		-e "s/^KNOWN = .*/KNOWN = frozenset(\"$$keys\".split())/" $< > $@
 	$(Q)chmod 755 $@
 
 $(LIB): $(DAEMON_OBJ)
