@@ -787,11 +787,45 @@ static void check_listens(struct loader *l, const struct cfg_key *listen, unsign
 			    other->name);
 }
 
+/* By which profile a service forges; NULL: it does not. */
+static const struct cfg_profile *forging_profile(const struct cfg_service *s)
+{
+	return s->profile && s->profile->dynamic_client_cert ? s->profile : NULL;
+}
+
+static void complain_disagreement(struct loader *l, const struct cfg_vserver *v,
+				  const struct cfg_service *forges, const struct cfg_service *other)
+{
+	const struct cfg_profile *p = forging_profile(other);
+
+	complain_at(l, row("vserver.<name>.service"), v->index,
+		    "service.%s forges by profile.%s, and service.%s %s%s; give all services of a "
+		    "vserver the same forging profile, or make another vserver",
+		    forges->name, forges->profile->name, other->name,
+		    p ? "by profile." : "does not", p ? p->name : "");
+}
+
+/* A certificate that was forged for one service is shown to another, should that one fail. */
+static void check_agreement(struct loader *l, const struct cfg_vserver *v)
+{
+	for (unsigned i = 1; i < v->services.n; i++) {
+		const struct cfg_service *first = cfg_service_at(v, 0), *s = cfg_service_at(v, i);
+		bool first_forges = forging_profile(first);
+
+		if (!first->profile || !s->profile || forging_profile(s) == forging_profile(first))
+			continue;
+		complain_disagreement(l, v, first_forges ? first : s, first_forges ? s : first);
+		return;
+	}
+}
+
 /* A service that forges needs clients with a certificate. */
 static void check_forging(struct loader *l, const struct cfg_vserver *v)
 {
-	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
+	const struct cfg_service *first = v->services.n ? cfg_service_at(v, 0) : NULL;
+	const struct cfg_profile *back = first ? first->profile : NULL;
 
+	check_agreement(l, v);
 	if (!v->profile || !back || !back->dynamic_client_cert ||
 	    v->profile->client_auth != CLIENT_AUTH_OFF ||
 	    said(l, row("profile.<name>.client_auth"), v->profile->index)->wrong)
@@ -800,19 +834,24 @@ static void check_forging(struct loader *l, const struct cfg_vserver *v)
 		l, row("vserver.<name>.profile"), v->index,
 		"profile.%s.client_auth is off, but profile.%s of service.%s forges from client "
 		"certificates (dynamic_client_cert); set profile.%s.client_auth = mandatory",
-		v->profile->name, back->name, v->service->name, v->profile->name);
+		v->profile->name, back->name, first->name, v->profile->name);
 }
 
 /* The client's ClientHello waits for the backend's choice: there must be a backend by then. */
 static void check_mirror(struct loader *l, const struct cfg_vserver *v)
 {
-	if (!v->profile || !v->service || !v->profile->alpn.mirror ||
-	    v->service->connect == CONNECT_EARLY)
+	for (unsigned i = 0; v->profile && v->profile->alpn.mirror && i < v->services.n; i++) {
+		const struct cfg_service *s = cfg_service_at(v, i);
+
+		if (s->connect == CONNECT_EARLY)
+			continue;
+		complain_at(l, row("vserver.<name>.profile"), v->index,
+			    "profile.%s.alpn is mirror, but service.%s.connect is verified: the "
+			    "backend's choice comes too late; set service.%s.connect = early, or "
+			    "alpn to a list",
+			    v->profile->name, s->name, s->name);
 		return;
-	complain_at(l, row("vserver.<name>.profile"), v->index,
-		    "profile.%s.alpn is mirror, but service.%s.connect is verified: the backend's "
-		    "choice comes too late; set service.%s.connect = early, or alpn to a list",
-		    v->profile->name, v->service->name, v->service->name);
+	}
 }
 
 static void check_vservers(struct loader *l)

@@ -53,6 +53,11 @@ enum cfg_connect {
 	CONNECT_EARLY,
 	CONNECT_VERIFIED
 };
+enum cfg_balance {
+	BALANCE_ROUND_ROBIN,
+	BALANCE_LEAST_CONNECTIONS,
+	BALANCE_SOURCE_HASH
+};
 
 enum cfg_sni {
 	SNI_FIXED,
@@ -173,6 +178,8 @@ struct cfg_service {
 	enum cfg_sni sni;
 	struct cfg_profile *profile;
 	enum cfg_connect connect;
+	unsigned weight;
+	bool backup; /* for when no other service of the vserver can be used */
 };
 
 struct cfg_vserver {
@@ -184,8 +191,16 @@ struct cfg_vserver {
 	struct cfg_where certkeys_where;
 	bool allow_unknown_sni;
 	struct cfg_profile *profile;
-	struct cfg_service *service;
+	/* At least one; all forge by the same profile, or none does. */
+	struct cfg_list services; /* of struct cfg_service */
+	enum cfg_balance balance;
+	unsigned retries; /* on another service, after a failed connect */
 };
+
+static inline struct cfg_service *cfg_service_at(const struct cfg_vserver *v, unsigned i)
+{
+	return v->services.items[i];
+}
 
 struct config {
 	char *path;

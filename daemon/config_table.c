@@ -921,6 +921,10 @@ static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
 static const struct cfg_choice snis[] = {{"fixed", SNI_FIXED}, {"mirror", SNI_MIRROR}, {0}};
 static const struct cfg_choice connects[] = {
 	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
+static const struct cfg_choice balances[] = {{"round-robin", BALANCE_ROUND_ROBIN},
+					     {"least-connections", BALANCE_LEAST_CONNECTIONS},
+					     {"source-hash", BALANCE_SOURCE_HASH},
+					     {0}};
 
 static const struct cfg_choice forge_starts[] = {
 	{"now", FORGE_START_NOW}, {"original", FORGE_START_ORIGINAL}, {0}};
@@ -1079,6 +1083,11 @@ const struct cfg_key cfg_keys[] = {
 	{"service.<name>.connect", SERVICE(connect), .type = &type_choice, .choices = connects,
 	 .value = "early",
 	 .help = "connect at the ClientHello, or when the client is verified"},
+	{"service.<name>.weight", SERVICE(weight), .type = &type_number, .min = 1, .max = 256,
+	 .value = "1",
+	 .help = "its share of the connections, beside the other services of a vserver"},
+	{"service.<name>.backup", SERVICE(backup), .type = &type_boolean, .value = "off",
+	 .help = "used only when no other service of the vserver can be"},
 
 	{"vserver.<name>.listen", VSERVER(listen), .where = offsetof(struct cfg_vserver, listen_where),
 	 .type = &type_listens, .mandatory = true,
@@ -1093,9 +1102,15 @@ const struct cfg_key cfg_keys[] = {
 	{"vserver.<name>.profile", VSERVER(profile), .type = &cfg_type_reference,
 	 .refers = SCOPE_PROFILE, .mandatory = true,
 	 .help = "the profile of the client side"},
-	{"vserver.<name>.service", VSERVER(service), .type = &cfg_type_reference,
+	{"vserver.<name>.service", VSERVER(services), .type = &cfg_type_references,
 	 .refers = SCOPE_SERVICE, .mandatory = true,
-	 .help = "where the connections go"},
+	 .help = "where the connections go: one service, or several to balance between"},
+	{"vserver.<name>.balance", VSERVER(balance), .type = &type_choice, .choices = balances,
+	 .value = "round-robin",
+	 .help = "how a connection's service is chosen: in turn, the least busy, or by the client's address"},
+	{"vserver.<name>.retries", VSERVER(retries), .type = &type_number, .min = 0, .max = 16,
+	 .value = "2",
+	 .help = "how often another service is tried when one cannot be connected to"},
 };
 /* clang-format on */
 const unsigned cfg_n_keys = ARRAY_SIZE(cfg_keys);

@@ -36,6 +36,8 @@ struct flow_handshake {
 	bool backend_done;
 	bool reconnect; /* as soon as the poll has come back */
 	uint8_t reconnects;
+	bool switching;		     /* to another service, as soon as nothing is armed */
+	struct balance_tried tried;  /* services, the present one among them */
 	uint64_t suspended_at;	     /* ms */
 	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
@@ -86,7 +88,12 @@ static const char *client_text(const struct flow *f, char *buf, size_t len)
 
 static const char *backend_text(const struct flow *f, char *buf, size_t len)
 {
-	return address_text(&f->service->address.ss, buf, len);
+	return f->service ? address_text(&f->service->address.ss, buf, len) : "-";
+}
+
+static const char *service_name(const struct flow *f)
+{
+	return f->service ? f->service->name : "-";
 }
 
 /* ---- accept ---- */
@@ -105,11 +112,25 @@ static void client_expired(struct timer *t)
 		  NULL);
 }
 
+static void backend_unreachable(struct flow *f, enum reason reason, const char *detail);
+static void connect_when_free(struct flow *f);
+
+/* Nothing of the backend has come yet: the client can still go elsewhere. */
+static bool before_server_hello(const struct flow *f)
+{
+	return f->backend.fd >= 0 && (!f->backend.hs || !f->backend.hs->last_received);
+}
+
 static void backend_expired(struct timer *t)
 {
 	struct flow_handshake *h = container_of(t, struct flow_handshake, backend_timer);
 
-	flow_fail(h->flow, h->backend_timeout, NULL);
+	if (h->switching)
+		connect_when_free(h->flow);
+	else if (h->backend_timeout != REASON_forge_timeout && before_server_hello(h->flow))
+		backend_unreachable(h->flow, h->backend_timeout, NULL);
+	else
+		flow_fail(h->flow, h->backend_timeout, NULL);
 }
 
 static void backend_deadline(struct flow *f, uint64_t ms, enum reason reason)
@@ -125,9 +146,15 @@ static void side_init(struct side *s, struct flow *f, enum side_role role, int f
 	s->fd = fd;
 }
 
+/* All services of a vserver agree. */
+static const struct cfg_profile *back_profile(const struct flow *f)
+{
+	return cfg_service_at(f->vserver, 0)->profile;
+}
+
 static bool forges(const struct flow *f)
 {
-	return f->service->profile->dynamic_client_cert;
+	return back_profile(f)->dynamic_client_cert;
 }
 
 /*
@@ -189,7 +216,8 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	f->hs->backend_timer.expired = backend_expired;
 	f->worker = w;
 	f->vserver = vserver;
-	f->service = vserver->service;
+	/* The only one, or chosen at the ClientHello. */
+	f->service = vserver->services.n == 1 ? cfg_service_at(vserver, 0) : NULL;
 	f->id = (uint64_t)w->index << 48 | ++w->next_flow_id;
 	f->since = w->timers.now;
 	f->timer.expired = client_expired;
@@ -271,16 +299,16 @@ static void connected(struct ring_op *op, int res)
 	struct side *s = container_of(op, struct side, rx);
 	struct flow *f = s->flow;
 
-	if (f->stage != FLOW_STAGE_HANDSHAKE)
+	if (f->stage != FLOW_STAGE_HANDSHAKE || f->hs->switching)
 		return;
 	if (res == -EINTR)
 		connect_socket(f);
 	else if (res == -ECONNREFUSED)
-		flow_fail(f, REASON_backend_connect_refused, NULL);
+		backend_unreachable(f, REASON_backend_connect_refused, NULL);
 	else if (res == -ETIMEDOUT)
-		flow_fail(f, REASON_backend_connect_timeout, NULL);
+		backend_unreachable(f, REASON_backend_connect_timeout, NULL);
 	else if (res < 0)
-		flow_fail(f, REASON_backend_connect_failed, strerror(-res));
+		backend_unreachable(f, REASON_backend_connect_failed, strerror(-res));
 	else
 		start_backend_handshake(f);
 }
@@ -302,11 +330,81 @@ static void connect_backend(struct flow *f)
 		return;
 	}
 	s->fd = fd;
+	f->acquired = &w->gate->services[f->service->index];
+	service_acquire(f->acquired);
 	tune_socket(fd, w->gate->cfg);
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
 			 REASON_backend_connect_timeout);
 	connect_socket(f);
+}
+
+/* ---- its service ---- */
+
+static bool choose_service(struct flow *f)
+{
+	struct balance_tried *tried = &f->hs->tried;
+	int at = balance_choose(&f->worker->balances[f->vserver->index], &f->peer, tried);
+
+	if (at < 0)
+		return false;
+	tried->at[tried->n++] = (uint16_t)at;
+	f->service = cfg_service_at(f->vserver, (unsigned)at);
+	return true;
+}
+
+static void release_service(struct flow *f)
+{
+	if (f->acquired)
+		service_release(TAKE_PTR(f->acquired));
+}
+
+static void count_retry(struct stats *stats, enum reason reason)
+{
+	switch (reason) {
+	case REASON_backend_connect_refused:
+		stat_inc(stats, retries_connect_refused);
+		return;
+	case REASON_backend_connect_timeout:
+		stat_inc(stats, retries_connect_timeout);
+		return;
+	case REASON_backend_gone:
+		stat_inc(stats, retries_gone);
+		return;
+	case REASON_backend_timeout:
+		stat_inc(stats, retries_timeout);
+		return;
+	default:
+		stat_inc(stats, retries_connect_failed);
+		return;
+	}
+}
+
+static bool try_another(struct flow *f, enum reason reason)
+{
+	struct flow_handshake *h = f->hs;
+
+	if (h->tried.n > f->vserver->retries || !choose_service(f))
+		return false;
+	count_retry(&f->worker->stats, reason);
+	h->backend_asked = false;
+	if (f->backend.hs)
+		handshake_stop(f->backend.hs);
+	ring_cancel(f->worker->ring, &f->backend.rx);
+	connect_when_free(f);
+	return true;
+}
+
+/* No connection, or one that ended before it began: another service, or the client is told. */
+static void backend_unreachable(struct flow *f, enum reason reason, const char *detail)
+{
+	char address[64], why[256];
+
+	snprintf(why, sizeof(why), "%s: %s%s%s", backend_text(f, address, sizeof(address)),
+		 reasons[reason].text, detail ? ": " : "", detail ? detail : "");
+	service_failed(f->acquired, why);
+	if (!try_another(f, reason))
+		flow_fail(f, reason, detail);
 }
 
 /* ---- a backend that gives up while the client takes its time ---- */
@@ -316,6 +414,7 @@ static void drop_backend(struct flow *f)
 {
 	struct side *s = &f->backend;
 
+	release_service(f);
 	handshake_free(s->hs);
 	s->hs = NULL;
 	close(s->fd);
@@ -323,6 +422,22 @@ static void drop_backend(struct flow *f)
 	f->hs->backend_suspended = f->hs->backend_resumed = false;
 	f->forged = false;
 	timer_clear(&f->worker->timers, &f->hs->backend_timer);
+}
+
+#define SWITCH_TICK_MS 1
+
+/* What was armed has been cancelled, and comes back within moments. */
+static void connect_when_free(struct flow *f)
+{
+	struct side *s = &f->backend;
+
+	f->hs->switching = s->rx.armed || s->tx.armed || s->poll.armed;
+	if (f->hs->switching) {
+		timer_set(&f->worker->timers, &f->hs->backend_timer, SWITCH_TICK_MS);
+		return;
+	}
+	drop_backend(f);
+	connect_backend(f);
 }
 
 static void reconnect(struct flow *f)
@@ -423,6 +538,10 @@ static void backend_failed(struct flow *f)
 		reconnect(f);
 		return;
 	}
+	if (reason == REASON_backend_gone && before_server_hello(f)) {
+		backend_unreachable(f, reason, failure_detail(hs, buf, sizeof(buf)));
+		return;
+	}
 	/* The client is told what the backend thinks of its identity. */
 	flow_close(f, reason,
 		   reason == REASON_backend_refused_certificate ? hs->alert
@@ -479,7 +598,9 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 
 	switch (ev) {
 	case HANDSHAKE_HELLO:
-		if (f->service->connect == CONNECT_EARLY)
+		if (!choose_service(f))
+			flow_fail(f, REASON_backend_connect_failed, "no service");
+		else if (f->service->connect == CONNECT_EARLY)
 			connect_backend(f);
 		break;
 	case HANDSHAKE_HELD:
@@ -534,6 +655,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 	case HANDSHAKE_SUSPENDED:
 		f->hs->backend_suspended = f->hs->backend_asked = true;
 		f->hs->suspended_at = f->worker->timers.now;
+		service_worked(f->acquired);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
 		certreq_remember(f->worker->gate->certreqs, f->service, hs->ssl,
 				 f->worker->timers.now);
@@ -542,6 +664,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		break;
 	case HANDSHAKE_DONE:
 		f->hs->backend_done = true;
+		service_worked(f->acquired);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
 		proceed(f);
 		break;
@@ -609,7 +732,7 @@ static bool find_or_forge(struct flow *f)
 static void present(struct flow *f)
 {
 	const struct forging *fg = &f->hs->forging;
-	const struct cfg_certkey *ca = f->service->profile->forging_certkeys.items[fg->ca];
+	const struct cfg_certkey *ca = back_profile(f)->forging_certkeys.items[fg->ca];
 	struct handshake *hs = f->backend.hs;
 	STACK_OF(X509) *chain = sk_X509_new_null();
 	bool ok = chain && sk_X509_push(chain, ca->cert);
@@ -973,7 +1096,7 @@ static void log_close(const struct flow *f, const char *detail)
 	if (f->reason == REASON_done && !log_enabled(LOG_LEVEL_DEBUG))
 		return;
 	log_info("flow %" PRIu64 ": %s client %s service %s: %s%s%s (%s)", f->id, f->vserver->name,
-		 client_text(f, client, sizeof(client)), f->service->name, d->text,
+		 client_text(f, client, sizeof(client)), service_name(f), d->text,
 		 detail ? ": " : "", detail ? detail : "", d->name);
 }
 
@@ -1166,6 +1289,7 @@ static void flow_free(struct flow *f)
 	const struct engine *engine = closing_engine(f);
 
 	timer_clear(&w->timers, &f->timer);
+	release_service(f);
 	engine->release_side(&f->client);
 	engine->release_side(&f->backend);
 	OPENSSL_cleanse(&f->client.secrets, sizeof(f->client.secrets));
@@ -1222,7 +1346,7 @@ void flow_print(const struct flow *f, FILE *out)
 	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage],
 		f->worker->timers.now - f->since);
 	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
-		client_text(f, client, sizeof(client)), f->service->name,
+		client_text(f, client, sizeof(client)), service_name(f),
 		backend_text(f, backend, sizeof(backend)));
 	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine->name, f->alpn,
 		f->forged ? "yes" : "no", hex);

@@ -22,7 +22,8 @@ struct flow_handshake;
 struct flow {
 	struct worker *worker;
 	const struct cfg_vserver *vserver;
-	const struct cfg_service *service;
+	const struct cfg_service *service; /* NULL: none was chosen yet */
+	struct service *acquired;	   /* counts this flow's connection; NULL: there is none */
 	uint64_t id;
 	LIST_ENTRY(flow) link;
 	uint8_t stage;		  /* enum flow_stage */

@@ -327,7 +327,7 @@ static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 
 static bool forges(const struct cfg_vserver *v)
 {
-	const struct cfg_profile *back = v->service ? v->service->profile : NULL;
+	const struct cfg_profile *back = v->services.n ? cfg_service_at(v, 0)->profile : NULL;
 
 	return v->certkeys.n && v->profile && v->profile->client_auth != CLIENT_AUTH_OFF &&
 	       v->profile->client_ca && back && back->dynamic_client_cert &&
@@ -524,18 +524,27 @@ static bool parse_request(const uint8_t *message, size_t len, struct request *re
 	return true;
 }
 
+static const struct cfg_service *find_service(const struct cfg_vserver *v, uint32_t index)
+{
+	for (unsigned i = 0; i < v->services.n; i++) {
+		if (cfg_service_at(v, i)->index == index)
+			return cfg_service_at(v, i);
+	}
+	return NULL;
+}
+
 /* Who may ask: a forging vserver, for a service of its own, with one of that service's CAs. */
 static const struct forging *find_forging(const struct signer *s, const struct signer_request *head)
 {
-	const struct cfg_vserver *v;
+	const struct cfg_service *service;
 	const struct forging *forging;
 
 	if (head->vserver >= s->n_issuers || !s->issuers[head->vserver].store)
 		return NULL;
-	v = s->issuers[head->vserver].vserver;
-	if (v->service->index != head->service)
+	service = find_service(s->issuers[head->vserver].vserver, head->service);
+	if (!service)
 		return NULL;
-	forging = &s->forgings[v->service->profile->index];
+	forging = &s->forgings[service->profile->index];
 	return head->ca < forging->n_cas ? forging : NULL;
 }
 

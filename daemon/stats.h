@@ -35,6 +35,11 @@
 	X(forge_key_waits, "flows that waited for an RSA key to be made")                          \
 	X(forged, "certificates issued by the signer")                                             \
 	X(backend_reconnects, "backends connected anew while the client took its time")            \
+	X(retries_connect_refused, "flows that went to another service: refused")                  \
+	X(retries_connect_failed, "flows that went to another service: unreachable")               \
+	X(retries_connect_timeout, "flows that went to another service: no connection in time")    \
+	X(retries_gone, "flows that went to another service: it left before its ServerHello")      \
+	X(retries_timeout, "flows that went to another service: no ServerHello in time")           \
 	X(backend_no_request, "flows whose backend asked for no client certificate")               \
 	X(backend_no_certificate,                                                                  \
 	  "flows whose backend asked for a client certificate and was given none")                 \

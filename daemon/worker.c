@@ -34,11 +34,15 @@ int gate_init(struct gate *gate)
 	gate->cache = forge_cache_new(cfg->forge_cache);
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
+	gate->services = services_new(cfg);
+	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
 	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->keys ||
-	    !gate->certreqs)
+	    !gate->certreqs || !gate->services || !gate->tables)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
 		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
+		if (!ret)
+			ret = balance_tables_init(&gate->tables[i], cfg->vservers[i]);
 		if (ret)
 			return ret;
 	}
@@ -56,6 +60,10 @@ void gate_free(struct gate *gate)
 		front_free(&gate->fronts[i]);
 	for (unsigned i = 0; gate->backs && i < gate->cfg->n_services; i++)
 		back_free(&gate->backs[i]);
+	for (unsigned i = 0; gate->tables && i < gate->cfg->n_vservers; i++)
+		balance_tables_free(&gate->tables[i]);
+	free(gate->tables);
+	free(gate->services);
 	free(gate->fronts);
 	free(gate->backs);
 	free(gate->workers);
@@ -113,6 +121,27 @@ static int prepare_listeners(struct worker *w)
 		l->retry.expired = accept_again;
 	}
 	return 0;
+}
+
+static int prepare_balances(struct worker *w)
+{
+	const struct config *cfg = w->gate->cfg;
+	int ret = 0;
+
+	w->balances = calloc(cfg->n_vservers, sizeof(*w->balances));
+	if (!w->balances)
+		return -ENOMEM;
+	for (unsigned v = 0; !ret && v < cfg->n_vservers; v++)
+		ret = balance_init(&w->balances[v], cfg->vservers[v], &w->gate->tables[v],
+				   w->gate->services);
+	return ret;
+}
+
+static void free_balances(struct worker *w)
+{
+	for (unsigned v = 0; w->balances && v < w->gate->cfg->n_vservers; v++)
+		balance_free(&w->balances[v]);
+	free(w->balances);
 }
 
 /* ---- commands from other threads ---- */
@@ -190,6 +219,8 @@ static int worker_setup(struct worker *w)
 		ret = forger_setup(w);
 	if (!ret)
 		ret = prepare_listeners(w);
+	if (!ret)
+		ret = prepare_balances(w);
 	if (ret) {
 		log_error("worker %u: %s", w->index, strerror(-ret));
 		return ret;
@@ -233,6 +264,7 @@ static void *worker_main(void *arg)
 	forger_free(&w->forger);
 	relay_env_free(&w->env);
 	free(w->listeners);
+	free_balances(w);
 	free(w->timers.heap);
 	return NULL;
 }

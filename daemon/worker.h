@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include "backend.h"
+#include "balance.h"
 #include "client.h"
 #include "count.h"
 #include "forging.h"
@@ -16,8 +17,10 @@
 /* Shared by all workers of the data process; immutable once they run. */
 struct gate {
 	struct config *cfg;
-	struct front *fronts; /* by vserver index */
-	struct back *backs;   /* by service index */
+	struct front *fronts;	       /* by vserver index */
+	struct back *backs;	       /* by service index */
+	struct service *services;      /* by service index */
+	struct balance_tables *tables; /* by vserver index */
 	struct forge_cache *cache;
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
@@ -57,6 +60,7 @@ struct worker {
 	struct forger forger;
 	struct stats stats;
 	struct listener *listeners; /* one per binding */
+	struct balance *balances;   /* by vserver index */
 	LIST_HEAD(, flow) flows;
 	unsigned n_flows;
 	int error; /* of the set-up */

@@ -107,6 +107,13 @@ SECOND = {  # another vserver, for the same service
     "vserver.b.profile": "front",
     "vserver.b.service": "app1",
 }
+SECOND_SERVICE = {  # of the same vserver
+    "vserver.app.service": "app1 app2",
+    "service.app2.address": "127.0.0.1:9444",
+    "service.app2.server_name": "backend.example",
+    "service.app2.profile": "back",
+    "profile.plain.server_ca": "{d}/ca.pem",
+}
 
 
 class Conf:
@@ -152,6 +159,9 @@ def one_error(path):
 GOOD_CHANGES = [
     {},
     SECOND,
+    {**SECOND_SERVICE, "vserver.app.balance": "source-hash", "service.app2.backup": "yes",
+     "vserver.app.service": "app1\t app2"},
+    {**SECOND_SERVICE, "service.app2.profile": "plain", "profile.back.dynamic_client_cert": "off"},
     {"certkey.web.key": "{d}/sec1.key"},
     {"certkey.web.key": "{d}/parameters.key"},
     {"certkey.web.cert": "{d}/chain.pem"},
@@ -279,7 +289,7 @@ BAD = [
      "also the certkey of a vserver", "of its own"),
     ({"vserver.app.profile": "nope"}, "vserver.app.profile", "no profile of this name",
      "define profile.nope."),
-    ({"vserver.app.service": "nope"}, "vserver.app.service", "no service of this name",
+    ({"vserver.app.service": "nope"}, "vserver.app.service", "no service nope",
      "define service.nope."),
     ({"service.app1.profile": "nope"}, "service.app1.profile", "no profile of this name",
      "define profile.nope."),
@@ -292,8 +302,21 @@ BAD = [
     ({"profile.back.forge.lifespan": "1s"}, "profile.back.forge.lifespan", "out of range",
      "inherit | 1m..365d"),
     ({"certkey.forge.crl": "ftp://x/a.crl"}, "certkey.forge.crl", "no such URI", "http://"),
-    ({"vserver.app.service": "app1 app2"}, "vserver.app.service", "names several",
-     "use one service"),
+    ({"vserver.app.service": "app1 app2"}, "vserver.app.service", "no service app2",
+     "define service.app2."),
+    ({**SECOND_SERVICE, "service.app2.profile": "plain"}, "vserver.app.service",
+     "service.app1 forges by profile.back, and service.app2 does not",
+     "give all services of a vserver the same"),
+    ({**SECOND_SERVICE, "service.app1.profile": "plain"}, "vserver.app.service",
+     "service.app2 forges by profile.back, and service.app1 does not", "make another vserver"),
+    ({**SECOND_SERVICE, "service.app2.profile": "back2", "profile.back2.forging_certkey": "forge",
+      "profile.back2.dynamic_client_cert": "on", "profile.back2.server_ca": "{d}/ca.pem"},
+     "vserver.app.service", "service.app1 forges by profile.back, and service.app2 by "
+     "profile.back2", "give all services of a vserver the same"),
+    ({"service.app1.weight": "0"}, "service.app1.weight", "out of range", "1..256"),
+    ({"vserver.app.balance": "random"}, "vserver.app.balance", "none of",
+     "round-robin | least-connections | source-hash"),
+    ({"vserver.app.retries": "17"}, "vserver.app.retries", "out of range", "0..16"),
     ({"vserver.app.profile": "a/b"}, "vserver.app.profile", "no valid name", "name of a profile"),
     # what is missing
     *[({key: None}, key, "is missing", "needs it")

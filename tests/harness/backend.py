@@ -114,6 +114,9 @@ class Backend:
             return self.seen[n]
 
     def stop(self):
+        """May be called again."""
+        if self.listener.fileno() < 0:
+            return
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self._thread.join(5)

@@ -17,6 +17,7 @@ struct test_gate {
 	struct config cfg;
 	struct cfg_profile profile;
 	struct cfg_service service;
+	void *services[1];
 	struct cfg_vserver vserver;
 	struct worker worker;
 	int pipe[2]; /* of pointers to gate_flow; NULL: stop */
@@ -213,7 +214,8 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	g->cfg.keepalive = 2;
 	g->service.name = g->vserver.name = (char *)"test";
 	g->service.profile = g->vserver.profile = &g->profile;
-	g->vserver.service = &g->service;
+	g->services[0] = &g->service;
+	g->vserver.services = (struct cfg_list){g->services, 1};
 	g->gate.cfg = &g->cfg;
 	g->gate.ktls = *caps;
 	w->gate = &g->gate;

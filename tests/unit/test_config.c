@@ -287,20 +287,21 @@ static void test_objects(void)
 	CHECK(!strcmp(v->name, "app"));
 	CHECK_INT(v->listen.n, 1);
 	CHECK_INT(v->listen.list[0].address.ss.ss_family, AF_INET);
-	CHECK_INT(v->service->address.ss.ss_family, AF_INET6);
+	CHECK_INT(cfg_service_at(v, 0)->address.ss.ss_family, AF_INET6);
 	CHECK_INT(v->certkeys.n, 1);
 	ck = v->certkeys.items[0];
 	CHECK(ck == cfg->certkeys[0] && v->profile == cfg->profiles[0]);
-	CHECK(v->service->profile == cfg->profiles[1]);
-	CHECK(v->service->profile->dynamic_client_cert);
-	CHECK(v->service->profile->forging_certkeys.items[0] == cfg->certkeys[1]);
+	CHECK(cfg_service_at(v, 0)->profile == cfg->profiles[1]);
+	CHECK(cfg_service_at(v, 0)->profile->dynamic_client_cert);
+	CHECK(cfg_service_at(v, 0)->profile->forging_certkeys.items[0] == cfg->certkeys[1]);
 	CHECK(ck->serving && !ck->forging);
+	CHECK_INT(v->services.n, 1);
 	CHECK(!cfg->certkeys[1]->serving && cfg->certkeys[1]->forging);
 	CHECK(ck->cert && !sk_X509_num(ck->chain));
 	CHECK_INT(sk_X509_num(v->profile->client_ca), 1);
 	CHECK_INT(ck->key_where.line, 2);
-	CHECK_INT(v->service->profile->dynamic_client_cert_where.line, 7);
-	CHECK_INT(v->service->profile->client_auth_where.line, 0);
+	CHECK_INT(cfg_service_at(v, 0)->profile->dynamic_client_cert_where.line, 7);
+	CHECK_INT(cfg_service_at(v, 0)->profile->client_auth_where.line, 0);
 	/* Only the wanted kind of keys. */
 	CHECK_INT(config_load_keys(cfg, CFG_KEYS_SERVING, stdout), 0);
 	CHECK(cfg->certkeys[0]->pkey && !cfg->certkeys[1]->pkey);

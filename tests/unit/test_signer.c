@@ -272,7 +272,7 @@ static ssize_t build(const struct process *p, uint64_t id, unsigned vs, EVP_PKEY
 		.vserver = vs, .key = key, .transcript = t->bytes, .transcript_len = t->len};
 
 	if (vs < p->cfg->n_vservers)
-		a.service = p->cfg->vservers[vs]->service->index;
+		a.service = cfg_service_at(p->cfg->vservers[vs], 0)->index;
 	return signer_build_request(id, &a, buf);
 }
 
