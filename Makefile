@@ -89,7 +89,8 @@ FAULT_CALLS := splice send recv sendmsg recvmsg poll setsockopt getsockopt socke
 	ring_accept_multishot ring_poll_multishot ring_poll ring_connect ring_recv ring_send
 WRAP        := $(FAULT_CALLS:%=-Wl,--wrap=%)
 FAULTY      := $(B)/tests/ktlsgated-faults
-TESTPROGS := $(PEER) $(RELAY) $(FAULTY) $(PRELOAD)
+CASES := $(B)/tests/ktlsgate-verify-cases
+TESTPROGS := $(PEER) $(RELAY) $(CASES) $(FAULTY) $(PRELOAD)
 $(B)/tests/%.o: CPPFLAGS += -Itests/fault
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
@@ -99,6 +100,10 @@ $(RELAY): $(patsubst %.c,$(B)/%.o,$(wildcard tests/relay/*.c)) $(FAULT_OBJ) $(LI
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
+$(CASES): $(B)/tests/verify/verify_cases.o $(LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
 $(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
@@ -248,7 +253,7 @@ fuzz:
 		$(CLANG) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Idaemon -D_GNU_SOURCE \
 		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/pem.c \
 		daemon/alpn.c daemon/staple.c daemon/config_table.c daemon/config.c daemon/forge.c daemon/forge_explain.c \
-		daemon/identity.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
+		daemon/identity.c daemon/path.c daemon/verify_rules.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
 		-lssl -lcrypto || exit 1; \
 		echo "$$n: $(FUZZ_SECONDS) s"; \
 		(cd $(B)/fuzz && ./$$n -max_total_time=$(FUZZ_SECONDS) -print_final_stats=0 2>$$n.log) || \

@@ -5,44 +5,68 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <time.h>
 #include <openssl/x509v3.h>
 #include "backend.h"
 #include "log.h"
+#include "verify.h"
 
-static int trust(SSL_CTX *ctx, STACK_OF(X509) * anchors)
+/* The name that back_expect_name() set; RFC 9525: names are in the SAN, a wildcard is a whole
+ * label. */
+static int name_error(X509_STORE_CTX *ctx)
 {
-	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(ctx);
+	X509 *leaf = X509_STORE_CTX_get0_cert(ctx);
+	const char *name = X509_VERIFY_PARAM_get0_host(param, 0);
+	char *address = X509_VERIFY_PARAM_get1_ip_asc(param);
+	unsigned flags = X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
+	int error = X509_V_OK;
 
-	for (int i = 0; i < sk_X509_num(anchors); i++) {
-		if (!X509_STORE_add_cert(store, sk_X509_value(anchors, i)))
-			return -ENOMEM;
-	}
-	return 0;
+	if (address && X509_check_ip_asc(leaf, address, flags) != 1)
+		error = X509_V_ERR_IP_ADDRESS_MISMATCH;
+	else if (!address && (!name || X509_check_host(leaf, name, 0, flags, NULL) != 1))
+		error = X509_V_ERR_HOSTNAME_MISMATCH;
+	OPENSSL_free(address);
+	return error;
+}
+
+static int verify_cb(X509_STORE_CTX *ctx, void *arg)
+{
+	const struct back *back = arg;
+	struct verify_result result;
+	int ret = verify_chain(back->verifier, VERIFY_SERVER, X509_STORE_CTX_get0_cert(ctx),
+			       X509_STORE_CTX_get0_untrusted(ctx), time(NULL), &result);
+
+	if (!ret)
+		result.error = name_error(ctx);
+	X509_STORE_CTX_set_error(ctx, result.error);
+	X509_STORE_CTX_set_error_depth(ctx, result.depth);
+	X509_STORE_CTX_set0_verified_chain(ctx, result.chain);
+	return result.error == X509_V_OK;
 }
 
 int back_init(struct back *back, const struct cfg_service *service)
 {
-	X509_VERIFY_PARAM *param;
+	const struct cfg_profile *profile = service->profile;
 
 	back->service = service;
 	back->ctx = handshake_ctx_new(false);
-	if (!back->ctx || trust(back->ctx, service->profile->server_ca)) {
+	back->verifier = verifier_new(profile->server_ca, &profile->verify);
+	if (!back->ctx || !back->verifier) {
 		log_error("service %s: out of memory", service->name);
 		return -ENOMEM;
 	}
 	SSL_CTX_set_verify(back->ctx, SSL_VERIFY_PEER, NULL);
-	param = SSL_CTX_get0_param(back->ctx);
-	X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_X509_STRICT | X509_V_FLAG_TRUSTED_FIRST);
-	/* RFC 9525: names are in the SAN; a wildcard is a whole label. */
-	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
-						       X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	SSL_CTX_set_cert_verify_callback(back->ctx, verify_cb, back);
 	return 0;
 }
 
 void back_free(struct back *back)
 {
 	SSL_CTX_free(back->ctx);
+	verifier_free(back->verifier);
 	back->ctx = NULL;
+	back->verifier = NULL;
 }
 
 int back_socket(const struct back *back)
@@ -109,7 +133,6 @@ static enum reason verify_reason(int error)
 		return REASON_backend_cert_expired;
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_CERT_UNTRUSTED:

@@ -11,6 +11,7 @@
 
 struct back {
 	SSL_CTX *ctx;
+	struct verifier *verifier;
 	const struct cfg_service *service;
 };
 

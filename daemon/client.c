@@ -13,10 +13,10 @@ static int verify_cb(X509_STORE_CTX *ctx, void *arg)
 {
 	struct front *front = arg;
 	struct verify_result result;
-	int ret = verify_client_chain(front->store, X509_STORE_CTX_get0_cert(ctx),
-				      X509_STORE_CTX_get0_untrusted(ctx), time(NULL), &result);
+	int ret = verify_chain(front->verifier, VERIFY_CLIENT, X509_STORE_CTX_get0_cert(ctx),
+			       X509_STORE_CTX_get0_untrusted(ctx), time(NULL), &result);
 
-	X509_STORE_CTX_set_error(ctx, ret == -ENOMEM ? X509_V_ERR_OUT_OF_MEM : result.error);
+	X509_STORE_CTX_set_error(ctx, result.error);
 	X509_STORE_CTX_set_error_depth(ctx, result.depth);
 	if (ret)
 		return 0;
@@ -160,8 +160,8 @@ int front_init(struct front *front, const struct cfg_vserver *vserver)
 	if (!front->stale)
 		return -ENOMEM;
 	if (profile->client_auth != CLIENT_AUTH_OFF) {
-		front->store = verify_store_new(profile->client_ca);
-		if (!front->store)
+		front->verifier = verifier_new(profile->client_ca, &profile->verify);
+		if (!front->verifier)
 			return -ENOMEM;
 	}
 	ret = read_names(front);
@@ -179,7 +179,7 @@ void front_free(struct front *front)
 	free(front->ctxs);
 	free(front->stale);
 	sni_table_free(front->sni);
-	X509_STORE_free(front->store);
+	verifier_free(front->verifier);
 	*front = (struct front){0};
 }
 
@@ -274,7 +274,6 @@ static enum reason verify_reason(int error)
 		return REASON_client_cert_purpose;
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_CERT_UNTRUSTED:

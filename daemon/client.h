@@ -14,8 +14,8 @@
 struct front {
 	const struct cfg_vserver *vserver;
 	struct sni_table *sni;
-	SSL_CTX **ctxs;	    /* by group of sni: they differ in their certificates only */
-	X509_STORE *store;  /* client_ca; NULL when client_auth = off */
+	SSL_CTX **ctxs;		   /* by group of sni: they differ in their certificates only */
+	struct verifier *verifier; /* of clients; NULL when client_auth = off */
 	atomic_bool *stale; /* by certkey: it was said that its OCSP response is out of date */
 };
 

@@ -23,6 +23,7 @@
 #include "forge_rules.h"
 #include "log.h"
 #include "staple.h"
+#include "verify.h"
 
 /* Where a value was assigned; file is owned by the struct config. line 0: a default. */
 struct cfg_where {
@@ -150,6 +151,7 @@ struct cfg_alpn {
 struct cfg_profile {
 	char *name;
 	unsigned index;
+	struct verify_policy verify; /* of whom the profile is about */
 	/* front */
 	enum cfg_client_auth client_auth;
 	struct cfg_where client_auth_where;

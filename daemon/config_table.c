@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
+#include "path.h"
 
 #define MINUTE 60u
 #define HOUR   (60 * MINUTE)
@@ -1070,6 +1071,18 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "the SPIFFE trust domains whose identities are passed on; unset: none"},
 	{"profile.<name>.forge.provenance", RULE(FORGE_SET_PROVENANCE), .value = FORGE_OFF,
 	 .help = "extension that names the original: its SHA-256, issuer and serial number"},
+	{"profile.<name>.verify.depth", PROFILE(verify.depth), .type = &type_number,
+	 .unit = "certificates", .min = 0, .max = PATH_DEPTH_MAX, .value = "10",
+	 .help = "CA certificates between the peer's and the trusted one at most"},
+	{"profile.<name>.verify.rsa_bits", PROFILE(verify.rsa_bits), .type = &type_number,
+	 .unit = "bits", .min = 2048, .max = 8192, .value = "2048",
+	 .help = "size of an RSA key at least, in any certificate of a chain"},
+	{"profile.<name>.verify.ec_bits", PROFILE(verify.ec_bits), .type = &type_number,
+	 .unit = "bits", .min = 224, .max = 521, .value = "256",
+	 .help = "size of an elliptic curve at least, in any certificate of a chain"},
+	{"profile.<name>.verify.partial_chain", PROFILE(verify.partial_chain), .type = &type_boolean,
+	 .value = "off",
+	 .help = "trust every certificate of client_ca or server_ca, not the self-signed only"},
 
 	{"service.<name>.address", SERVICE(address), .type = &type_address, .mandatory = true,
 	 .help = "where the backend listens"},

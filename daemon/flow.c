@@ -18,6 +18,7 @@
 #include "flow.h"
 #include "identity.h"
 #include "log.h"
+#include "verify.h"
 
 #define RECONNECTS_MAX	 3
 #define PATIENCE_MS	 500  /* a backend kept waiting longer may give up without being at fault */
@@ -507,7 +508,7 @@ static const char *failure_detail(const struct handshake *hs, char *buf, size_t 
 			snprintf(buf, len, "alert %d", hs->alert);
 		return buf;
 	case HANDSHAKE_VERIFY:
-		return X509_verify_cert_error_string(hs->error);
+		return verify_error_text(hs->error);
 	case HANDSHAKE_RESET:
 		return strerror(hs->error);
 	case HANDSHAKE_EOF:

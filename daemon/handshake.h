@@ -29,7 +29,7 @@ enum handshake_failure {
 	HANDSHAKE_RESET,	  /* RST or another socket error; .error is the errno */
 	HANDSHAKE_NOT_TLS,	  /* a record header that is none */
 	HANDSHAKE_PEER_ALERT,	  /* .alert */
-	HANDSHAKE_VERIFY,	  /* the peer's certificate; .error is X509_V_ERR_* */
+	HANDSHAKE_VERIFY,	  /* the peer's certificate; .error is that of a verify_result */
 	HANDSHAKE_NO_CERTIFICATE, /* mandatory and not sent */
 	HANDSHAKE_VERSION,	  /* no common version */
 	HANDSHAKE_CIPHER,	  /* no common cipher, group or signature algorithm */

@@ -31,11 +31,11 @@
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
 _Static_assert(FINGERPRINT_LEN == TRANSCRIPT_SERVER_LEN, "servers are known by fingerprint");
 
-/* What one vserver's clients are checked against. store NULL: it does not forge. */
+/* What one vserver's clients are checked against. verifier NULL: it does not forge. */
 struct issuer {
 	const struct cfg_vserver *vserver;
-	X509_STORE *store; /* the anchors of the profile's client_ca */
-	X509 *server;	   /* the first of the vserver's certificates; borrowed */
+	struct verifier *verifier;
+	X509 *server; /* the first of the vserver's certificates; borrowed */
 	uint8_t (*servers)[TRANSCRIPT_SERVER_LEN]; /* what each of them is known by */
 	unsigned n_servers;
 };
@@ -83,7 +83,7 @@ static void signer_free(struct signer *s)
 	if (s->epoll >= 0)
 		close(s->epoll);
 	for (unsigned i = 0; i < s->n_issuers; i++) {
-		X509_STORE_free(s->issuers[i].store);
+		verifier_free(s->issuers[i].verifier);
 		free(s->issuers[i].servers);
 	}
 	free(s->issuers);
@@ -212,7 +212,7 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len)
 		return;
 	case SIGNER_CHAIN:
 		snprintf(buf, len, "the client's chain was refused: %s",
-			 X509_verify_cert_error_string(r->detail));
+			 verify_error_text(r->detail));
 		return;
 	case SIGNER_RULE:
 		snprintf(buf, len, "the client's certificate cannot be forged: %s",
@@ -318,8 +318,8 @@ static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 	out->vserver = v;
 	if (!forges(v))
 		return true;
-	out->store = verify_store_new(v->profile->client_ca);
-	if (out->store && prepare_servers(out, &v->certkeys))
+	out->verifier = verifier_new(v->profile->client_ca, &v->profile->verify);
+	if (out->verifier && prepare_servers(out, &v->certkeys))
 		return true;
 	log_error("cannot start: out of memory");
 	return false;
@@ -406,9 +406,10 @@ static int rehearse(struct signer *s)
 	for (unsigned i = 0; !ret && i < s->n_issuers; i++) {
 		const struct issuer *is = &s->issuers[i];
 
-		if (!is->store)
+		if (!is->verifier)
 			continue;
-		if (verify_client_chain(is->store, is->server, NULL, time(NULL), &ignored) == 0)
+		if (verify_chain(is->verifier, VERIFY_CLIENT, is->server, NULL, time(NULL),
+				 &ignored) == 0)
 			sk_X509_pop_free(ignored.chain, X509_free);
 		forging++;
 	}
@@ -539,7 +540,7 @@ static const struct forging *find_forging(const struct signer *s, const struct s
 	const struct cfg_service *service;
 	const struct forging *forging;
 
-	if (head->vserver >= s->n_issuers || !s->issuers[head->vserver].store)
+	if (head->vserver >= s->n_issuers || !s->issuers[head->vserver].verifier)
 		return NULL;
 	service = find_service(s->issuers[head->vserver].vserver, head->service);
 	if (!service)
@@ -578,7 +579,7 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	if (proof != TRANSCRIPT_OK)
 		return (struct verdict){SIGNER_NO_PROOF, proof};
 
-	if (verify_client_chain(is->store, leaf, untrusted, now, &chain_verdict) < 0)
+	if (verify_chain(is->verifier, VERIFY_CLIENT, leaf, untrusted, now, &chain_verdict) < 0)
 		return (struct verdict){SIGNER_CHAIN, chain_verdict.error};
 	chain = chain_verdict.chain;
 	id = identity_new(chain);

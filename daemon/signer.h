@@ -44,7 +44,7 @@ enum signer_status {
 	SIGNER_OK,
 	SIGNER_BAD_REQUEST, /* malformed; unknown vserver, service or CA, or none that forges */
 	SIGNER_NO_PROOF,    /* detail: enum transcript_error */
-	SIGNER_CHAIN,	    /* detail: X509_V_ERR_* */
+	SIGNER_CHAIN,	    /* detail: verify_result.error */
 	SIGNER_RULE,	    /* detail: enum forge_error */
 	SIGNER_REPLAY,	    /* this transcript was used before */
 	SIGNER_STATUSES

@@ -1,99 +1,314 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Verifies a client's chain. Knows no socket, no configuration, no clock, and not
- * what a peer is told.
+ * Judges each candidate path of path.c, and tells which verdict is worth
+ * reporting. Knows no socket, no configuration, no clock, and not what a peer is told.
  */
 #include "verify.h"
 
 #include <errno.h>
+#include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include "path.h"
+#include "verify_rules.h"
 
-#define MAX_INTERMEDIATES 10
-#define AUTH_LEVEL	  2 /* 112 bits: RSA 2048, P-224, no SHA-1 signatures */
+#define AUTH_LEVEL 2 /* 112 bits: no MD5, no SHA-1 signatures */
 
 SCOPED_DEFINE(store_ctx, X509_STORE_CTX, X509_STORE_CTX_free)
 #define scoped_store_ctx __attribute__((cleanup(scoped_store_ctx_free_))) X509_STORE_CTX
+#define scoped_path	 __attribute__((cleanup(path_free))) struct path_search
 
-X509_STORE *verify_store_new(STACK_OF(X509) * anchors)
+/* Borrowed certificates. */
+static inline void scoped_stack_free_(STACK_OF(X509) * *stack)
 {
-	X509_STORE *store = X509_STORE_new();
+	sk_X509_free(*stack);
+}
+#define scoped_stack __attribute__((cleanup(scoped_stack_free_))) STACK_OF(X509)
 
-	if (!store)
+struct verifier {
+	struct verify_policy policy;
+	STACK_OF(X509) * anchors, *known; /* known: what may stand in between */
+	X509_STORE *store;		  /* empty: carries is_next() */
+};
+
+/* ---- what peers are verified against ---- */
+
+/*
+ * OpenSSL is to look at the candidate it was given and not to build a path of
+ * its own: of two certificates with one name it might take the other.
+ */
+static int is_next(X509_STORE_CTX *ctx, X509 *cert, X509 *issuer)
+{
+	const struct path_search *path = X509_STORE_CTX_get_app_data(ctx);
+	unsigned n = path_length(path);
+
+	for (unsigned i = 0; i + 1 < n; i++)
+		if (path_cert(path, i) == cert)
+			return path_cert(path, i + 1) == issuer;
+	return cert == issuer && X509_self_signed(cert, 0) == 1;
+}
+
+static int sort_cas(struct verifier *v, const STACK_OF(X509) * cas)
+{
+	for (int i = 0; i < sk_X509_num(cas); i++) {
+		X509 *cert = sk_X509_value(cas, i);
+		bool anchor = v->policy.partial_chain || X509_self_signed(cert, 0) == 1;
+
+		if (!X509_up_ref(cert) || !sk_X509_push(anchor ? v->anchors : v->known, cert))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+struct verifier *verifier_new(const STACK_OF(X509) * cas, const struct verify_policy *policy)
+{
+	struct verifier *v = calloc(1, sizeof(*v));
+
+	if (!v)
 		return NULL;
-	for (int i = 0; i < sk_X509_num(anchors); i++) {
-		if (!X509_STORE_add_cert(store, sk_X509_value(anchors, i))) {
-			X509_STORE_free(store);
+	v->policy = *policy;
+	v->anchors = sk_X509_new_null();
+	v->known = sk_X509_new_null();
+	v->store = X509_STORE_new();
+	if (!v->anchors || !v->known || !v->store || sort_cas(v, cas)) {
+		verifier_free(v);
+		return NULL;
+	}
+	X509_STORE_set_check_issued(v->store, is_next);
+	return v;
+}
+
+void verifier_free(struct verifier *v)
+{
+	if (!v)
+		return;
+	sk_X509_pop_free(v->anchors, X509_free);
+	sk_X509_pop_free(v->known, X509_free);
+	X509_STORE_free(v->store);
+	free(v);
+}
+
+/* ---- one candidate ---- */
+
+/* A candidate's verdict; with X509_V_OK its chain, owned. */
+struct judgement {
+	int error, depth;
+	STACK_OF(X509) * chain;
+};
+
+static STACK_OF(X509) * between(const struct path_search *path)
+{
+	STACK_OF(X509) *certs = sk_X509_new_null();
+
+	for (unsigned i = 1; certs && i < path->len; i++) {
+		if (!sk_X509_push(certs, path_cert(path, i))) {
+			sk_X509_free(certs);
 			return NULL;
 		}
 	}
-	return store;
+	return certs;
+}
+
+static bool set_rules(X509_STORE_CTX *ctx, const struct verifier *v, X509 *anchor, time_t now)
+{
+	X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(ctx);
+	unsigned long flags = X509_V_FLAG_X509_STRICT | X509_V_FLAG_POLICY_CHECK;
+
+	if (X509_self_signed(anchor, 0) != 1)
+		flags |= X509_V_FLAG_PARTIAL_CHAIN;
+	/* Any policy will do, which is not what OpenSSL takes an empty set for. */
+	if (!X509_VERIFY_PARAM_set_flags(param, flags) ||
+	    !X509_VERIFY_PARAM_add0_policy(param, OBJ_nid2obj(NID_any_policy)))
+		return false;
+	X509_VERIFY_PARAM_clear_flags(param, X509_V_FLAG_TRUSTED_FIRST);
+	X509_VERIFY_PARAM_set_time(param, now);
+	X509_VERIFY_PARAM_set_depth(param, (int)v->policy.depth);
+	X509_VERIFY_PARAM_set_auth_level(param, AUTH_LEVEL);
+	/* The common name is a name of a person, and not under constraints for DNS names. */
+	X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+	return true;
+}
+
+static void judge_by_openssl(const struct verifier *v, struct path_search *path, time_t now,
+			     struct judgement *j)
+{
+	scoped_stack *untrusted = between(path), *anchors = sk_X509_new_null();
+	scoped_store_ctx *ctx = X509_STORE_CTX_new();
+
+	if (!untrusted || !anchors || !ctx || !sk_X509_push(anchors, path->anchor) ||
+	    !X509_STORE_CTX_init(ctx, v->store, path_cert(path, 0), untrusted))
+		return;
+	X509_STORE_CTX_set0_trusted_stack(ctx, anchors);
+	X509_STORE_CTX_set_app_data(ctx, path);
+	if (!set_rules(ctx, v, path->anchor, now))
+		return;
+	if (X509_verify_cert(ctx) == 1) {
+		j->chain = X509_STORE_CTX_get1_chain(ctx);
+		if (j->chain)
+			j->error = X509_V_OK;
+		return;
+	}
+	j->error = X509_STORE_CTX_get_error(ctx);
+	j->depth = X509_STORE_CTX_get_error_depth(ctx);
+	if (j->error == X509_V_OK)
+		j->error = X509_V_ERR_UNSPECIFIED;
+}
+
+/* Before anything is computed with a key. */
+static int form_error(const struct verifier *v, const struct path_search *path, int *depth)
+{
+	int n = (int)path_length(path), error = X509_V_OK;
+
+	for (*depth = 0; *depth < n; (*depth)++) {
+		X509 *cert = path_cert(path, (unsigned)*depth);
+
+		error = verify_rules_key(cert, *depth, &v->policy);
+		/* An anchor is there because an administrator wants it. */
+		if (error == X509_V_OK && cert != path->anchor)
+			error = verify_rules_form(cert);
+		if (error != X509_V_OK)
+			break;
+	}
+	return error;
+}
+
+static int purpose_error(STACK_OF(X509) * chain, enum verify_purpose purpose, int *depth)
+{
+	int error;
+
+	for (*depth = 0; *depth < sk_X509_num(chain); (*depth)++) {
+		error = verify_rules_purpose(sk_X509_value(chain, *depth), *depth, purpose);
+		if (error != X509_V_OK)
+			return error;
+	}
+	*depth = 0;
+	return verify_rules_uris(sk_X509_value(chain, 0), chain);
+}
+
+static struct judgement judge(const struct verifier *v, enum verify_purpose purpose,
+			      struct path_search *path, time_t now)
+{
+	struct judgement j = {.error = X509_V_ERR_OUT_OF_MEM};
+	int error = form_error(v, path, &j.depth);
+
+	if (error != X509_V_OK) {
+		j.error = error;
+		return j;
+	}
+	j.depth = 0;
+	judge_by_openssl(v, path, now, &j);
+	if (j.error != X509_V_OK)
+		return j;
+	j.error = purpose_error(j.chain, purpose, &j.depth);
+	if (j.error != X509_V_OK) {
+		sk_X509_pop_free(j.chain, X509_free);
+		j.chain = NULL;
+	}
+	return j;
+}
+
+/* ---- all candidates ---- */
+
+static bool is_signature_failure(int error)
+{
+	return error == X509_V_ERR_CERT_SIGNATURE_FAILURE;
 }
 
 /*
- * What X509_PURPOSE_SSL_CLIENT lets pass in a leaf and we do not: a CA's
- * certificate, and a key that may agree on keys but not sign.
+ * What is nearer to be right tells more: a path that was really signed before one
+ * that only has the names; then the fault that is nearest to the leaf, since all
+ * above it is right.
  */
-static int leaf_error(X509 *leaf)
+static bool tells_more(const struct judgement *j, const struct verify_result *best)
 {
-	/* X509_check_ca() overlooks CA:TRUE with a key usage that lacks keyCertSign. */
-	if (X509_check_ca(leaf) || X509_get_extension_flags(leaf) & EXFLAG_CA)
-		return X509_V_ERR_INVALID_NON_CA;
-	/* Both are UINT32_MAX, hence allow everything, without the extension. */
-	if (!(X509_get_key_usage(leaf) & KU_DIGITAL_SIGNATURE) ||
-	    !(X509_get_extended_key_usage(leaf) & XKU_SSL_CLIENT))
-		return X509_V_ERR_INVALID_PURPOSE;
-	return X509_V_OK;
+	bool failure = is_signature_failure(j->error), best_failure;
+
+	if (best->error == X509_V_OK)
+		return true;
+	best_failure = is_signature_failure(best->error);
+	if (failure != best_failure)
+		return best_failure;
+	return j->depth < best->depth;
 }
 
-static X509_STORE_CTX *store_ctx_new(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted,
-				     time_t now)
+static void no_candidate(const struct path_search *path, X509 *leaf, struct verify_result *out)
 {
-	scoped_store_ctx *ctx = X509_STORE_CTX_new();
-	X509_VERIFY_PARAM *param;
+	unsigned depth;
 
-	if (!ctx || !X509_STORE_CTX_init(ctx, store, leaf, untrusted) ||
-	    !X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT))
-		return NULL;
-	param = X509_STORE_CTX_get0_param(ctx);
-	X509_VERIFY_PARAM_set_time(param, now);
-	X509_VERIFY_PARAM_set_depth(param, MAX_INTERMEDIATES);
-	X509_VERIFY_PARAM_set_auth_level(param, AUTH_LEVEL);
-	if (!X509_VERIFY_PARAM_set_flags(param,
-					 X509_V_FLAG_X509_STRICT | X509_V_FLAG_TRUSTED_FIRST))
-		return NULL;
-	return TAKE_PTR(ctx);
+	out->at = path_dead_end(path, leaf, &depth);
+	out->depth = (int)depth;
+	if (path->exhausted)
+		out->error = VERIFY_ERR_BUDGET;
+	else if (path->too_long)
+		out->error = X509_V_ERR_CERT_CHAIN_TOO_LONG;
+	else if (X509_self_signed(out->at, 0) != 1)
+		out->error = X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY;
+	else
+		out->error = depth ? X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN
+				   : X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT;
 }
 
-static int refuse(struct verify_result *out, int error, int depth)
+/* Returns true when there is nothing more to try. */
+static bool conclude(const struct judgement *j, struct path_search *path, struct verify_result *out)
 {
-	out->error = error;
-	out->depth = depth;
-	return error == X509_V_ERR_OUT_OF_MEM ? -ENOMEM : -EACCES;
-}
-
-int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, time_t now,
-			struct verify_result *out)
-{
-	scoped_store_ctx *ctx = store_ctx_new(store, leaf, untrusted, now);
-	int error;
-
-	*out = (struct verify_result){.error = X509_V_ERR_UNSPECIFIED};
-	if (!ctx)
-		return refuse(out, X509_V_ERR_OUT_OF_MEM, 0);
-
-	if (X509_verify_cert(ctx) != 1) {
-		error = X509_STORE_CTX_get_error(ctx);
-		if (error == X509_V_OK)
-			error = X509_V_ERR_UNSPECIFIED;
-		return refuse(out, error, X509_STORE_CTX_get_error_depth(ctx));
+	if (j->error == X509_V_OK || j->error == X509_V_ERR_OUT_OF_MEM) {
+		out->error = j->error;
+		out->depth = 0;
+		out->at = NULL;
+		out->chain = j->chain;
+		return true;
 	}
-	error = leaf_error(leaf);
-	if (error != X509_V_OK)
-		return refuse(out, error, 0);
+	if (tells_more(j, out)) {
+		out->error = j->error;
+		out->depth = j->depth;
+		out->at = (unsigned)j->depth < path_length(path)
+				  ? path_cert(path, (unsigned)j->depth)
+				  : NULL;
+	}
+	if (is_signature_failure(j->error))
+		path_reject(path, (unsigned)j->depth);
+	return false;
+}
 
-	out->chain = X509_STORE_CTX_get1_chain(ctx);
-	if (!out->chain)
-		return refuse(out, X509_V_ERR_OUT_OF_MEM, 0);
-	out->error = X509_V_OK;
-	return 0;
+int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *leaf,
+		 const STACK_OF(X509) * untrusted, time_t now, struct verify_result *out)
+{
+	scoped_path path;
+	bool done = false;
+
+	*out = (struct verify_result){.error = X509_V_OK};
+	if (path_begin(&path, leaf, untrusted, v->known, v->anchors, v->policy.depth, now)) {
+		out->error = X509_V_ERR_OUT_OF_MEM;
+		return -ENOMEM;
+	}
+	while (!done && path_next(&path)) {
+		struct judgement j;
+
+		if (out->candidates == VERIFY_CANDIDATES_MAX ||
+		    out->signatures + path_length(&path) > VERIFY_SIGNATURES_MAX)
+			break;
+		out->candidates++;
+		out->signatures += path_length(&path);
+		j = judge(v, purpose, &path, now);
+		done = conclude(&j, &path, out);
+	}
+	ERR_clear_error();
+	if (!done && out->error == X509_V_OK)
+		no_candidate(&path, leaf, out);
+	if (out->error == X509_V_OK)
+		return 0;
+	return out->error == X509_V_ERR_OUT_OF_MEM ? -ENOMEM : -EACCES;
+}
+
+const char *verify_error_text(int error)
+{
+	switch (error) {
+	case VERIFY_ERR_KEY:
+		return "public key is of a kind that is refused";
+	case VERIFY_ERR_SERIAL:
+		return "serial number is longer than 20 octets";
+	case VERIFY_ERR_BUDGET:
+		return "too many possible certificate paths";
+	default:
+		return X509_verify_cert_error_string(error);
+	}
 }

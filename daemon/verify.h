@@ -1,39 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Verification of a client's certificate chain: the same code in the worker,
- * in the signer and in ktlsgate-forge. Pure: certificates in, verdict out.
+ * Verification of a peer's certificate chain: the same code in the worker, in
+ * the signer and in ktlsgate-forge, for clients and for backends. Pure:
+ * certificates in, verdict out. docs/verify.md has the rules.
  */
 #ifndef KTLSGATE_VERIFY_H
 #define KTLSGATE_VERIFY_H
 
+#include <stdbool.h>
 #include <time.h>
 #include <openssl/x509.h>
 #include "scoped.h"
 
+enum verify_purpose {
+	VERIFY_CLIENT,
+	VERIFY_SERVER
+};
+
+/* Verdicts that OpenSSL has no X509_V_ERR_* for. */
+enum verify_error {
+	VERIFY_ERR_KEY = 0x1000, /* a kind of key that is refused, or one that is no good */
+	VERIFY_ERR_SERIAL,
+	VERIFY_ERR_BUDGET
+};
+
+/* What is refused, beyond RFC 5280. */
+struct verify_policy {
+	unsigned depth;	    /* intermediates at most, up to PATH_DEPTH_MAX */
+	unsigned rsa_bits;  /* RSA keys at least */
+	unsigned ec_bits;   /* EC keys at least */
+	bool partial_chain; /* an anchor need not be self-signed */
+};
+
+#define VERIFY_POLICY_DEFAULT                                                                      \
+	((struct verify_policy){.depth = 10, .rsa_bits = 2048, .ec_bits = 256})
+
+#define VERIFY_CANDIDATES_MAX 16
+#define VERIFY_SIGNATURES_MAX 100
+
+struct verifier;
+
 struct verify_result {
-	int error; /* X509_V_OK or the X509_V_ERR_* of the refusal */
+	int error; /* X509_V_OK, or the X509_V_ERR_* or enum verify_error of the refusal */
 	int depth; /* of the certificate at fault; 0 is the leaf */
+	X509 *at;  /* that certificate, borrowed from what was given; NULL: unknown */
+	unsigned candidates, signatures; /* what it took, at most */
 	STACK_OF(X509) *
 		chain; /* leaf first, anchor last; owned by the caller; NULL unless verified */
 };
 
 /*
- * Builds an X509_STORE of trust anchors for verify_client_chain().
- * NULL on allocation failure. Shared between threads read-only afterwards.
+ * What the chains of one profile's peers are verified against. Of cas, the
+ * self-signed are trust anchors, with partial_chain all; the others may stand in a
+ * path. Copies nothing but references. NULL on allocation failure. Shared between
+ * threads read-only.
  */
-X509_STORE *verify_store_new(STACK_OF(X509) * anchors) must_check;
+struct verifier *verifier_new(const STACK_OF(X509) * cas,
+			      const struct verify_policy *policy) must_check;
+void verifier_free(struct verifier *v); /* NULL-safe */
 
 /*
- * Verifies leaf against the anchors of store at time now (seconds since the
- * epoch) as RFC 5280 section 6 wants it, X509_V_FLAG_X509_STRICT, for the
- * purpose clientAuth: EKU (if there is one) must hold clientAuth and the key
- * usage (if there is one) digitalSignature. CA:TRUE leaves and unknown
- * critical extensions are refused. untrusted: what the client sent, may be NULL.
+ * Verifies leaf at time now (seconds since the epoch) as RFC 5280 section 6
+ * wants it: every path that can be built from untrusted (what the peer sent, may
+ * be NULL) to an anchor is tried within a fixed budget, the likeliest first, until
+ * X509_verify_cert() with X509_V_FLAG_X509_STRICT and our own rules take one.
+ * The budget: VERIFY_CANDIDATES_MAX, VERIFY_SIGNATURES_MAX, and path.h's. If none is taken, the
+ * verdict is that of the candidate that came nearest.
  *
+ * A client's leaf must be for clientAuth and signing and no CA; a server's for serverAuth.
  * Returns 0 with out->error == X509_V_OK and the verified chain, -EACCES with
  * the verdict in out, or -ENOMEM.
  */
-int verify_client_chain(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, time_t now,
-			struct verify_result *out) must_check;
+int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *leaf,
+		 const STACK_OF(X509) * untrusted, time_t now,
+		 struct verify_result *out) must_check;
+
+/* Of a verify_result's error. */
+const char *verify_error_text(int error);
 
 #endif

@@ -537,7 +537,8 @@ def test_print(conf):
     assert "PRIVATE" not in "".join(lines)
     assert {k: v for k, v in values.items() if k in c.settings and k != "timeout.idle"} == {
         k: v for k, v in c.settings.items() if k != "timeout.idle"}
-    objects = [key.rpartition(".")[0] for key in keys]
+    scopes = ("certkey", "profile", "service", "vserver")
+    objects = [".".join(key.split(".")[:2 if key.split(".")[0] in scopes else 1]) for key in keys]
     assert sorted(set(objects), key=objects.index) == [
         "dataplane", "bpf", "control", "log", "timeout", "forge", "certkey.web", "certkey.forge",
         "profile.front", "profile.front.forge", "profile.back", "profile.back.forge",

@@ -25,9 +25,9 @@ enum {
 	EXIT_INPUT = 3
 };
 
-SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
+SCOPED_DEFINE(verifier, struct verifier, verifier_free)
 SCOPED_DEFINE(identity, struct identity, identity_free)
-#define scoped_store	__attribute__((cleanup(scoped_store_free_))) X509_STORE
+#define scoped_verifier __attribute__((cleanup(scoped_verifier_free_))) struct verifier
 #define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
 
 struct options {
@@ -314,27 +314,6 @@ static int refused(const char *why, int depth, const X509 *cert)
 	return EXIT_REFUSED;
 }
 
-static X509 *find_issuer(STACK_OF(X509) * certs, X509 *cert)
-{
-	for (int i = 0; i < sk_X509_num(certs); i++)
-		if (X509_check_issued(sk_X509_value(certs, i), cert) == X509_V_OK)
-			return sk_X509_value(certs, i);
-	return NULL;
-}
-
-/* The certificate at depth of the leaf's chain; what was sent need not be in order. */
-static X509 *cert_at(STACK_OF(X509) * sent, STACK_OF(X509) * anchors, int depth)
-{
-	X509 *cert = sk_X509_value(sent, 0);
-
-	while (cert && depth-- > 0) {
-		X509 *issuer = find_issuer(anchors, cert);
-
-		cert = issuer ? issuer : find_issuer(sent, cert);
-	}
-	return cert;
-}
-
 static int write_key(const char *path, EVP_PKEY *key)
 {
 	scoped_fd fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -389,7 +368,8 @@ static int run(struct options *o)
 	scoped_x509 *ca_cert = NULL, *ca_copy = NULL;
 	scoped_pkey *ca_key = NULL, *made_key = NULL;
 	struct forge_ca ca;
-	scoped_store *store = NULL;
+	struct verify_policy policy = VERIFY_POLICY_DEFAULT;
+	scoped_verifier *verifier = NULL;
 	scoped_identity *id = NULL;
 	struct verify_result result;
 
@@ -402,12 +382,11 @@ static int run(struct options *o)
 	    (!o->key && stand_in(&ca, &ca_copy, &made_key)))
 		return EXIT_INPUT;
 
-	store = verify_store_new(anchors);
-	if (!store)
+	verifier = verifier_new(anchors, &policy);
+	if (!verifier)
 		return EXIT_INPUT;
-	if (verify_client_chain(store, sk_X509_value(sent, 0), sent, o->now, &result))
-		return refused(X509_verify_cert_error_string(result.error), result.depth,
-			       cert_at(sent, anchors, result.depth));
+	if (verify_chain(verifier, VERIFY_CLIENT, sk_X509_value(sent, 0), sent, o->now, &result))
+		return refused(verify_error_text(result.error), result.depth, result.at);
 	id = identity_new(result.chain);
 	if (!id) {
 		sk_X509_pop_free(result.chain, X509_free);

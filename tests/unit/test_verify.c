@@ -11,12 +11,13 @@ static int verdict_at(const struct pki *p, X509 *leaf, time_t now, int want_dept
 {
 	STACK_OF(X509) *anchors = sk_X509_new_null(), *sent = sk_X509_new_null();
 	struct verify_result r;
-	X509_STORE *store;
+	struct verify_policy policy = VERIFY_POLICY_DEFAULT;
+	struct verifier *v;
 	int rc;
 
 	NEED(sk_X509_push(anchors, p->root) && sk_X509_push(sent, p->ca));
-	NEED(store = verify_store_new(anchors));
-	rc = verify_client_chain(store, leaf, sent, now, &r);
+	NEED(v = verifier_new(anchors, &policy));
+	rc = verify_chain(v, VERIFY_CLIENT, leaf, sent, now, &r);
 	CHECK_INT(rc, r.error == X509_V_OK ? 0 : -EACCES);
 	CHECK((r.chain != NULL) == (r.error == X509_V_OK));
 	CHECK_INT(r.depth, want_depth);
@@ -26,7 +27,7 @@ static int verdict_at(const struct pki *p, X509 *leaf, time_t now, int want_dept
 		CHECK(!X509_cmp(sk_X509_value(r.chain, 2), p->root));
 	}
 	sk_X509_pop_free(r.chain, X509_free);
-	X509_STORE_free(store);
+	verifier_free(v);
 	sk_X509_free(anchors);
 	sk_X509_free(sent);
 	X509_free(leaf);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What RFC 5280 forbids and X509_verify_cert() of OpenSSL 3.0 lets pass even
+ * with X509_V_FLAG_X509_STRICT, and which keys are too weak. Pure; internal to verify.c.
+ */
+#ifndef KTLSGATE_VERIFY_RULES_H
+#define KTLSGATE_VERIFY_RULES_H
+
+#include "verify.h"
+
+/*
+ * Each returns X509_V_OK, an X509_V_ERR_* or an enum verify_error.
+ *
+ * The key of cert, at depth of a path, before any signature is checked with it:
+ * also bounds what one check costs.
+ */
+int verify_rules_key(X509 *cert, int depth, const struct verify_policy *policy) must_check;
+
+/* The form of a certificate that is no trust anchor. */
+int verify_rules_form(X509 *cert) must_check;
+
+/* Whether cert, at depth (0: the leaf), may stand in a path for the purpose. */
+int verify_rules_purpose(X509 *cert, int depth, enum verify_purpose purpose) must_check;
+
+/* leaf's URIs, if a certificate of chain above it constrains URIs (RFC 5280 4.2.1.10). */
+int verify_rules_uris(X509 *leaf, STACK_OF(X509) * chain) must_check;
+
+#endif
