@@ -48,10 +48,11 @@ static int verify_cb(X509_STORE_CTX *ctx, void *arg)
 int back_init(struct back *back, const struct cfg_service *service)
 {
 	const struct cfg_profile *profile = service->profile;
+	struct verify_policy policy = config_policy(profile, &profile->server_revocation);
 
 	back->service = service;
 	back->ctx = handshake_ctx_new(false);
-	back->verifier = verifier_new(profile->server_ca, &profile->verify);
+	back->verifier = verifier_new(profile->server_ca, &policy);
 	if (!back->ctx || !back->verifier) {
 		log_error("service %s: out of memory", service->name);
 		return -ENOMEM;
@@ -131,6 +132,12 @@ static enum reason verify_reason(int error)
 	case X509_V_ERR_CERT_HAS_EXPIRED:
 	case X509_V_ERR_CERT_NOT_YET_VALID:
 		return REASON_backend_cert_expired;
+	case X509_V_ERR_CERT_REVOKED:
+		return REASON_backend_cert_revoked;
+	case VERIFY_ERR_CRL_MISSING:
+		return REASON_backend_crl_missing;
+	case VERIFY_ERR_CRL_EXPIRED:
+		return REASON_backend_crl_expired;
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:

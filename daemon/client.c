@@ -160,7 +160,9 @@ int front_init(struct front *front, const struct cfg_vserver *vserver)
 	if (!front->stale)
 		return -ENOMEM;
 	if (profile->client_auth != CLIENT_AUTH_OFF) {
-		front->verifier = verifier_new(profile->client_ca, &profile->verify);
+		struct verify_policy policy = config_policy(profile, &profile->client_revocation);
+
+		front->verifier = verifier_new(profile->client_ca, &policy);
 		if (!front->verifier)
 			return -ENOMEM;
 	}
@@ -272,6 +274,12 @@ static enum reason verify_reason(int error)
 		return REASON_client_cert_not_yet_valid;
 	case X509_V_ERR_INVALID_PURPOSE:
 		return REASON_client_cert_purpose;
+	case X509_V_ERR_CERT_REVOKED:
+		return REASON_client_cert_revoked;
+	case VERIFY_ERR_CRL_MISSING:
+		return REASON_client_crl_missing;
+	case VERIFY_ERR_CRL_EXPIRED:
+		return REASON_client_crl_expired;
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:

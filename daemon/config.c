@@ -511,6 +511,59 @@ static void load_staple(struct loader *l, struct cfg_certkey *ck)
 		complain_at(l, row("certkey.<name>.ocsp_response"), ck->index, "%s", why);
 }
 
+/* Calls each with every name of the list. False: out of memory. */
+static bool for_each_file(const char *list, void (*each)(void *arg, const char *path), void *arg)
+{
+	scoped_mem char *copy = list ? strdup(list) : NULL;
+	char *rest = copy, *path;
+
+	while (copy && (path = cfg_next_file(&rest)))
+		each(arg, path);
+	return copy || !list;
+}
+
+struct crl_loading {
+	struct loader *l;
+	const struct cfg_key *k;
+	unsigned object;
+	STACK_OF(X509_CRL) * crls;
+};
+
+static void load_crl_file(void *arg, const char *path)
+{
+	struct crl_loading *loading = arg;
+	char why[CFG_WHY_MAX];
+
+	if (pem_load_crls(path, loading->crls, why, sizeof(why)) < 0)
+		complain_at(loading->l, loading->k, loading->object, "%s: %s", path, why);
+}
+
+static void load_crls(struct loader *l, const char *side, unsigned object, struct cfg_revocation *r)
+{
+	char files[CFG_KEY_MAX], check[CFG_KEY_MAX];
+	const struct cfg_key *crl, *crl_check;
+	struct crl_loading loading;
+
+	snprintf(files, sizeof(files), "profile.<name>.%s_crl", side);
+	snprintf(check, sizeof(check), "profile.<name>.%s_crl_check", side);
+	crl = row(files);
+	crl_check = row(check);
+	r->crls = sk_X509_CRL_new_null();
+	loading = (struct crl_loading){l, crl, object, r->crls};
+	if (!r->crls || !for_each_file(r->crl_files, load_crl_file, &loading))
+		l->report.out_of_memory = true;
+	if (r->crl_check != REVOCATION_OFF && !said(l, crl, object)->value)
+		complain_at(l, crl_check, object,
+			    "there is no CRL to look at; set profile.%s.%s_crl",
+			    l->cfg->profiles[object]->name, side);
+	if (r->crl_check == REVOCATION_OFF && said(l, crl, object)->value &&
+	    !said(l, crl_check, object)->value)
+		complain_at(
+			l, crl, object,
+			"nobody looks at it; set profile.%s.%s_crl_check = optional or mandatory",
+			l->cfg->profiles[object]->name, side);
+}
+
 static void load_certificates(struct loader *l)
 {
 	const struct cfg_key *cert = row("certkey.<name>.cert");
@@ -535,6 +588,8 @@ static void load_certificates(struct loader *l)
 		p->client_ca = load_certs(l, client_ca, i, p->client_ca_file);
 		p->server_ca = load_certs(l, server_ca, i, p->server_ca_file);
 		p->forge.sid_issuers = load_certs(l, sid_issuers, i, p->forge.sid_issuers_file);
+		load_crls(l, "client", i, &p->client_revocation);
+		load_crls(l, "server", i, &p->server_revocation);
 	}
 }
 
@@ -1020,6 +1075,24 @@ int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)
 	return report_end(&r, errors);
 }
 
+struct verify_policy config_policy(const struct cfg_profile *p, const struct cfg_revocation *r)
+{
+	struct verify_policy policy = p->verify;
+
+	policy.crl_check = r->crl_check;
+	policy.crls = r->crls;
+	return policy;
+}
+
+void config_changing_files(const struct config *cfg, void (*found)(void *arg, const char *path),
+			   void *arg)
+{
+	for (unsigned i = 0; i < cfg->n_profiles; i++) {
+		(void)for_each_file(cfg->profiles[i]->client_revocation.crl_files, found, arg);
+		(void)for_each_file(cfg->profiles[i]->server_revocation.crl_files, found, arg);
+	}
+}
+
 static void free_members(enum cfg_scope scope, void *object)
 {
 	for_each_key(k)
@@ -1045,6 +1118,8 @@ void config_free(struct config *cfg)
 		sk_X509_pop_free(cfg->profiles[i]->server_ca, X509_free);
 		sk_X509_pop_free(cfg->profiles[i]->forge.sid_issuers, X509_free);
 		forge_rules_free(cfg->profiles[i]->forge.rules);
+		sk_X509_CRL_pop_free(cfg->profiles[i]->client_revocation.crls, X509_CRL_free);
+		sk_X509_CRL_pop_free(cfg->profiles[i]->server_revocation.crls, X509_CRL_free);
 	}
 	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
 		for_each_object(cfg, scope, i)

@@ -148,10 +148,19 @@ struct cfg_alpn {
 	bool mirror;
 };
 
+/* How it is found out whether certificates of one side were revoked. */
+struct cfg_revocation {
+	char *crl_files; /* separated by white space */
+	struct cfg_where crl_where, crl_check_where;
+	enum verify_revocation crl_check;
+	STACK_OF(X509_CRL) * crls; /* of all files */
+};
+
 struct cfg_profile {
 	char *name;
 	unsigned index;
-	struct verify_policy verify; /* of whom the profile is about */
+	struct verify_policy verify; /* of whom the profile is about; see config_policy() */
+	struct cfg_revocation client_revocation, server_revocation;
 	/* front */
 	enum cfg_client_auth client_auth;
 	struct cfg_where client_auth_where;
@@ -266,6 +275,19 @@ enum cfg_keys {
  * checks each against its certificate; errors as in config_load().
  */
 int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors) must_check;
+
+/*
+ * What a verifier of clients (&p->client_revocation) or backends
+ * (&p->server_revocation) is to be made with. Borrows the CRLs of p.
+ */
+struct verify_policy config_policy(const struct cfg_profile *p, const struct cfg_revocation *r);
+
+/*
+ * Calls found for each file that others change while we run, so that a change
+ * is a reason to load the configuration anew: those of CRLs.
+ */
+void config_changing_files(const struct config *cfg, void (*found)(void *arg, const char *path),
+			   void *arg);
 
 /* Frees cfg and wipes keys. NULL-safe. */
 void config_free(struct config *cfg);

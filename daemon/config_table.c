@@ -340,6 +340,30 @@ static const struct cfg_type type_der_file = {
 	.owns_string = true,
 };
 
+static void range_files(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("files, PEM or DER", out);
+}
+
+static const struct cfg_type type_files = {
+	.name = "files",
+	.parse = parse_file,
+	.print = print_string,
+	.range = range_files,
+	.owns_string = true,
+};
+
+char *cfg_next_file(char **text)
+{
+	char *file;
+
+	do
+		file = strsep(text, " \t");
+	while (file && !*file);
+	return file;
+}
+
 static int parse_path(const struct cfg_key *k, const char *text, void *member, char *why)
 {
 	char **path = member;
@@ -920,6 +944,10 @@ static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
 						 {"mandatory", CLIENT_AUTH_MANDATORY},
 						 {0}};
 static const struct cfg_choice snis[] = {{"fixed", SNI_FIXED}, {"mirror", SNI_MIRROR}, {0}};
+static const struct cfg_choice revocations[] = {{"off", REVOCATION_OFF},
+						{"optional", REVOCATION_OPTIONAL},
+						{"mandatory", REVOCATION_MANDATORY},
+						{0}};
 static const struct cfg_choice connects[] = {
 	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
 static const struct cfg_choice balances[] = {{"round-robin", BALANCE_ROUND_ROBIN},
@@ -1071,6 +1099,20 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "the SPIFFE trust domains whose identities are passed on; unset: none"},
 	{"profile.<name>.forge.provenance", RULE(FORGE_SET_PROVENANCE), .value = FORGE_OFF,
 	 .help = "extension that names the original: its SHA-256, issuer and serial number"},
+	{"profile.<name>.client_crl", PROFILE(client_revocation.crl_files),
+	 .where = offsetof(struct cfg_profile, client_revocation.crl_where), .type = &type_files,
+	 .help = "vserver: certificate revocation lists of the clients' CAs"},
+	{"profile.<name>.client_crl_check", PROFILE(client_revocation.crl_check),
+	 .where = offsetof(struct cfg_profile, client_revocation.crl_check_where),
+	 .type = &type_choice, .choices = revocations, .value = "off",
+	 .help = "vserver: whether a client is refused if a CRL lists it; mandatory: or if no valid CRL can tell"},
+	{"profile.<name>.server_crl", PROFILE(server_revocation.crl_files),
+	 .where = offsetof(struct cfg_profile, server_revocation.crl_where), .type = &type_files,
+	 .help = "service: certificate revocation lists of the backends' CAs"},
+	{"profile.<name>.server_crl_check", PROFILE(server_revocation.crl_check),
+	 .where = offsetof(struct cfg_profile, server_revocation.crl_check_where),
+	 .type = &type_choice, .choices = revocations, .value = "off",
+	 .help = "service: the same for backends' certificates"},
 	{"profile.<name>.verify.depth", PROFILE(verify.depth), .type = &type_number,
 	 .unit = "certificates", .min = 0, .max = PATH_DEPTH_MAX, .value = "10",
 	 .help = "CA certificates between the peer's and the trusted one at most"},

@@ -37,6 +37,9 @@ struct cfg_type {
 	bool owns_string; /* the member is, or begins with, a pointer to be freed */
 };
 
+/* Cuts the next of a list of files, separated by white space, off *text; NULL: there is none. */
+char *cfg_next_file(char **text);
+
 extern const struct cfg_type cfg_type_reference;  /* the member is a pointer to an object */
 extern const struct cfg_type cfg_type_references; /* the member is a struct cfg_list */
 

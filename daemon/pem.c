@@ -9,9 +9,11 @@
 #include <sys/stat.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include "crl.h"
 #include "log.h"
 
-#define PEM_FILE_MAX (8 << 20) /* the largest public CA bundles have a tenth of it */
+#define PEM_FILE_MAX (8 << 20)	 /* the largest public CA bundles have a tenth of it */
+#define CRL_FILE_MAX (256 << 20) /* some ten million certificates */
 
 /* A file's content, wiped when it goes: it may be a key. */
 struct content {
@@ -45,7 +47,7 @@ static int read_fully(int fd, struct content *c)
 }
 
 /* O_NONBLOCK: a FIFO by mistake must not hang the start. */
-static int content_read(const char *path, struct content *c, char *why, size_t why_len)
+static int content_read(const char *path, off_t max, struct content *c, char *why, size_t why_len)
 {
 	scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
@@ -63,9 +65,8 @@ static int content_read(const char *path, struct content *c, char *why, size_t w
 			 S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
 		return -EINVAL;
 	}
-	if (st.st_size > PEM_FILE_MAX) {
-		snprintf(why, why_len, "is larger than %d MiB; give a PEM file",
-			 PEM_FILE_MAX >> 20);
+	if (st.st_size > max) {
+		snprintf(why, why_len, "is larger than %d MiB; give a PEM file", (int)(max >> 20));
 		return -EFBIG;
 	}
 	if (!st.st_size) {
@@ -120,7 +121,7 @@ int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t wh
 	scoped_content c = {0};
 	scoped_certs *certs = NULL;
 	scoped_bio *bio = NULL;
-	int err = content_read(path, &c, why, why_len);
+	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
 
 	if (err < 0)
 		return err;
@@ -144,6 +145,74 @@ int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t wh
 		return err;
 	*out = TAKE_PTR(certs);
 	return 0;
+}
+
+static int add_crl(X509_CRL *crl, STACK_OF(X509_CRL) * out, int number, char *why, size_t why_len)
+{
+	const char *unfit = crl_unfit(crl);
+
+	if (unfit) {
+		snprintf(why, why_len, "CRL %d of the file %s", number, unfit);
+	} else if (sk_X509_CRL_push(out, crl)) {
+		return 0;
+	} else {
+		snprintf(why, why_len, "out of memory");
+	}
+	X509_CRL_free(crl);
+	return unfit ? -EINVAL : -ENOMEM;
+}
+
+/* The next CRL of the file's text from *at on, and *at behind it; NULL with an error in the queue:
+ * it is malformed, without: there is none. */
+static X509_CRL *next_crl(BIO *pem, const struct content *c, size_t *at)
+{
+	const unsigned char *p = (const unsigned char *)c->text + *at;
+	X509_CRL *crl;
+
+	ERR_clear_error();
+	if (pem) {
+		crl = PEM_read_bio_X509_CRL(pem, NULL, NULL, NULL);
+		if (ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE)
+			ERR_clear_error();
+		return crl;
+	}
+	crl = *at < c->len ? d2i_X509_CRL(NULL, &p, (long)(c->len - *at)) : NULL;
+	*at = (size_t)(p - (const unsigned char *)c->text);
+	return crl;
+}
+
+int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	scoped_bio *pem = NULL;
+	int err = content_read(path, CRL_FILE_MAX, &c, why, why_len), n = 0;
+	X509_CRL *crl;
+	size_t at = 0;
+	char text[200];
+
+	if (err < 0)
+		return err;
+	if (contains(&c, "-----BEGIN ")) {
+		pem = BIO_new_mem_buf(c.text, (int)c.len);
+		if (!pem) {
+			snprintf(why, why_len, "out of memory");
+			return -ENOMEM;
+		}
+	}
+	while ((crl = next_crl(pem, &c, &at))) {
+		err = add_crl(crl, out, ++n, why, why_len);
+		if (err < 0)
+			return err;
+	}
+	if (ERR_peek_last_error()) {
+		snprintf(why, why_len, "CRL %d of the file is malformed: %s; try openssl crl",
+			 n + 1, log_openssl(text, sizeof(text)));
+		return -EINVAL;
+	}
+	if (n)
+		return 0;
+	snprintf(why, why_len, "holds no CRL; a block BEGIN X509 CRL is needed, or DER");
+	return -EINVAL;
 }
 
 /* One PEM block, in memory that is wiped. */
@@ -189,7 +258,7 @@ int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why, size
 {
 	scoped_content c = {0};
 	scoped_bio *bio = NULL;
-	int err = content_read(path, &c, why, why_len);
+	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
 
 	*mode = c.mode;
 	if (err < 0)

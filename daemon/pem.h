@@ -17,6 +17,12 @@
 int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len) must_check;
 
 /*
+ * Adds all CRLs of the file, PEM or DER, at least one; each is fit (crl.h). Returns 0 or
+ * -errno; *out is the caller's.
+ */
+int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len) must_check;
+
+/*
  * The first private key of the file. *mode is set to the file's permissions
  * once it was opened. Every copy of the file's text is wiped; OpenSSL 3.0's
  * decoder leaves one copy of the decoded secret on the heap, so only a process

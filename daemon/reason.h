@@ -48,6 +48,12 @@
 	  "client certificate is not yet valid")                                                   \
 	X(client_cert_purpose, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
 	  "client certificate is not for client authentication")                                   \
+	X(client_cert_revoked, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
+	  "client certificate was revoked")                                                        \
+	X(client_crl_missing, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                 \
+	  "no CRL tells whether the client certificate was revoked")                               \
+	X(client_crl_expired, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                 \
+	  "a CRL for the client certificate has expired")                                          \
 	X(client_cert_invalid, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
 	  "client certificate was refused")                                                        \
 	X(client_cert_proof, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                  \
@@ -93,6 +99,12 @@
 	  "backend certificate expired or is not yet valid")                                       \
 	X(backend_cert_name, ALERT_INTERNAL_ERROR, ALERT_NONE,                                     \
 	  "backend certificate is for another name")                                               \
+	X(backend_cert_revoked, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
+	  "backend certificate was revoked")                                                       \
+	X(backend_crl_missing, ALERT_INTERNAL_ERROR, ALERT_NONE,                                   \
+	  "no CRL tells whether the backend certificate was revoked")                              \
+	X(backend_crl_expired, ALERT_INTERNAL_ERROR, ALERT_NONE,                                   \
+	  "a CRL for the backend certificate has expired")                                         \
 	X(backend_cert_invalid, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
 	  "backend certificate was refused")                                                       \
 	X(backend_no_certificate_request, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,        \

@@ -315,10 +315,13 @@ static bool prepare_servers(struct issuer *out, const struct cfg_list *certkeys)
 
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v)
 {
+	struct verify_policy policy;
+
 	out->vserver = v;
 	if (!forges(v))
 		return true;
-	out->verifier = verifier_new(v->profile->client_ca, &v->profile->verify);
+	policy = config_policy(v->profile, &v->profile->client_revocation);
+	out->verifier = verifier_new(v->profile->client_ca, &policy);
 	if (out->verifier && prepare_servers(out, &v->certkeys))
 		return true;
 	log_error("cannot start: out of memory");

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include "crl.h"
 #include "path.h"
 #include "verify_rules.h"
 
@@ -28,6 +29,7 @@ struct verifier {
 	struct verify_policy policy;
 	STACK_OF(X509) * anchors, *known; /* known: what may stand in between */
 	X509_STORE *store;		  /* empty: carries is_next() */
+	struct crl_set *crls;		  /* NULL: revocation is not checked */
 };
 
 /* ---- what peers are verified against ---- */
@@ -59,6 +61,15 @@ static int sort_cas(struct verifier *v, const STACK_OF(X509) * cas)
 	return 0;
 }
 
+/* CAs that peers have to send are unknown here: their CRLs are verified when they are needed. */
+static int add_crls(struct verifier *v, const STACK_OF(X509) * cas)
+{
+	if (v->policy.crl_check == REVOCATION_OFF)
+		return 0;
+	v->crls = crl_set_new(v->policy.crls, cas);
+	return v->crls ? 0 : -ENOMEM;
+}
+
 struct verifier *verifier_new(const STACK_OF(X509) * cas, const struct verify_policy *policy)
 {
 	struct verifier *v = calloc(1, sizeof(*v));
@@ -69,7 +80,7 @@ struct verifier *verifier_new(const STACK_OF(X509) * cas, const struct verify_po
 	v->anchors = sk_X509_new_null();
 	v->known = sk_X509_new_null();
 	v->store = X509_STORE_new();
-	if (!v->anchors || !v->known || !v->store || sort_cas(v, cas)) {
+	if (!v->anchors || !v->known || !v->store || sort_cas(v, cas) || add_crls(v, cas)) {
 		verifier_free(v);
 		return NULL;
 	}
@@ -84,6 +95,7 @@ void verifier_free(struct verifier *v)
 	sk_X509_pop_free(v->anchors, X509_free);
 	sk_X509_pop_free(v->known, X509_free);
 	X509_STORE_free(v->store);
+	crl_set_free(v->crls);
 	free(v);
 }
 
@@ -184,6 +196,24 @@ static int purpose_error(STACK_OF(X509) * chain, enum verify_purpose purpose, in
 	return verify_rules_uris(sk_X509_value(chain, 0), chain);
 }
 
+/* Of every certificate but the anchor, from the top: what a revoked CA says of others is nothing.
+ */
+static int crl_error(const struct verifier *v, STACK_OF(X509) * chain, time_t now, int *depth)
+{
+	int error = X509_V_OK;
+
+	for (*depth = sk_X509_num(chain) - 2; v->crls && *depth >= 0; (*depth)--) {
+		error = crl_set_check(v->crls, sk_X509_value(chain, *depth),
+				      sk_X509_value(chain, *depth + 1), now);
+		if (v->policy.crl_check == REVOCATION_OPTIONAL && error != X509_V_ERR_CERT_REVOKED)
+			error = X509_V_OK;
+		if (error != X509_V_OK)
+			return error;
+	}
+	*depth = 0;
+	return X509_V_OK;
+}
+
 static struct judgement judge(const struct verifier *v, enum verify_purpose purpose,
 			      struct path_search *path, time_t now)
 {
@@ -199,6 +229,8 @@ static struct judgement judge(const struct verifier *v, enum verify_purpose purp
 	if (j.error != X509_V_OK)
 		return j;
 	j.error = purpose_error(j.chain, purpose, &j.depth);
+	if (j.error == X509_V_OK)
+		j.error = crl_error(v, j.chain, now, &j.depth);
 	if (j.error != X509_V_OK) {
 		sk_X509_pop_free(j.chain, X509_free);
 		j.chain = NULL;
@@ -308,6 +340,10 @@ const char *verify_error_text(int error)
 		return "serial number is longer than 20 octets";
 	case VERIFY_ERR_BUDGET:
 		return "too many possible certificate paths";
+	case VERIFY_ERR_CRL_MISSING:
+		return "no valid CRL of the issuer";
+	case VERIFY_ERR_CRL_EXPIRED:
+		return "the CRL of the issuer has expired";
 	default:
 		return X509_verify_cert_error_string(error);
 	}

@@ -21,7 +21,16 @@ enum verify_purpose {
 enum verify_error {
 	VERIFY_ERR_KEY = 0x1000, /* a kind of key that is refused, or one that is no good */
 	VERIFY_ERR_SERIAL,
-	VERIFY_ERR_BUDGET
+	VERIFY_ERR_BUDGET,
+	VERIFY_ERR_CRL_MISSING,
+	VERIFY_ERR_CRL_EXPIRED
+};
+
+/* Whether an answer about revocation is looked for, and whether a path is refused without one. */
+enum verify_revocation {
+	REVOCATION_OFF,
+	REVOCATION_OPTIONAL,
+	REVOCATION_MANDATORY
 };
 
 /* What is refused, beyond RFC 5280. */
@@ -30,6 +39,8 @@ struct verify_policy {
 	unsigned rsa_bits;  /* RSA keys at least */
 	unsigned ec_bits;   /* EC keys at least */
 	bool partial_chain; /* an anchor need not be self-signed */
+	enum verify_revocation crl_check;
+	const STACK_OF(X509_CRL) * crls; /* borrowed; fit (crl.h) */
 };
 
 #define VERIFY_POLICY_DEFAULT                                                                      \

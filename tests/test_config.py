@@ -541,8 +541,7 @@ def test_print(conf):
     objects = [".".join(key.split(".")[:2 if key.split(".")[0] in scopes else 1]) for key in keys]
     assert sorted(set(objects), key=objects.index) == [
         "dataplane", "bpf", "control", "log", "timeout", "forge", "certkey.web", "certkey.forge",
-        "profile.front", "profile.front.forge", "profile.back", "profile.back.forge",
-        "service.app1", "vserver.app"]
+        "profile.front", "profile.back", "service.app1", "vserver.app"]
     assert len(keys) == len(set(keys))
     one = run(UNIT, "--print", c.path, "vserver.app.certkey")
     assert one.stdout == "vserver.app.certkey = web\n"

@@ -38,6 +38,7 @@ struct options {
 	STACK_OF(X509) * sid_issuers;
 	struct forge_urls urls;
 	bool rsa, explain, with_chain;
+	STACK_OF(X509_CRL) * crls;
 };
 
 static const char help[] =
@@ -53,6 +54,8 @@ static const char help[] =
 	"                        shows all but a signature of worth\n"
 	"      --time T          pretend it is T seconds since the epoch\n"
 	"      --lifespan N      seconds the forged certificate lives at most (default 86400)\n"
+	"      --crl FILE        revocation lists, PEM or DER; may be given again. Then there\n"
+	"                        has to be a valid one of each CA in the chain\n"
 	"      --set NAME=VALUE  a rule, as profile.<name>.forge.NAME: start, copy, drop, map,\n"
 	"                        add, eku, policies, sid_issuers, trust_domains, provenance,\n"
 	"                        key; or as certkey.<name>.NAME: ocsp, ca_issuers, crl\n"
@@ -77,6 +80,7 @@ enum {
 	OPT_LIFESPAN,
 	OPT_SET,
 	OPT_RULES,
+	OPT_CRL,
 	OPT_KEY_OUT
 };
 
@@ -104,6 +108,17 @@ static int load_certs(const char *path, STACK_OF(X509) * *out)
 	char why[256];
 
 	return pem_load_certs(path, out, why, sizeof(why)) ? unusable(path, why) : 0;
+}
+
+static int load_crls(struct options *o, const char *path)
+{
+	char why[256];
+
+	if (!o->crls)
+		o->crls = sk_X509_CRL_new_null();
+	if (!o->crls)
+		return unusable(path, "out of memory");
+	return pem_load_crls(path, o->crls, why, sizeof(why)) ? unusable(path, why) : 0;
 }
 
 /* 1: name is none of those that take one of few words. */
@@ -193,6 +208,10 @@ static int parse_option(int c, struct options *o)
 	case OPT_KEY_OUT:
 		o->key_out = optarg;
 		return 0;
+	case OPT_CRL:
+		if (load_crls(o, optarg))
+			exit(EXIT_INPUT);
+		return 0;
 	case OPT_TIME:
 		if (parse_seconds("time", optarg, &seconds))
 			return -EINVAL;
@@ -218,6 +237,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"client-ca", required_argument, NULL, OPT_CLIENT_CA},
 		{"ca", required_argument, NULL, OPT_CA},
 		{"key", required_argument, NULL, OPT_KEY},
+		{"crl", required_argument, NULL, OPT_CRL},
 		{"time", required_argument, NULL, OPT_TIME},
 		{"lifespan", required_argument, NULL, OPT_LIFESPAN},
 		{"key-out", required_argument, NULL, OPT_KEY_OUT},
@@ -382,6 +402,8 @@ static int run(struct options *o)
 	    (!o->key && stand_in(&ca, &ca_copy, &made_key)))
 		return EXIT_INPUT;
 
+	policy.crls = o->crls;
+	policy.crl_check = o->crls ? REVOCATION_MANDATORY : REVOCATION_OFF;
 	verifier = verifier_new(anchors, &policy);
 	if (!verifier)
 		return EXIT_INPUT;
@@ -410,6 +432,7 @@ int main(int argc, char **argv)
 		status = run(&o);
 	}
 	sk_X509_pop_free(o.sid_issuers, X509_free);
+	sk_X509_CRL_pop_free(o.crls, X509_CRL_free);
 	forge_rules_free(o.rules);
 	return status;
 }

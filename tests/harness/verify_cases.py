@@ -15,10 +15,11 @@ class Case:
     """verdict: "ok", or "refused", with the number of the error where it is the point."""
 
     def __init__(self, name, rule, verdict, anchors, chain, *, error=None, purpose="client",
-                 now=NOW, depth=10, partial=False):
+                 now=NOW, depth=10, partial=False, crls=(), crl_check=0):
         self.name, self.rule, self.verdict, self.error = name, rule, verdict, error
         self.anchors, self.chain = anchors, chain
         self.purpose, self.now, self.depth, self.partial = purpose, now, depth, partial
+        self.crls, self.crl_check = crls, crl_check
 
 
 # X509_V_ERR_*, and those of daemon/verify.h
@@ -27,8 +28,9 @@ SELF_SIGNED_LEAF, SELF_SIGNED, TOO_LONG, INVALID_CA, PATHLEN, PURPOSE = 18, 19, 
 UNHANDLED, INVALID_NON_CA, INVALID_EXTENSION, EXPLICIT_POLICY = 34, 37, 41, 43
 PERMITTED, EXCLUDED, CONSTRAINT_TYPE, NAME_SYNTAX = 47, 48, 51, 53
 EE_KEY, CA_KEY, CA_MD, EE_MD = 66, 67, 68, 68
-KEY, SERIAL, BUDGET = 0x1000, 0x1001, 0x1002
-OK, REFUSED = "ok", "refused"
+KEY, SERIAL, BUDGET, CRL_MISSING, CRL_EXPIRED = range(0x1000, 0x1005)
+REVOKED, OPTIONAL, MANDATORY = 23, 1, 2
+OK, REFUSED, UNFIT = "ok", "refused", "unfit"
 
 ROOT = Cert("Root")
 CA_ = Cert("CA", ROOT)
@@ -49,7 +51,8 @@ def below(*cas, **options):
 def cases():
     return [c for family in (signatures, validity, chaining, self_issued, constraints_basic,
                              path_lengths, usages, policy_cases, name_constraints, extensions,
-                             fields, keys, building, hostile, servers, meshes)
+                             fields, keys, building, hostile, servers, meshes,
+                             revocation)
             for c in family()]
 
 
@@ -878,3 +881,138 @@ def meshes(count=150, seed=5280):
         yield Case(f"mesh-{number}", "RFC 4158", OK if leads(start, {start}) else REFUSED,
                    [keyed[a] for a in anchors],
                    [client(keyed[start], subject=f"mesh {number} client"), *certs])
+
+
+# ---- 4.4 and 4.14 revocation lists ----
+
+
+def revocation():
+    alice = client()
+    chain = [alice, CA_]
+    of_root, of_ca = crl(ROOT), crl(CA_)
+
+    def both(name, rule, optional, mandatory, crls, certs=None, error=None, anchors=None):
+        """error: of mandatory, and of optional if that is refused too"""
+        for word, mode, verdict in (("optional", OPTIONAL, optional),
+                                    ("mandatory", MANDATORY, mandatory)):
+            yield Case(f"crl-{name}-{word}", rule, verdict, anchors or [ROOT], certs or chain,
+                       crls=crls, crl_check=mode, error=error if verdict == REFUSED else None)
+
+    yield from both("good", "4.4", OK, OK, [of_root, of_ca])
+    yield from both("leaf-revoked", "4.4.3", REFUSED, REFUSED, [of_root, crl(CA_, [alice])],
+                    error=REVOKED)
+    yield from both("ca-revoked", "4.4.2", REFUSED, REFUSED, [crl(ROOT, [CA_]), of_ca],
+                    error=REVOKED)
+    yield from both("both-revoked", "4.4.2", REFUSED, REFUSED, [crl(ROOT, [CA_]), crl(CA_, [alice])],
+                    error=REVOKED)
+    yield from both("others-revoked", "4.4", OK, OK,
+                    [of_root, crl(CA_, [alice.serial + 1, alice.serial - 1, 2**159 - 1])])
+    yield from both("root-revokes-itself", "RFC 5280 6.1.1 (d)", OK, OK, [crl(ROOT, [ROOT]), of_ca])
+    yield from both("none", "4.4.1", OK, REFUSED, [crl(Cert("Else"))], error=CRL_MISSING)
+    yield from both("none-of-the-ca", "4.4.1", OK, REFUSED, [of_root], error=CRL_MISSING)
+    yield from both("none-of-the-root", "4.4.1", OK, REFUSED, [of_ca], error=CRL_MISSING)
+    yield from both("wrong-issuer-name", "4.4.5", OK, REFUSED,
+                    [of_root, crl(CA_, [alice], name=dn("Other CA"))], error=CRL_MISSING)
+    yield from both("damaged", "4.4.4", OK, REFUSED, [of_root, crl(CA_, damage=True)],
+                    error=CRL_MISSING)
+    yield from both("other-key", "4.4.4", OK, REFUSED, [of_root, crl(CA_, signer=key("no one"))],
+                    error=CRL_MISSING)
+    yield from both("not-yet", "4.4.11", OK, REFUSED,
+                    [of_root, crl(CA_, this=NOW + DAY, until=NOW + 2 * DAY)], error=CRL_MISSING)
+    yield from both("expired", "4.4.11", OK, REFUSED,
+                    [of_root, crl(CA_, this=NOW - 9 * DAY, until=NOW - DAY)], error=CRL_EXPIRED)
+    yield from both("expired-general", "4.4.12", OK, REFUSED,
+                    [of_root, crl(CA_, until=tlv(0x18, b"20260101000000Z"))], error=CRL_EXPIRED)
+    yield from both("until-2050", "4.4.13", OK, OK,
+                    [of_root, crl(CA_, until=tlv(0x18, b"20500101000000Z"))])
+    yield from both("expired-and-revoked", "docs/verify.md", REFUSED, REFUSED,
+                    [of_root, crl(CA_, [alice], this=NOW - 9 * DAY, until=NOW - DAY)], error=REVOKED)
+    yield from both("expired-and-newer", "docs/verify.md", OK, OK,
+                    [of_root, crl(CA_, this=NOW - 9 * DAY, until=NOW - 2 * DAY), of_ca])
+    yield from both("newest-counts-revoked", "docs/verify.md", REFUSED, REFUSED,
+                    [of_root, crl(CA_, this=NOW - 2 * DAY), crl(CA_, [alice], this=NOW - 3600)],
+                    error=REVOKED)
+    yield from both("newest-counts-released", "docs/verify.md", OK, OK,
+                    [of_root, crl(CA_, [alice], this=NOW - 2 * DAY), crl(CA_, this=NOW - 3600)])
+    yield from both("newest-is-forged", "docs/verify.md", REFUSED, REFUSED,
+                    [of_root, crl(CA_, [alice]), crl(CA_, this=NOW - 60, signer=key("no one"))],
+                    error=REVOKED)
+    mute = Cert("CA", ROOT, exts=[basic_constraints(), key_usage("keyCertSign")])
+    yield from both("ca-may-not-sign-crls", "4.7.4", OK, REFUSED, [of_root, of_ca],
+                    [client(mute), mute], error=CRL_MISSING)
+    rsa_root = Cert("Root R", kind="RSA-2048")
+    below_rsa = Cert("CA", rsa_root)
+    yield from both("signed-with-rsa", "4.4", REFUSED, REFUSED, [crl(rsa_root, [below_rsa]), of_ca],
+                    [alice, below_rsa], anchors=[rsa_root], error=REVOKED)
+    for name, serial in (("negative", -77), ("zero", 0), ("long", 2**159 - 1)):
+        odd = client(serial=serial)
+        yield from both(f"serial-{name}", "4.4.14", OK, OK, [of_root, crl(CA_, [serial + 1])],
+                        [odd, CA_])
+        yield from both(f"serial-{name}-revoked", "4.4.15", REFUSED, REFUSED,
+                        [of_root, crl(CA_, [5, serial, 7])], [odd, CA_], error=REVOKED)
+    yield from both("unknown-entry-extension", "4.4.8", OK, OK,
+                    [of_root, crl(CA_, [(5, [ext("1.3.6.1.4.1.99999.1", b"\5\0")])])])
+    for name, value in (("compromise", b"\x0a\1\1"), ("hold", b"\x0a\1\6")):
+        yield from both(f"reason-{name}", "RFC 5280 5.3.1", REFUSED, REFUSED,
+                        [of_root, crl(CA_, [(alice, [ext(REASON, value)])])], error=REVOKED)
+    yield from both("removed", "RFC 5280 5.3.1", OK, OK,
+                    [of_root, crl(CA_, [(alice, [ext(REASON, b"\x0a\1\x08")])])])
+    yield from both("version-1", "4.4", REFUSED, REFUSED, [of_root, crl(CA_, [alice], version=0)],
+                    error=REVOKED)
+    # another way up whose CA has not been revoked
+    crossed = Cert("CA", ROOT)
+    yield from both("cross-signed-other-revoked", "docs/verify.md", OK, OK,
+                    [crl(ROOT, [CA_]), of_ca], [alice, CA_, crossed])
+    yield from both("cross-signed-all-revoked", "docs/verify.md", REFUSED, REFUSED,
+                    [crl(ROOT, [CA_, crossed]), of_ca], [alice, CA_, crossed], error=REVOKED)
+
+    # 4.14: scopes
+    def idp(*parts):
+        return ext(IDP, seq(*parts), True)
+
+    def point(*names):
+        return tlv(0xA0, tlv(0xA0, *names))
+
+    only_user, only_ca = tlv(0x81, b"\xff"), tlv(0x82, b"\xff")
+    yield from both("only-users", "4.14.10", OK, OK, [of_root, crl(CA_, exts=[idp(only_user)])])
+    yield from both("only-users-revoked", "4.14.10", REFUSED, REFUSED,
+                    [of_root, crl(CA_, [alice], exts=[idp(only_user)])], error=REVOKED)
+    yield from both("only-users-for-a-ca", "4.14.10", OK, REFUSED,
+                    [crl(ROOT, exts=[idp(only_user)]), of_ca], error=CRL_MISSING)
+    yield from both("only-cas", "4.14.13", OK, OK, [crl(ROOT, exts=[idp(only_ca)]), of_ca])
+    yield from both("only-cas-for-a-user", "4.14.11", OK, REFUSED,
+                    [of_root, crl(CA_, [alice], exts=[idp(only_ca)])], error=CRL_MISSING)
+    yield from both("users-and-cas-apart", "4.14.13", OK, OK,
+                    [of_root, crl(CA_, exts=[idp(only_ca)]), crl(CA_, exts=[idp(only_user)])])
+    one, two = uri("http://crl.example/1"), uri("http://crl.example/2")
+    here = client(more=[ext(CDP, seq(seq(point(one))))])
+    several = client(more=[ext(CDP, seq(seq(point(two)), seq(point(dns("x"), one))))])
+    for name, leaf, verdict in (("same", here, OK), ("several", several, OK),
+                                ("none", alice, REFUSED)):
+        yield from both(f"point-{name}", "4.14.1", OK, verdict,
+                        [of_root, crl(CA_, exts=[idp(point(one))])], [leaf, CA_], error=CRL_MISSING)
+    yield from both("point-other", "4.14.3", OK, REFUSED,
+                    [of_root, crl(CA_, exts=[idp(point(two))])], [here, CA_], error=CRL_MISSING)
+    yield from both("point-revoked", "4.14.2", REFUSED, REFUSED,
+                    [of_root, crl(CA_, exts=[idp(point(two))]),
+                     crl(CA_, [here], exts=[idp(point(one))])], [here, CA_], error=REVOKED)
+    relative = seq(oid(CN), tlv(0x0C, b"CRL1"))
+    by_name = client(more=[ext(CDP, seq(seq(tlv(0xA0, tlv(0xA1, relative)))))])
+    whole = directory(dn("CA", "CRL1"))
+    yield from both("point-relative", "4.14.5", OK, OK,
+                    [of_root, crl(CA_, exts=[idp(point(whole))])], [by_name, CA_])
+    # what is not served is told when the file is read
+    unfit = {
+        "delta": {"exts": [ext(DELTA, integer(1), True)]},
+        "indirect": {"exts": [idp(tlv(0x84, b"\xff"))]},
+        "some-reasons": {"exts": [idp(tlv(0x83, b"\1\x60"))]},
+        "attributes": {"exts": [idp(tlv(0x85, b"\xff"))]},
+        "unknown-critical": {"exts": [ext("1.3.6.1.4.1.99999.1", b"\5\0", True)]},
+        "unknown-critical-entry": {"revoked": [(5, [ext("1.3.6.1.4.1.99999.1", b"\5\0", True)])]},
+        "no-end": {"until": None}, "scope-twice": {"exts": [idp(only_user), idp(only_ca)]},
+        "sha1": {"digest": "sha1"}, "users-and-cas": {"exts": [idp(only_user, only_ca)]},
+        "malformed-date": {"until": tlv(0x17, b"3001011201Z")},
+    }
+    for name, options in unfit.items():
+        yield Case(f"crl-unfit-{name}", "4.4.9", UNFIT, [ROOT], chain, crls=[crl(CA_, **options)],
+                   crl_check=OPTIONAL)

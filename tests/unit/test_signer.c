@@ -37,7 +37,7 @@
 #define SANITIZED 0
 #endif
 
-static struct party client_ca, other_ca, web, web2, forge, narrow, client;
+static struct party client_ca, other_ca, web, web2, forge, narrow, client, revoked;
 static EVP_PKEY *new_key;
 static unsigned issued, refused; /* requests answered or to be answered so */
 static char dir[] = "/tmp/test_signer.XXXXXX";
@@ -68,6 +68,26 @@ static void write_party(const char *name, const struct party *p)
 	MUST(chmod(in_dir(file), 0600) == 0);
 }
 
+/* Of client_ca: `revoked` is on it. */
+static void write_crl(void)
+{
+	X509_REVOKED *entry = X509_REVOKED_new();
+	X509_CRL *crl = X509_CRL_new();
+	ASN1_TIME *t = ASN1_TIME_new();
+	FILE *f = fopen(in_dir("crl"), "w");
+
+	MUST(crl && entry && t && f && X509_CRL_set_version(crl, X509_CRL_VERSION_2));
+	MUST(X509_CRL_set_issuer_name(crl, X509_get_subject_name(client_ca.cert)));
+	MUST(X509_gmtime_adj(t, -60) && X509_CRL_set1_lastUpdate(crl, t));
+	MUST(X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(revoked.cert)));
+	MUST(X509_REVOKED_set_revocationDate(entry, t) && X509_CRL_add0_revoked(crl, entry));
+	MUST(X509_gmtime_adj(t, 3600) && X509_CRL_set1_nextUpdate(crl, t));
+	MUST(X509_CRL_sign(crl, client_ca.key, EVP_sha256()) && PEM_write_X509_CRL(f, crl));
+	fclose(f);
+	ASN1_TIME_free(t);
+	X509_CRL_free(crl);
+}
+
 static void add_extension(struct party *p, const struct party *issuer, int nid, const char *value)
 {
 	unit_extension(p->cert, issuer->cert, nid, value);
@@ -86,6 +106,7 @@ static void make_world(void)
 	add_extension(&narrow, &narrow, NID_name_constraints,
 		      "critical,permitted;email:good.example");
 	client = unit_party("P-256", "Alice", &client_ca, -60, 3600);
+	revoked = unit_party("P-256", "Alice", &client_ca, -60, 3600);
 	new_key = unit_key("P-256");
 	write_party("client_ca", &client_ca);
 	write_party("other_ca", &other_ca);
@@ -93,13 +114,15 @@ static void make_world(void)
 	write_party("web2", &web2);
 	write_party("forge", &forge);
 	write_party("narrow", &narrow);
+	write_crl();
 }
 
 static void remove_world(void)
 {
 	static const char *const names[] = {"client_ca", "other_ca", "web",
 					    "web2",	 "forge",    "narrow"};
-	struct party *parties[] = {&client_ca, &other_ca, &web, &web2, &forge, &narrow, &client};
+	struct party *parties[] = {&client_ca, &other_ca, &web,	   &web2,
+				   &forge,     &narrow,	  &client, &revoked};
 	char file[64];
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
@@ -108,6 +131,7 @@ static void remove_world(void)
 		snprintf(file, sizeof(file), "%s.key", names[i]);
 		unlink(in_dir(file));
 	}
+	unlink(in_dir("crl"));
 	unlink(in_dir("conf"));
 	unlink(in_dir("log"));
 	rmdir(dir);
@@ -119,7 +143,8 @@ static void remove_world(void)
 static const char vservers[] =
 	/* name, certkey, front, back */
 	"V(app,web,front,back)V(second,web2,front,back)V(plain,web,off,dull)"
-	"V(others,web,other,back)V(narrow,web,front,tight)V(noforge,web,front,dull)";
+	"V(listed,web,listed,back)V(others,web,other,back)V(narrow,web,front,tight)V(noforge,web,"
+	"front,dull)";
 
 static void write_config(const char *more)
 {
@@ -135,9 +160,12 @@ static void write_config(const char *more)
 	fprintf(f,
 		"profile.front.client_auth = mandatory\nprofile.front.client_ca = "
 		"%s/client_ca.pem\n"
+		"profile.listed.client_auth = mandatory\nprofile.listed.client_ca = "
+		"%s/client_ca.pem\n"
+		"profile.listed.client_crl = %s/crl\nprofile.listed.client_crl_check = mandatory\n"
 		"profile.other.client_auth = optional\nprofile.other.client_ca = %s/other_ca.pem\n"
 		"profile.off.client_auth = off\n",
-		dir, dir);
+		dir, dir, dir, dir);
 	for (const char *const *n = (const char *const[]){"back", "tight", "dull", NULL}; *n; n++)
 		fprintf(f,
 			"profile.%s.server_ca = %s/other_ca.pem\nservice.%s.profile = %s\n"
@@ -416,6 +444,20 @@ static void test_proof(struct process *p)
 	unit_handshake(&nobody, &t);
 	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_NO_CERTIFICATE);
+}
+
+/* The signer looks at the lists itself. */
+static void test_revoked(struct process *p)
+{
+	static struct transcript_copy t;
+
+	handshake(&revoked, TLS1_3_VERSION, false, &t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "listed"), new_key, &t), SIGNER_CHAIN,
+		      X509_V_ERR_CERT_REVOKED);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), revoked.cert, new_key, &forge);
+	alice(&t);
+	check_issued(ask(p, 0, vserver(p->cfg, "listed"), new_key, &t), client.cert, new_key,
+		     &forge);
 }
 
 /* The handshakes succeed here: the "worker" accepts any chain. */
@@ -991,6 +1033,7 @@ int main(void)
 	test_vserver(&p);
 	test_proof(&p);
 	test_chain(&p);
+	test_revoked(&p);
 	test_new_key(&p);
 	test_garbage(&p);
 	test_worker_does_not_read(&p);
