@@ -9,60 +9,70 @@
 #include "identity.h"
 
 #define REMEMBER_MS 1000
-#define SIGALGS_MAX 64
 #define NAMES_MAX   64 /* CA names that are remembered */
 
 /* ---- which key ---- */
 
-static bool has_type(SSL *ssl, unsigned char type)
-{
-	const unsigned char *types;
-	size_t n = SSL_get0_certificate_types(ssl, &types);
-
-	return n && memchr(types, type, n);
-}
-
-static bool has_sigalg(SSL *ssl, unsigned wanted)
+void certreq_read(SSL *ssl, struct certreq *out)
 {
 	int n = SSL_get_sigalgs(ssl, 0, NULL, NULL, NULL, NULL, NULL);
+	const unsigned char *types = NULL;
+	size_t n_types = 0;
 
-	for (int i = 0; i < n; i++) {
+	*out = (struct certreq){.version = SSL_version(ssl)};
+	for (int i = 0; i < n && i < CERTREQ_SIGALGS_MAX; i++) {
 		unsigned char sig, hash;
 
 		SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &sig, &hash);
-		if ((unsigned)hash << 8 == (wanted & 0xff00) && sig == (wanted & 0xff))
+		out->sigalgs[out->n_sigalgs++] = (uint16_t)(hash << 8 | sig);
+	}
+	if (out->version == TLS1_2_VERSION)
+		n_types = SSL_get0_certificate_types(ssl, &types);
+	for (size_t i = 0; i < n_types && i < CERTREQ_TYPES_MAX; i++)
+		out->types[out->n_types++] = types[i];
+}
+
+static bool has_type(const struct certreq *r, uint8_t type)
+{
+	return memchr(r->types, type, r->n_types);
+}
+
+static bool has_sigalg(const struct certreq *r, uint16_t wanted)
+{
+	for (unsigned i = 0; i < r->n_sigalgs; i++) {
+		if (r->sigalgs[i] == wanted)
 			return true;
 	}
 	return false;
 }
 
-static bool accepts_p256(SSL *ssl)
+static bool accepts_p256(const struct certreq *r)
 {
-	if (SSL_version(ssl) == TLS1_2_VERSION && !has_type(ssl, TLS_CT_ECDSA_SIGN))
+	if (r->version == TLS1_2_VERSION && !has_type(r, TLS_CT_ECDSA_SIGN))
 		return false;
-	return has_sigalg(ssl, 0x0403); /* ecdsa_secp256r1_sha256 */
+	return has_sigalg(r, 0x0403); /* ecdsa_secp256r1_sha256 */
 }
 
 /* RSA PKCS#1 only in TLS 1.2: RFC 8446 section 4.2.3. */
-static bool accepts_rsa(SSL *ssl)
+static bool accepts_rsa(const struct certreq *r)
 {
-	static const unsigned pss[] = {0x0804, 0x0805, 0x0806}, pkcs1[] = {0x0401, 0x0501, 0x0601};
-	bool tls12 = SSL_version(ssl) == TLS1_2_VERSION;
+	static const uint16_t pss[] = {0x0804, 0x0805, 0x0806}, pkcs1[] = {0x0401, 0x0501, 0x0601};
+	bool tls12 = r->version == TLS1_2_VERSION;
 
-	if (tls12 && !has_type(ssl, TLS_CT_RSA_SIGN))
+	if (tls12 && !has_type(r, TLS_CT_RSA_SIGN))
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(pss); i++) {
-		if (has_sigalg(ssl, pss[i]) || (tls12 && has_sigalg(ssl, pkcs1[i])))
+		if (has_sigalg(r, pss[i]) || (tls12 && has_sigalg(r, pkcs1[i])))
 			return true;
 	}
 	return false;
 }
 
-enum key_type certreq_key_type(SSL *ssl, enum cfg_forge_key wanted)
+enum key_type certreq_key_type(const struct certreq *r, enum cfg_forge_key wanted)
 {
-	if (wanted != FORGE_KEY_RSA2048 && accepts_p256(ssl))
+	if (wanted != FORGE_KEY_RSA2048 && accepts_p256(r))
 		return KEY_P256;
-	if (wanted != FORGE_KEY_P256 && accepts_rsa(ssl))
+	if (wanted != FORGE_KEY_P256 && accepts_rsa(r))
 		return KEY_RSA2048;
 	return KEY_TYPES;
 }
@@ -111,11 +121,7 @@ int certreq_choose_ca(SSL *ssl, const struct cfg_list *cas)
 
 struct request {
 	uint64_t at_ms; /* 0: there was none */
-	int version;
-	unsigned n_sigalgs;
-	unsigned short sigalgs[SIGALGS_MAX];
-	unsigned char types[16];
-	size_t n_types;
+	struct certreq said;
 	int n_names; /* all, even those not kept */
 	char *names; /* lines */
 };
@@ -176,25 +182,9 @@ static char *names_text(const STACK_OF(X509_NAME) * names)
 static void remember(struct request *r, SSL *ssl, uint64_t now_ms)
 {
 	const STACK_OF(X509_NAME) *names = SSL_get0_peer_CA_list(ssl);
-	const unsigned char *types = NULL;
-	int n = SSL_get_sigalgs(ssl, 0, NULL, NULL, NULL, NULL, NULL);
 
 	r->at_ms = now_ms;
-	r->version = SSL_version(ssl);
-	r->n_sigalgs = 0;
-	for (int i = 0; i < n && i < SIGALGS_MAX; i++) {
-		unsigned char sig, hash;
-
-		SSL_get_sigalgs(ssl, i, NULL, NULL, NULL, &sig, &hash);
-		r->sigalgs[r->n_sigalgs++] = (unsigned short)(hash << 8 | sig);
-	}
-	r->n_types = 0;
-	if (r->version == TLS1_2_VERSION)
-		r->n_types = SSL_get0_certificate_types(ssl, &types);
-	if (r->n_types > sizeof(r->types))
-		r->n_types = sizeof(r->types);
-	if (r->n_types)
-		memcpy(r->types, types, r->n_types);
+	certreq_read(ssl, &r->said);
 	r->n_names = sk_X509_NAME_num(names);
 	free(r->names);
 	r->names = names_text(names);
@@ -225,12 +215,12 @@ void certreq_write(struct certreq_memory *m, const struct cfg_service *service, 
 		return;
 	}
 	fprintf(out, "age_ms=%" PRIu64 "\nversion=%s\nsigalgs=", now_ms - r->at_ms,
-		r->version == TLS1_2_VERSION ? "TLSv1.2" : "TLSv1.3");
-	for (unsigned i = 0; i < r->n_sigalgs; i++)
-		fprintf(out, "%s%04x", i ? " " : "", r->sigalgs[i]);
+		r->said.version == TLS1_2_VERSION ? "TLSv1.2" : "TLSv1.3");
+	for (unsigned i = 0; i < r->said.n_sigalgs; i++)
+		fprintf(out, "%s%04x", i ? " " : "", r->said.sigalgs[i]);
 	fputs("\nkey_types=", out);
-	for (size_t i = 0; i < r->n_types; i++)
-		fprintf(out, "%s%u", i ? " " : "", r->types[i]);
+	for (unsigned i = 0; i < r->said.n_types; i++)
+		fprintf(out, "%s%u", i ? " " : "", r->said.types[i]);
 	fprintf(out, "\nca_names=%d\n%s", r->n_names < 0 ? 0 : r->n_names,
 		r->names ? r->names : "");
 	pthread_mutex_unlock(&m->lock);

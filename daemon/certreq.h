@@ -11,14 +11,27 @@
 #include "config.h"
 #include "keymaker.h"
 
+#define CERTREQ_SIGALGS_MAX 64
+#define CERTREQ_TYPES_MAX   16
+
+/* All of a request but the CA names. */
+struct certreq {
+	int version;
+	unsigned n_sigalgs, n_types;
+	uint16_t sigalgs[CERTREQ_SIGALGS_MAX]; /* RFC 8446 section 4.2.3 */
+	uint8_t types[CERTREQ_TYPES_MAX];      /* TLS 1.2: RFC 5246 section 7.4.4 */
+};
+
 struct certreq_memory;
+
+void certreq_read(SSL *ssl, struct certreq *out);
 
 /*
  * The kind of key to forge with: the first of what is wanted that the backend
  * accepts. If there is none, OpenSSL would send an empty Certificate without a
- * word; then KEY_TYPES.
+ * word; then KEY_TYPES. Pure.
  */
-enum key_type certreq_key_type(SSL *ssl, enum cfg_forge_key wanted);
+enum key_type certreq_key_type(const struct certreq *r, enum cfg_forge_key wanted);
 
 /*
  * The first of the CAs (struct cfg_certkey) that the backend names, itself or a

@@ -45,6 +45,10 @@ enum cfg_steering {
 	STEERING_HASH,
 	STEERING_LOAD
 };
+enum cfg_audit_sync {
+	AUDIT_SYNC_NONE,
+	AUDIT_SYNC_EACH
+};
 enum cfg_client_auth {
 	CLIENT_AUTH_OFF,
 	CLIENT_AUTH_OPTIONAL,
@@ -235,6 +239,8 @@ struct config {
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
 	unsigned forge_rsa_keys; /* kept ready */
+	char *audit_log;	 /* path; NULL: off */
+	enum cfg_audit_sync audit_sync;
 
 	struct cfg_certkey **certkeys;
 	unsigned n_certkeys;

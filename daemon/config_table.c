@@ -955,6 +955,8 @@ static const struct cfg_choice balances[] = {{"round-robin", BALANCE_ROUND_ROBIN
 					     {"source-hash", BALANCE_SOURCE_HASH},
 					     {0}};
 
+static const struct cfg_choice audit_syncs[] = {
+	{"none", AUDIT_SYNC_NONE}, {"each", AUDIT_SYNC_EACH}, {0}};
 static const struct cfg_choice forge_starts[] = {
 	{"now", FORGE_START_NOW}, {"original", FORGE_START_ORIGINAL}, {0}};
 static const struct cfg_choice forge_keys[] = {
@@ -1024,6 +1026,13 @@ const struct cfg_key cfg_keys[] = {
 	{"forge.rsa_keys", GLOBAL(forge_rsa_keys), .type = &type_number, .unit = "keys", .min = 1,
 	 .max = 1024, .value = "8",
 	 .help = "RSA keys made ahead of need, from the first on that a backend wants"},
+
+	{"audit.log", GLOBAL(audit_log), .type = &type_path, .word = "off", .max = 4000,
+	 .value = "off",
+	 .help = "append a line of JSON for each forged certificate; none is handed out whose line is not written"},
+	{"audit.sync", GLOBAL(audit_sync), .type = &type_choice, .choices = audit_syncs,
+	 .value = "none",
+	 .help = "fdatasync: leave it to the kernel, or after each line, for machines that lose power"},
 
 	{"certkey.<name>.cert", CERTKEY(cert_file), .where = offsetof(struct cfg_certkey, cert_where),
 	 .type = &type_file, .mandatory = true,

@@ -60,8 +60,10 @@ static int choose(SSL *ssl, const struct cfg_profile *profile, enum key_type *ty
 		  enum reason *why)
 {
 	int chosen = certreq_choose_ca(ssl, &profile->forging_certkeys);
+	struct certreq request;
 
-	*type = certreq_key_type(ssl, profile->forge.key);
+	certreq_read(ssl, &request);
+	*type = certreq_key_type(&request, profile->forge.key);
 	*ca = chosen < 0 ? 0 : (unsigned)chosen;
 	if (*type == KEY_TYPES) {
 		*why = REASON_backend_key_type;
@@ -260,6 +262,8 @@ static enum reason signer_reason(const struct signer_response *r)
 		return REASON_forge_rule;
 	case SIGNER_REPLAY:
 		return REASON_forge_replay;
+	case SIGNER_AUDIT:
+		return REASON_forge_audit;
 	default:
 		return REASON_forge_failed;
 	}

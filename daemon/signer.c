@@ -17,6 +17,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include "audit.h"
 #include "log.h"
 #include "sandbox.h"
 #include "signer.h"
@@ -60,6 +61,7 @@ struct signer {
 	struct forging *forgings; /* by profile index */
 	unsigned n_forgings;
 	uint8_t serial_key[FORGE_SERIAL_KEY_LEN];
+	struct audit *audit; /* NULL: off */
 	struct replay *seen; /* borrowed */
 	int epoll;
 	const int *fds;
@@ -92,6 +94,7 @@ static void signer_free(struct signer *s)
 		OPENSSL_cleanse(&s->forgings[i].policy, sizeof(s->forgings[i].policy));
 	}
 	free(s->forgings);
+	audit_free(s->audit);
 	for (unsigned i = 0; s->unsent && i < s->n; i++)
 		free(s->unsent[i].answer);
 	free(s->unsent);
@@ -134,6 +137,9 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	if (config_load_keys(cfg, CFG_KEYS_FORGING, stderr) < 0)
 		return EXIT_FAILURE;
 	if (prepare(&s, cfg) < 0 || watch(&s, stop_fd) < 0)
+		return EXIT_FAILURE;
+	if (cfg->audit_log &&
+	    audit_open(cfg->audit_log, cfg->audit_sync == AUDIT_SYNC_EACH, &s.audit) < 0)
 		return EXIT_FAILURE;
 	lock_memory();
 	if (sandbox_drop_privileges(cfg->user) < 0 || rehearse(&s) < 0 || sandbox_signer() < 0)
@@ -220,6 +226,9 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len)
 		return;
 	case SIGNER_REPLAY:
 		snprintf(buf, len, "the handshake was used for a certificate before");
+		return;
+	case SIGNER_AUDIT:
+		snprintf(buf, len, "the audit log cannot be written");
 		return;
 	default:
 		snprintf(buf, len, "unknown answer %u of the signer", r->status);
@@ -552,6 +561,26 @@ static const struct forging *find_forging(const struct signer *s, const struct s
 	return head->ca < forging->n_cas ? forging : NULL;
 }
 
+/* In the log before it is in anybody's hands. */
+static int audit_issued(struct signer *s, const struct signer_request *head, X509 *original,
+			X509 *forged)
+{
+	const struct cfg_service *service = s->cfg->services[head->service];
+	const struct audit_entry entry = {
+		.vserver = s->issuers[head->vserver].vserver,
+		.service = service,
+		.ca = service->profile->forging_certkeys.items[head->ca],
+		.flow = head->flow,
+		.family = head->family,
+		.port = head->port,
+		.peer = head->peer,
+		.original = original,
+		.forged = forged,
+	};
+
+	return audit_write(s->audit, &entry);
+}
+
 static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert)
 {
 	uint8_t digest[TRANSCRIPT_DIGEST_LEN];
@@ -594,6 +623,10 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 				   NULL, cert);
 	if (forged != FORGE_OK)
 		return (struct verdict){SIGNER_RULE, forged};
+	if (s->audit && audit_issued(s, &req->head, id->leaf, *cert) < 0) {
+		X509_free(TAKE_PTR(*cert));
+		return (struct verdict){SIGNER_AUDIT, 0};
+	}
 	/* Only what was issued takes a place: refused handshakes cannot push others out. */
 	replay_add(s->seen, digest);
 	return (struct verdict){SIGNER_OK, 0};

@@ -47,6 +47,7 @@ enum signer_status {
 	SIGNER_CHAIN,	    /* detail: verify_result.error */
 	SIGNER_RULE,	    /* detail: enum forge_error */
 	SIGNER_REPLAY,	    /* this transcript was used before */
+	SIGNER_AUDIT,	    /* the audit log could not be written */
 	SIGNER_STATUSES
 };
 

@@ -11,12 +11,14 @@
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include "certreq.h"
 #include "forge.h"
 #include "pem.h"
 #include "verify.h"
 
 #define DEFAULT_LIFESPAN 86400
 #define SKEW		 300
+#define CAS_MAX		 16
 
 enum {
 	EXIT_FORGED = 0,
@@ -31,14 +33,24 @@ SCOPED_DEFINE(identity, struct identity, identity_free)
 #define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
 
 struct options {
-	const char *client_ca, *ca, *key, *key_out, *chain;
+	const char *client_ca, *key, *key_out, *chain, *request;
+	const char *cas[CAS_MAX], *ca; /* ca: the one that is used */
+	unsigned n_cas;
 	time_t now;
 	long lifespan;
 	struct forge_rules *rules;
 	STACK_OF(X509) * sid_issuers;
 	struct forge_urls urls;
-	bool rsa, explain, with_chain;
+	enum cfg_forge_key key_type;
+	bool explain, with_chain;
 	STACK_OF(X509_CRL) * crls;
+};
+
+/* What ktlsgatectl requests prints. */
+struct request {
+	struct certreq said;
+	char names[64][256];
+	unsigned n_names;
 };
 
 static const char help[] =
@@ -49,7 +61,8 @@ static const char help[] =
 	"certificate that ktlsgate would forge from it.\n"
 	"\n"
 	"      --client-ca FILE  trust anchors for the client's chain, PEM\n"
-	"      --ca FILE         forging CA, PEM; CAs above it may follow\n"
+	"      --ca FILE         forging CA, PEM; CAs above it may follow; given several times\n"
+	"                        with --request, the request chooses\n"
 	"      --key FILE        private key of the forging CA, PEM; without one --explain\n"
 	"                        shows all but a signature of worth\n"
 	"      --time T          pretend it is T seconds since the epoch\n"
@@ -59,6 +72,8 @@ static const char help[] =
 	"      --set NAME=VALUE  a rule, as profile.<name>.forge.NAME: start, copy, drop, map,\n"
 	"                        add, eku, policies, sid_issuers, trust_domains, provenance,\n"
 	"                        key; or as certkey.<name>.NAME: ocsp, ca_issuers, crl\n"
+	"      --request FILE    what ktlsgatectl requests SERVICE printed: with it, key and CA\n"
+	"                        are what the backend asked for, and are explained\n"
 	"      --explain         first show original and forged fields with the rule for each\n"
 	"      --rules           only print the table of rules: number, field, what happens,\n"
 	"                        settings\n"
@@ -68,7 +83,8 @@ static const char help[] =
 	"  -V, --version         show the version\n"
 	"\n"
 	"The forged certificate is for a key made for it and thrown away, unless --key-out\n"
-	"is given: P-256, or RSA with --set key=rsa-2048. The key is never printed.\n"
+	"is given: P-256, or RSA with --set key=rsa-2048 or if the request wants it. The key\n"
+	"is never printed.\n"
 	"Exit status: 0 forged, 1 the chain was refused (and why), 2 usage, 3 a file cannot\n"
 	"be used.\n";
 
@@ -81,6 +97,7 @@ enum {
 	OPT_SET,
 	OPT_RULES,
 	OPT_CRL,
+	OPT_REQUEST,
 	OPT_KEY_OUT
 };
 
@@ -121,29 +138,41 @@ static int load_crls(struct options *o, const char *path)
 	return pem_load_crls(path, o->crls, why, sizeof(why)) ? unusable(path, why) : 0;
 }
 
+static const struct {
+	const char *name, *value;
+	unsigned number;
+} choices[] = {
+	{"start", "now", FORGE_START_NOW},	{"start", "original", FORGE_START_ORIGINAL},
+	{"key", "auto", FORGE_KEY_AUTO},	{"key", "p-256", FORGE_KEY_P256},
+	{"key", "rsa-2048", FORGE_KEY_RSA2048},
+};
+
 /* 1: name is none of those that take one of few words. */
 static int set_choice(struct options *o, const char *name, const char *value)
 {
-	bool *flag = NULL;
-	const char *off = "now", *on = "original";
+	bool known = false;
 
-	if (!strcmp(name, "key")) {
-		off = "p-256";
-		on = "rsa-2048";
-		flag = &o->rsa;
-	} else if (strcmp(name, "start") != 0) {
+	for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+		if (strcmp(choices[i].name, name) != 0)
+			continue;
+		known = true;
+		if (strcmp(choices[i].value, value) != 0)
+			continue;
+		if (!strcmp(name, "key"))
+			o->key_type = choices[i].number;
+		else
+			o->rules->start = choices[i].number;
+		return 0;
+	}
+	if (!known)
 		return 1;
+	fprintf(stderr, "ktlsgate-forge: --set %s=%s: use", name, value);
+	for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
+		if (!strcmp(choices[i].name, name))
+			fprintf(stderr, " %s", choices[i].value);
 	}
-	if (strcmp(value, off) != 0 && strcmp(value, on) != 0) {
-		fprintf(stderr, "ktlsgate-forge: --set %s=%s: use %s or %s\n", name, value, off,
-			on);
-		return -EINVAL;
-	}
-	if (flag)
-		*flag = !strcmp(value, on);
-	else
-		o->rules->start = strcmp(value, on) ? FORGE_START_NOW : FORGE_START_ORIGINAL;
-	return 0;
+	fputc('\n', stderr);
+	return -EINVAL;
 }
 
 /* 1: name is no URL of the forging CA. */
@@ -200,7 +229,14 @@ static int parse_option(int c, struct options *o)
 		o->client_ca = optarg;
 		return 0;
 	case OPT_CA:
-		o->ca = optarg;
+		if (o->n_cas == CAS_MAX) {
+			fprintf(stderr, "ktlsgate-forge: --ca: at most %d\n", CAS_MAX);
+			return -EINVAL;
+		}
+		o->cas[o->n_cas++] = optarg;
+		return 0;
+	case OPT_REQUEST:
+		o->request = optarg;
 		return 0;
 	case OPT_KEY:
 		o->key = optarg;
@@ -243,6 +279,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"key-out", required_argument, NULL, OPT_KEY_OUT},
 		{"set", required_argument, NULL, OPT_SET},
 		{"rules", no_argument, NULL, OPT_RULES},
+		{"request", required_argument, NULL, OPT_REQUEST},
 		{"explain", no_argument, NULL, 'e'},
 		{"chain", no_argument, NULL, 'c'},
 		{"help", no_argument, NULL, 'h'},
@@ -267,8 +304,13 @@ static int parse_options(int argc, char **argv, struct options *o)
 		else if (parse_option(c, o))
 			return -EINVAL;
 	}
+	o->ca = o->cas[0];
 	if (!o->client_ca || !o->ca || (!o->key && !o->explain)) {
 		fprintf(stderr, "ktlsgate-forge: --client-ca, --ca and --key are needed\n");
+		return -EINVAL;
+	}
+	if (o->n_cas > 1 && (o->key || !o->request)) {
+		fprintf(stderr, "ktlsgate-forge: several --ca need --request, and no --key\n");
 		return -EINVAL;
 	}
 	if (!o->key && (o->with_chain || o->key_out)) {
@@ -360,7 +402,8 @@ static int write_certs(const struct options *o, X509 *forged, const struct forge
 
 static int forge(const struct options *o, const struct identity *id, const struct forge_ca *ca)
 {
-	scoped_pkey *new_key = o->rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
+	scoped_pkey *new_key =
+		o->key_type == FORGE_KEY_RSA2048 ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
 	scoped_x509 *forged = NULL;
 	struct forge_policy policy = {.rules = o->rules, .lifespan = o->lifespan, .skew = SKEW};
 	enum forge_error e = FORGE_MEMORY;
@@ -382,6 +425,128 @@ static int forge(const struct options *o, const struct identity *id, const struc
 	return EXIT_FORGED;
 }
 
+/* ---- what a backend asked for ---- */
+
+/* The numbers behind "name=", to out; how many. */
+static unsigned read_numbers(const char *text, int base, unsigned max, uint16_t *out)
+{
+	unsigned n = 0;
+	char *end;
+
+	while (n < max) {
+		unsigned long v = strtoul(text, &end, base);
+
+		if (end == text)
+			break;
+		out[n++] = (uint16_t)v;
+		text = end;
+	}
+	return n;
+}
+
+static void read_line(struct request *r, char *line)
+{
+	uint16_t types[CERTREQ_TYPES_MAX];
+	char *value = strchr(line, '=');
+
+	line[strcspn(line, "\n")] = '\0';
+	if (!value)
+		return;
+	*value++ = '\0';
+	if (!strcmp(line, "version"))
+		r->said.version = strcmp(value, "TLSv1.2") ? TLS1_3_VERSION : TLS1_2_VERSION;
+	else if (!strcmp(line, "sigalgs"))
+		r->said.n_sigalgs = read_numbers(value, 16, CERTREQ_SIGALGS_MAX, r->said.sigalgs);
+	else if (!strcmp(line, "ca_name") && r->n_names < ARRAY_SIZE(r->names))
+		snprintf(r->names[r->n_names++], sizeof(r->names[0]), "%s", value);
+	if (strcmp(line, "key_types") != 0)
+		return;
+	r->said.n_types = read_numbers(value, 10, CERTREQ_TYPES_MAX, types);
+	for (unsigned i = 0; i < r->said.n_types; i++)
+		r->said.types[i] = (uint8_t)types[i];
+}
+
+static int read_request(const char *path, struct request *r)
+{
+	scoped_file *f = fopen(path, "re");
+	char line[1024];
+
+	if (!f)
+		return unusable(path, strerror(errno));
+	while (fgets(line, sizeof(line), f))
+		read_line(r, line);
+	return r->said.version ? 0 : unusable(path, "is no request of ktlsgatectl requests");
+}
+
+static bool name_asked_for(const struct request *r, const X509_NAME *name)
+{
+	char text[sizeof(r->names[0])];
+
+	identity_subject(name, text, sizeof(text));
+	for (unsigned i = 0; i < r->n_names; i++) {
+		if (!strcmp(r->names[i], text))
+			return true;
+	}
+	return false;
+}
+
+/* As certreq_choose_ca(), of which the names are text here. */
+static bool file_asked_for(const struct request *r, const STACK_OF(X509) * file)
+{
+	for (int i = 0; i < sk_X509_num(file); i++) {
+		X509 *cert = sk_X509_value(file, i);
+
+		if (name_asked_for(r, X509_get_subject_name(cert)) ||
+		    name_asked_for(r, X509_get_issuer_name(cert)))
+			return true;
+	}
+	return false;
+}
+
+static void explain_choice(const struct options *o, const struct request *r, bool named,
+			   enum key_type key)
+{
+	static const char *const keys[] = {[KEY_P256] = "P-256",
+					   [KEY_RSA2048] = "RSA, 2048 bits",
+					   [KEY_TYPES] = "none: the flow fails (backend_key_type)"};
+
+	printf("The backend's last request\n    version   %s\n",
+	       r->said.version == TLS1_2_VERSION ? "TLSv1.2" : "TLSv1.3");
+	for (unsigned i = 0; i < r->n_names; i++)
+		printf("    CA name   %s\n", r->names[i]);
+	printf("    CA        %s%s\n    key       %s\n    rule 16   %s\n    rule 17   %s\n", o->ca,
+	       !r->n_names ? " (the backend names none)"
+	       : named	   ? ""
+			   : " (none is named: forge.no_matching_ca decides)",
+	       keys[key], forge_rule_by_number(16)->text, forge_rule_by_number(17)->text);
+}
+
+static int obey_request(struct options *o)
+{
+	struct request r = {0};
+	enum key_type key;
+	bool named = false;
+
+	if (read_request(o->request, &r))
+		return -EINVAL;
+	for (unsigned i = 0; i < o->n_cas && !named && r.n_names; i++) {
+		scoped_certs *file = NULL;
+
+		if (load_certs(o->cas[i], &file))
+			return -EINVAL;
+		named = file_asked_for(&r, file);
+		if (named)
+			o->ca = o->cas[i];
+	}
+	key = certreq_key_type(&r.said, o->key_type);
+	if (o->explain)
+		explain_choice(o, &r, named, key);
+	if (key == KEY_TYPES && !o->explain)
+		return unusable(o->request, "the backend accepts no key type we can forge with");
+	o->key_type = key == KEY_RSA2048 ? FORGE_KEY_RSA2048 : FORGE_KEY_P256;
+	return 0;
+}
+
 static int run(struct options *o)
 {
 	scoped_certs *anchors = NULL, *above = NULL, *sent = NULL;
@@ -393,6 +558,8 @@ static int run(struct options *o)
 	scoped_identity *id = NULL;
 	struct verify_result result;
 
+	if (o->request && obey_request(o))
+		return EXIT_INPUT;
 	if (load_certs(o->client_ca, &anchors) || load_certs(o->ca, &above) ||
 	    (o->key && load_key(o->key, &ca_key)))
 		return EXIT_INPUT;

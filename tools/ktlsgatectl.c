@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include "scoped.h"
+#include "ctl.h"
 
 #define DEFAULT_SOCKET "/run/ktlsgate/control.sock"
 
@@ -17,6 +17,8 @@ static const char usage[] =
 	"       ktlsgatectl [-s SOCKET] [--json] flows\n"
 	"       ktlsgatectl [-s SOCKET] metrics\n"
 	"       ktlsgatectl [-s SOCKET] requests SERVICE\n"
+	"       ktlsgatectl [-s SOCKET] explain SERVICE CHAIN.pem\n"
+	"       ktlsgatectl [-s SOCKET | -f FILE] forged SERIAL\n"
 	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
 	"Asks a running ktlsgated.\n"
 	"\n"
@@ -24,9 +26,14 @@ static const char usage[] =
 	"  flows               connections with their stage, engine and bytes\n"
 	"  metrics             counters in the text format of Prometheus\n"
 	"  requests SERVICE    what its backend last asked for in a CertificateRequest\n"
+	"  explain SERVICE CHAIN.pem\n"
+	"                      what would be forged from the chain for it, explained by\n"
+	"                      ktlsgate-forge with its rules and its backend's last request\n"
+	"  forged SERIAL       lines of the audit log about the certificate that a backend saw\n"
 	"  KEY...              effective value of configuration keys\n"
 	"  -a, --all           all of them\n"
 	"  -n, --values        values only, no keys\n"
+	"  -f, --file FILE     another audit log than the daemon's\n"
 	"  -s, --socket PATH   control socket (default " DEFAULT_SOCKET ")\n"
 	"      --json          as JSON: an array of flows, or an object\n"
 	"  -V, --version       version\n"
@@ -57,8 +64,7 @@ static int connect_daemon(void)
 	return TAKE_FD(fd);
 }
 
-/* The lines behind "ok", as a stream; NULL after a message. */
-static FILE *ask(const char *request)
+FILE *ask(const char *request)
 {
 	int fd = connect_daemon();
 	char line[1024];
@@ -311,21 +317,22 @@ static int config(char **keys, int n)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'},
-		{"all", no_argument, NULL, 'a'},
-		{"values", no_argument, NULL, 'n'},
-		{"json", no_argument, NULL, 'j'},
-		{"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+		{"socket", required_argument, NULL, 's'}, {"file", required_argument, NULL, 'f'},
+		{"all", no_argument, NULL, 'a'},	  {"values", no_argument, NULL, 'n'},
+		{"json", no_argument, NULL, 'j'},	  {"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
 	};
+	const char *file = NULL;
 	bool all = false;
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "s:anVh", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "s:f:anVh", options, NULL)) != -1) {
 		switch (opt) {
 		case 's':
 			socket_path = optarg;
+			break;
+		case 'f':
+			file = optarg;
 			break;
 		case 'a':
 			all = true;
@@ -361,5 +368,9 @@ int main(int argc, char **argv)
 		return print_answer("metrics");
 	if (!strcmp(argv[optind], "requests") && optind + 2 == argc)
 		return requests(argv[optind + 1]);
+	if (!strcmp(argv[optind], "forged") && optind + 2 == argc)
+		return ctl_forged(argv[optind + 1], file);
+	if (!strcmp(argv[optind], "explain") && optind + 3 == argc)
+		return ctl_explain(argv[optind + 1], argv[optind + 2]);
 	return config(argv + optind, argc - optind);
 }

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit log: what stands in it, when it is written, and what survives a signer that is killed."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from harness import backend as backends
+from harness import client as clients
+from harness.daemon import Ktlsgated, ctl, program, settings
+
+
+@pytest.fixture
+def backend(pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield b
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "audit.jsonl"
+
+
+def entries(log):
+    """Every line is whole JSON."""
+    text = log.read_text()
+    assert text.endswith("\n") or not text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def serve(g, pki, **options):
+    with clients.connected(g.port, pki=pki, **options) as c:
+        c.send(b"ping")
+        assert c.recv_exactly(4) == b"ping"
+        return c.sock.getsockname()
+
+
+def test_a_line_for_each_certificate(gate, pki, backend, log):
+    """And none for what comes from the cache. It says what the backend saw, and of whom."""
+    g = gate(settings(pki, backend.port, audit__log=log))
+    certkey = pki.client('Eva "quoted"')
+    peer = serve(g, pki, certkey=certkey)
+    serve(g, pki, certkey=certkey)
+    entry, = entries(log)
+    assert oct(log.stat().st_mode & 0o777) == "0o600"
+    seen = x509.load_der_x509_certificate(backend.connection().wait().certificate)
+    forged, original = entry["forged"], entry["original"]
+    assert int(forged["serial"], 16) == seen.serial_number
+    assert forged["fingerprint"] == seen.fingerprint(hashes.SHA256()).hex()
+    assert forged["not_before"] == seen.not_valid_before.isoformat() + "Z"
+    assert forged["not_after"] == seen.not_valid_after.isoformat() + "Z"
+    assert int(original["serial"], 16) == certkey.cert.serial_number
+    assert original["fingerprint"] == certkey.cert.fingerprint(hashes.SHA256()).hex()
+    assert original["issuer"] == "CN=ktlsgate test client-intermediate"
+    assert 'CN=Eva \\"quoted\\"' in original["subject"] and "OU=Lab" in original["subject"]
+    assert original["names"] == ["upn:erika@corp.example", "email:erika@client.example",
+                                 'uri:https://client.example/Eva-"quoted"']
+    assert (entry["vserver"], entry["service"], entry["ca"]) == ("app", "app1", "forge")
+    assert entry["peer"] == "{}:{}".format(*peer)
+    assert re.search(rf"flow {entry['flow']}: app {re.escape(entry['peer'])} ", g.log())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["time"])
+
+    # From what a backend shows to whom it was: openssl and nginx print it so.
+    serial = forged["serial"]
+    pairs = ":".join(re.findall("..", serial.lower()))
+    for way in (serial, "0x" + serial.lower(), pairs, "00" + serial):
+        assert json.loads(g.ctl("forged", way)) == entry
+    assert json.loads(ctl("-f", log, "forged", serial).stdout) == entry
+    for way, why in (("1234", "no certificate with serial number"), ("xyz", "not a serial number")):
+        failed = ctl("-s", g.socket, "forged", way)
+        assert failed.returncode == 1 and why in failed.stderr
+
+
+def test_nothing_refused_is_in_it(gate, pki, backend, log):
+    g = gate(settings(pki, backend.port, audit__log=log, audit__sync="each"))
+    with g.ends_with("forge_rule"), clients.connect(
+            g.port, pki=pki, certkey=pki.client(fault="privileged_san")) as c:
+        assert not (c.handshake() and c.recv())
+    assert entries(log) == []
+    serve(g, pki, certkey=pki.client())
+    assert len(entries(log)) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one page."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", directory],
+                      check=False).returncode:
+        pytest.skip("may not mount a tmpfs here: the disk cannot be filled")
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)  # the gate ends later
+
+
+def test_full_disk_issues_nothing(gate, pki, backend, small_disk):
+    """What cannot be written down is not handed out; when there is room again, lines are whole."""
+    log = small_disk / "audit.jsonl"
+    g = gate(settings(pki, backend.port, audit__log=log))
+    n = 0
+    reason = "forge_audit"
+    while not g.stats()[f"reason_{reason}"] and n < 20:  # until the page is full
+        with clients.connect(g.port, pki=pki, certkey=pki.client(f"Client {n}")) as c:
+            ended = c.ended if not c.handshake() else c.send(b"ping") or c.recv() or c.ended
+        n += 1
+    assert g.stats()[f"reason_{reason}"] == 1 and ended == "alert internal_error"
+    assert g.log_contains(rf"audit log cannot be written.* \({reason}\)$")
+    whole = [line for line in log.read_bytes().split(b"\n") if line.endswith(b"}")]
+    assert g.stats()["forged"] == len(whole) == n - 1
+    subprocess.run(["mount", "-o", "remount,size=64k", small_disk], check=True)
+    serve(g, pki, certkey=pki.client("With room"))
+    lines = log.read_text().splitlines()
+    assert json.loads(lines[-1])["flow"] and "With room" in lines[-1]
+
+
+def test_killed_signer_tears_no_line(gate, pki, backend, log):
+    """Killed again and again while certificates are made: each that a backend saw is in the log."""
+    g = gate(settings(pki, backend.port, audit__log=log, timeout__backend_handshake="20s"))
+    identities = [pki.client(f"Client {n}") for n in range(40)]
+    stop = threading.Event()
+
+    def kill():
+        while not stop.wait(0.25):
+            with contextlib.suppress(ProcessLookupError, TypeError):
+                os.kill(g.signer(), signal.SIGKILL)
+                stop.wait(1.2)  # it is started again after a pause
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    threads = [threading.Thread(target=attempt, args=(g, pki, i)) for i in identities]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    stop.set()
+    killer.join()
+    assert g.log_contains(r"signer \(pid \d+\) died: killed by signal 9")
+    logged = {e["forged"]["fingerprint"] for e in entries(log)}
+    seen = {x509.load_der_x509_certificate(s.wait().certificate).fingerprint(hashes.SHA256()).hex()
+            for s in backend.seen if s.wait().certificate}
+    assert len(seen) >= 10 and seen <= logged
+
+
+def attempt(g, pki, certkey):
+    with contextlib.suppress(AssertionError, OSError):
+        serve(g, pki, certkey=certkey)
+
+
+def test_torn_line_of_a_crash_is_ended(gate, pki, backend, log):
+    """The machine went down within a line: the next ones are not made part of it."""
+    log.write_text('{"time":"2026-01-01T00:00:00.000Z"}\n{"time":"20')
+    g = gate(settings(pki, backend.port, audit__log=log))
+    assert g.log_contains("its last line was cut short")
+    serve(g, pki, certkey=pki.client())
+    lines = log.read_text().splitlines()
+    assert lines[:2] == ['{"time":"2026-01-01T00:00:00.000Z"}', '{"time":"20']
+    assert json.loads(lines[2])["vserver"] == "app" and len(lines) == 3
+
+
+@pytest.mark.parametrize("path, why", [("/nonexistent/audit.jsonl", "No such file or directory"),
+                                       ("/dev/null", "not a regular file")])
+def test_log_that_cannot_be(pki, tmp_path, engine, path, why):
+    """The gate does not start without it."""
+    g = Ktlsgated(tmp_path / "gate", pki, engine, settings(pki, 1, audit__log=path))
+    done = subprocess.run([program("ktlsgated"), "-c", g.conf_file], capture_output=True, text=True,
+                          timeout=20, check=False)
+    assert done.returncode == 1 and f"audit.log = {path}: {why}\n" in done.stderr
+
+
+# ---- what was, and would be, forged: ktlsgatectl explain ----
+
+
+def test_explain(gate, pki, tmp_path):
+    """Rules from the daemon's configuration, CA and key from the backend's last request."""
+    root = pki._ca("explain-root")  # pylint: disable=protected-access
+    second = pki._ca("explain-forge", "ec", root, chain=[root.cert])  # pylint: disable=protected-access
+    port = backends.free_port()
+    with backends.s_server(port, certkey=pki.backend("rsa"), client_ca=root, log=tmp_path / "log",
+                           args=("-rev", "-client_sigalgs", "rsa_pss_rsae_sha256")):
+        g = gate(settings(pki, port, **{
+            "certkey.second.cert": second.cert_file, "certkey.second.key": second.key_file,
+            "profile.back.forging_certkey": "forge second", "profile.back.forge.lifespan": "1h",
+            "profile.back.forge.add": "1.3.6.1.4.1.99999.3=utf8:gate"}))
+        certkey = pki.client("Expl Ained")
+        before = g.ctl("explain", "app1", certkey.cert_file)
+        assert "has not asked for a certificate yet" in before
+        assert "CN=ktlsgate test forge-ec" in before
+        with clients.connected(g.port, pki=pki, certkey=certkey) as c:
+            c.send(b"abc\n")
+            assert c.recv_exactly(4) == b"cba\n"
+        text = g.ctl("explain", "app1", certkey.cert_file)
+    assert "    CA name   CN=ktlsgate test explain-root\n" in text
+    assert f"    CA        {second.cert_file}\n" in text
+    assert "    key       RSA, 2048 bits\n" in text
+    assert "    forged    CN=ktlsgate test explain-forge\n" in text
+    assert "    forged    RSA, 2048 bits\n" in text
+    assert "1.3.6.1.4.1.99999.3" in text and "gate" in text
+    failed = ctl("-s", g.socket, "explain", "nope", certkey.cert_file)
+    assert failed.returncode == 1 and 'no service "nope"' in failed.stderr
