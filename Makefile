@@ -203,7 +203,7 @@ install: all
 	$(call put,644,config/ktlsgate.conf config/grafana/ktlsgate.json,$(docdir)/examples)
 	$(call put,755,tools/mkpki.sh,$(docdir)/examples)
 	$(call put,644,config/systemd/ktlsgate.service,$(unitdir))
-	sed -i 's|/usr/sbin/|$(PREFIX)/sbin/|' $(DESTDIR)$(unitdir)/ktlsgate.service
+	sed -i 's|/usr/\(s\?bin\)/|$(PREFIX)/\1/|' $(DESTDIR)$(unitdir)/ktlsgate.service
 	$(call put,644,kmod-helpers/modules-load.d/ktlsgate.conf,$(PREFIX)/lib/modules-load.d)
 	$(call put,644,kmod-helpers/sysctl.d/50-ktlsgate.conf,$(PREFIX)/lib/sysctl.d)
 	$(call put,644,config/sysusers.d/ktlsgate.conf,$(PREFIX)/lib/sysusers.d)
@@ -252,7 +252,7 @@ fuzz:
 	@for f in tests/fuzz/fuzz_*.c; do n=$$(basename $$f .c); \
 		$(CLANG) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Idaemon -D_GNU_SOURCE \
 		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/pem.c \
-		daemon/alpn.c daemon/staple.c daemon/config_table.c daemon/config.c daemon/forge.c daemon/forge_explain.c \
+		daemon/alpn.c daemon/staple.c daemon/config_table.c daemon/config.c daemon/config_text.c daemon/forge.c daemon/forge_explain.c \
 		daemon/identity.c daemon/path.c daemon/crl.c daemon/verify_rules.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
 		-lssl -lcrypto || exit 1; \
 		echo "$$n: $(FUZZ_SECONDS) s"; \

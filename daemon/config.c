@@ -19,7 +19,6 @@
 #include "pem.h"
 
 #define CONFIG_LINE_MAX 4096
-#define READABLE	"make it a file that we may read, or name another with -c"
 
 SCOPED_DEFINE(ssl_ctx, SSL_CTX, SSL_CTX_free)
 #define scoped_ssl_ctx __attribute__((cleanup(scoped_ssl_ctx_free_))) SSL_CTX
@@ -27,19 +26,19 @@ SCOPED_DEFINE(ssl_ctx, SSL_CTX, SSL_CTX_free)
 /* ---- errors: collected, then printed in the order of the lines ---- */
 
 struct complaint {
-	unsigned line;	 /* 0: about the file as a whole */
-	unsigned number; /* order of finding, among those of one line */
+	struct cfg_where at; /* line 0: about the configuration as a whole */
+	unsigned number;     /* order of finding, among those of one line */
 	char *text;
 };
 
 struct report {
-	const char *path;
+	const char *path; /* of the first text */
 	struct complaint *complaints;
 	unsigned n;
 	bool out_of_memory;
 };
 
-static void printf_like(3, 4) complain(struct report *r, unsigned line, const char *fmt, ...)
+static void printf_like(3, 4) complain(struct report *r, struct cfg_where at, const char *fmt, ...)
 {
 	struct complaint *more = reallocarray(r->complaints, r->n + 1, sizeof(*more));
 	va_list ap;
@@ -50,7 +49,7 @@ static void printf_like(3, 4) complain(struct report *r, unsigned line, const ch
 	if (!more || vasprintf(&more[r->n].text, fmt, ap) < 0) {
 		r->out_of_memory = true;
 	} else {
-		more[r->n].line = line;
+		more[r->n].at = at;
 		more[r->n].number = r->n;
 		r->n++;
 	}
@@ -61,9 +60,13 @@ static int by_line(const void *a, const void *b)
 {
 	const struct complaint *x = a, *y = b;
 
-	/* What is about the whole file comes last: line 0 less 1 is the largest number. */
-	if (x->line != y->line)
-		return x->line - 1 < y->line - 1 ? -1 : 1;
+	/* What is about the whole comes last. */
+	if (!x->at.line != !y->at.line)
+		return x->at.line ? -1 : 1;
+	if (x->at.source != y->at.source)
+		return x->at.source < y->at.source ? -1 : 1;
+	if (x->at.line != y->at.line)
+		return x->at.line < y->at.line ? -1 : 1;
 	return x->number < y->number ? -1 : 1;
 }
 
@@ -77,8 +80,8 @@ static int report_end(struct report *r, FILE *errors)
 	for (unsigned i = 0; i < r->n; i++) {
 		const struct complaint *c = &r->complaints[i];
 
-		if (c->line)
-			fprintf(errors, "%s:%u: %s\n", r->path, c->line, c->text);
+		if (c->at.line)
+			fprintf(errors, "%s:%u: %s\n", c->at.file, c->at.line, c->text);
 		else
 			fprintf(errors, "%s: %s\n", r->path, c->text);
 		free(c->text);
@@ -93,14 +96,14 @@ static int report_end(struct report *r, FILE *errors)
 
 /* The last assignment to one key of one object. */
 struct said {
-	char *value; /* NULL: the file does not say */
-	unsigned line;
+	char *value; /* NULL: no text says */
+	struct cfg_where at;
 	bool wrong; /* complained about: nothing can be concluded from the member */
 };
 
 struct notes {
-	unsigned line;	   /* where the object was first named */
-	struct said *said; /* by row of the table */
+	struct cfg_where at; /* where the object was first named */
+	struct said *said;   /* by row of the table */
 };
 
 struct loader {
@@ -122,7 +125,7 @@ static struct said *said(const struct loader *l, const struct cfg_key *k, unsign
 }
 
 /* For the object that is about to be added to the scope. */
-static int notes_add(struct loader *l, enum cfg_scope scope, unsigned line)
+static int notes_add(struct loader *l, enum cfg_scope scope, struct cfg_where at)
 {
 	struct notes *more = reallocarray(l->notes[scope], l->n_notes[scope] + 1, sizeof(*more));
 	struct notes *n;
@@ -131,7 +134,7 @@ static int notes_add(struct loader *l, enum cfg_scope scope, unsigned line)
 		return -ENOMEM;
 	l->notes[scope] = more;
 	n = &more[l->n_notes[scope]];
-	n->line = line;
+	n->at = at;
 	n->said = calloc(cfg_n_keys, sizeof(*n->said));
 	if (!n->said)
 		return -ENOMEM;
@@ -181,9 +184,9 @@ static void printf_like(4, 5) complain_at(struct loader *l, const struct cfg_key
 		return;
 	cfg_key_text(k, k->scope == SCOPE_GLOBAL ? NULL : head->name, key);
 	if (s->value)
-		complain(&l->report, s->line, "%s = %s: %s", key, s->value, what);
+		complain(&l->report, s->at, "%s = %s: %s", key, s->value, what);
 	else
-		complain(&l->report, l->notes[k->scope][object].line, "%s: %s", key, what);
+		complain(&l->report, l->notes[k->scope][object].at, "%s: %s", key, what);
 }
 
 /* ---- lines ---- */
@@ -201,7 +204,8 @@ static const struct cfg_head *find_object(const struct config *cfg, enum cfg_sco
 }
 
 /* Index of the object that is named in a line, made if need be; -ENOMEM. */
-static int object_index(struct loader *l, enum cfg_scope scope, const char *name, unsigned line)
+static int object_index(struct loader *l, enum cfg_scope scope, const char *name,
+			struct cfg_where at)
 {
 	const struct cfg_head *head;
 
@@ -210,26 +214,26 @@ static int object_index(struct loader *l, enum cfg_scope scope, const char *name
 	head = find_object(l->cfg, scope, name);
 	if (head)
 		return head->index;
-	if (notes_add(l, scope, line) < 0)
+	if (notes_add(l, scope, at) < 0)
 		return -ENOMEM;
 	head = cfg_object_add(l->cfg, scope, name);
 	return head ? (int)head->index : -ENOMEM;
 }
 
-static void unknown_key(struct loader *l, unsigned line, const char *key, const char *value)
+static void unknown_key(struct loader *l, struct cfg_where at, const char *key, const char *value)
 {
 	char near[CFG_KEY_MAX];
 
 	if (cfg_nearest(key, near))
-		complain(&l->report, line, "%s = %s: unknown key; did you mean %s?", key, value,
+		complain(&l->report, at, "%s = %s: unknown key; did you mean %s?", key, value,
 			 near);
 	else
-		complain(&l->report, line,
+		complain(&l->report, at,
 			 "%s = %s: unknown key; the example ktlsgate.conf lists all keys", key,
 			 value);
 }
 
-static void assign(struct loader *l, unsigned line, const char *key, const char *value)
+static void assign(struct loader *l, struct cfg_where at, const char *key, const char *value)
 {
 	const char *name_start;
 	char name[CFG_NAME_MAX + 1], why[CFG_WHY_MAX];
@@ -240,19 +244,19 @@ static void assign(struct loader *l, unsigned line, const char *key, const char 
 	int index;
 
 	if (!k) {
-		unknown_key(l, line, key, value);
+		unknown_key(l, at, key, value);
 		return;
 	}
 	if (k->scope != SCOPE_GLOBAL && !cfg_name_valid(name_start, name_len)) {
 		complain(
-			&l->report, line,
+			&l->report, at,
 			"%s = %s: '%.*s' is no valid name for a %s; use 1 to %d of A-Z a-z 0-9 _ -",
 			key, value, (int)name_len, name_start, cfg_scopes[k->scope].name,
 			CFG_NAME_MAX);
 		return;
 	}
 	snprintf(name, sizeof(name), "%.*s", (int)name_len, name_start);
-	index = object_index(l, k->scope, name, line);
+	index = object_index(l, k->scope, name, at);
 	if (index < 0) {
 		l->report.out_of_memory = true;
 		return;
@@ -260,7 +264,7 @@ static void assign(struct loader *l, unsigned line, const char *key, const char 
 	s = said(l, k, index);
 	free(s->value);
 	s->value = strdup(value);
-	s->line = line;
+	s->at = at;
 	s->wrong = false;
 	if (!s->value) {
 		l->report.out_of_memory = true;
@@ -268,8 +272,7 @@ static void assign(struct loader *l, unsigned line, const char *key, const char 
 	}
 	object = cfg_object(l->cfg, k->scope, index);
 	if (k->where)
-		*(struct cfg_where *)cfg_member(object, k->where) =
-			(struct cfg_where){l->cfg->path, line};
+		*(struct cfg_where *)cfg_member(object, k->where) = at;
 	if (!*value)
 		complain_at(l, k, index, "the value is missing; %s", k->help);
 	else if (k->type->parse(k, value, cfg_member(object, k->offset), why) < 0)
@@ -309,23 +312,21 @@ static size_t control_byte(const char *line, size_t len)
 	return 0;
 }
 
-static void read_line(struct loader *l, unsigned number, char *line, size_t len)
+static void read_line(struct loader *l, struct cfg_where at, char *line, size_t len)
 {
 	char *key, *equals;
 	size_t column;
 
-	if (len && line[len - 1] == '\n')
-		line[--len] = '\0';
 	if (len && line[len - 1] == '\r')
 		line[--len] = '\0';
 	if (len > CONFIG_LINE_MAX) {
-		complain(&l->report, number, "the line has %zu bytes; at most %d are allowed", len,
+		complain(&l->report, at, "the line has %zu bytes; at most %d are allowed", len,
 			 CONFIG_LINE_MAX);
 		return;
 	}
 	column = control_byte(line, len);
 	if (column) {
-		complain(&l->report, number,
+		complain(&l->report, at,
 			 "byte %zu of the line is 0x%02x; use text without control characters",
 			 column, (unsigned char)line[column - 1]);
 		return;
@@ -337,34 +338,35 @@ static void read_line(struct loader *l, unsigned number, char *line, size_t len)
 		return;
 	equals = strchr(key, '=');
 	if (!equals) {
-		complain(&l->report, number, "%s: there is no '='; write KEY = VALUE", key);
+		complain(&l->report, at, "%s: there is no '='; write KEY = VALUE", key);
 		return;
 	}
 	*equals = '\0';
-	assign(l, number, trim(key), trim(equals + 1));
+	assign(l, at, trim(key), trim(equals + 1));
 }
 
-/* False: the file could not be read to its end, and all else would be noise. */
-static bool read_file(struct loader *l)
+static void read_text(struct loader *l, unsigned source, const struct cfg_text *t)
 {
-	scoped_file *f = fopen(l->cfg->path, "re");
-	scoped_mem char *line = NULL;
-	size_t size = 0;
-	ssize_t len;
+	struct cfg_where at = {.file = l->cfg->files[source], .source = source};
+	const char *next, *end = t->text + t->len;
 
-	if (!f) {
-		complain(&l->report, 0, "cannot be opened: %s; " READABLE, strerror(errno));
-		return false;
+	for (const char *p = t->text; p < end && !l->report.out_of_memory; p = next + 1) {
+		scoped_mem char *line = NULL;
+
+		next = memchr(p, '\n', (size_t)(end - p));
+		if (!next)
+			next = end;
+		at.line++;
+		/* A copy: the line is cut up, and the text is to be loaded again. */
+		line = malloc((size_t)(next - p) + 1);
+		if (!line) {
+			l->report.out_of_memory = true;
+			return;
+		}
+		memcpy(line, p, (size_t)(next - p));
+		line[next - p] = '\0';
+		read_line(l, at, line, (size_t)(next - p));
 	}
-	for (unsigned number = 1; (len = getline(&line, &size, f)) >= 0; number++) {
-		read_line(l, number, line, len);
-		if (l->report.out_of_memory)
-			return false;
-	}
-	if (feof(f))
-		return true;
-	complain(&l->report, 0, "cannot be read: %s; " READABLE, strerror(errno));
-	return false;
 }
 
 /* ---- references and certificates ---- */
@@ -676,7 +678,7 @@ static void printf_like(3, 4)
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	complain(r, ck->key_where.line, "certkey.%s.key = %s: %s", ck->name, ck->key_file, what);
+	complain(r, ck->key_where, "certkey.%s.key = %s: %s", ck->name, ck->key_file, what);
 }
 
 static void load_key(struct cfg_certkey *ck, struct report *r)
@@ -692,7 +694,7 @@ static void load_key(struct cfg_certkey *ck, struct report *r)
 	if (mode & 077)
 		log_warn("%s:%u: certkey.%s.key = %s: others than its owner may use this file "
 			 "(mode %04o); chmod 600 it",
-			 r->path, ck->key_where.line, ck->name, ck->key_file, mode);
+			 ck->key_where.file, ck->key_where.line, ck->name, ck->key_file, mode);
 	if (EVP_PKEY_eq(X509_get0_pubkey(ck->cert), pkey) != 1) {
 		complain_key(
 			r, ck,
@@ -914,7 +916,7 @@ static void check_vservers(struct loader *l)
 	const struct cfg_key *listen = row("vserver.<name>.listen");
 
 	if (!l->cfg->n_vservers)
-		complain(&l->report, 0,
+		complain(&l->report, (struct cfg_where){0},
 			 "there is no vserver; define at least one: %s = 0.0.0.0:8443 ...",
 			 listen->pattern);
 	for_each_object(l->cfg, SCOPE_VSERVER, i)
@@ -954,7 +956,7 @@ static bool bind_to(struct config *cfg, struct cfg_vserver *v, const struct cfg_
 	if (!more)
 		return false;
 	cfg->bindings = more;
-	more[cfg->n_bindings++] = (struct cfg_binding){v, *address, looked_up};
+	more[cfg->n_bindings++] = (struct cfg_binding){v, *address, looked_up, 0};
 	return true;
 }
 
@@ -989,27 +991,33 @@ static void derive_bindings(struct loader *l)
 
 /* ---- public ---- */
 
-static struct config *config_new(const char *path)
+static struct config *config_new(const struct cfg_texts *t)
 {
 	struct config *cfg = calloc(1, sizeof(*cfg));
+	bool ok;
 
 	if (!cfg)
 		return NULL;
-	cfg->path = strdup(path);
-	if (cfg->path && !cfg_set_defaults(SCOPE_GLOBAL, cfg))
+	cfg->files = calloc(t->n, sizeof(*cfg->files));
+	ok = cfg->files && !cfg_set_defaults(SCOPE_GLOBAL, cfg);
+	for (; ok && cfg->n_files < t->n; cfg->n_files++) {
+		cfg->files[cfg->n_files] = strdup(t->list[cfg->n_files].name);
+		ok = cfg->files[cfg->n_files];
+	}
+	if (ok)
 		return cfg;
 	config_free(cfg);
 	return NULL;
 }
 
-static void load(struct loader *l)
+static void load(struct loader *l, const struct cfg_texts *t)
 {
-	if (notes_add(l, SCOPE_GLOBAL, 0) < 0) {
+	if (notes_add(l, SCOPE_GLOBAL, (struct cfg_where){0}) < 0) {
 		l->report.out_of_memory = true;
 		return;
 	}
-	if (!read_file(l))
-		return;
+	for (unsigned i = 0; i < t->n; i++)
+		read_text(l, i, &t->list[i]);
 	check_mandatory(l);
 	resolve_references(l);
 	load_certificates(l);
@@ -1023,18 +1031,52 @@ static void load(struct loader *l)
 		check_keys(l);
 }
 
-static int load_config(const char *path, bool with_keys, FILE *errors, struct config **out)
+/* Where each value came from, in the order of the printers. */
+static int keep_origins(const struct loader *l)
 {
-	struct loader l = {.with_keys = with_keys, .report.path = path};
+	struct config *cfg = l->cfg;
+	struct cfg_origin *next;
+	size_t n = 0;
+
+	for (enum cfg_scope scope = 0; scope < SCOPES; scope++)
+		n += (size_t)l->n_notes[scope] * cfg_n_keys;
+	next = cfg->origins = calloc(n, sizeof(*next));
+	if (!next)
+		return -ENOMEM;
+	for (enum cfg_scope scope = 0; scope < SCOPES; scope++) {
+		const struct notes *notes = l->notes[scope];
+
+		for (unsigned i = 0; notes && i < l->n_notes[scope]; i++) {
+			for_each_key(k)
+			{
+				const struct said *s = &notes[i].said[row_of(k)];
+
+				if (s->value)
+					*next++ = (struct cfg_origin){k, i, s->at};
+			}
+		}
+	}
+	cfg->n_origins = (unsigned)(next - cfg->origins);
+	next = reallocarray(cfg->origins, cfg->n_origins + 1, sizeof(*next));
+	if (next)
+		cfg->origins = next;
+	return 0;
+}
+
+static int load_config(const struct cfg_texts *t, bool with_keys, FILE *errors, struct config **out)
+{
+	struct loader l = {.with_keys = with_keys, .report.path = t->list[0].name};
 	int err;
 
 	*out = NULL;
-	l.cfg = config_new(path);
+	l.cfg = config_new(t);
 	if (!l.cfg) {
-		fprintf(errors, "%s: out of memory\n", path);
+		fprintf(errors, "%s: out of memory\n", t->list[0].name);
 		return -EINVAL;
 	}
-	load(&l);
+	load(&l, t);
+	if (!l.report.out_of_memory && keep_origins(&l))
+		l.report.out_of_memory = true;
 	notes_free(&l);
 	err = report_end(&l.report, errors);
 	if (err < 0) {
@@ -1045,23 +1087,99 @@ static int load_config(const char *path, bool with_keys, FILE *errors, struct co
 	return 0;
 }
 
-int config_load(const char *path, FILE *errors, struct config **out)
+int config_load_texts(const struct cfg_texts *t, FILE *errors, struct config **out)
 {
-	return load_config(path, false, errors, out);
+	return load_config(t, false, errors, out);
 }
 
-int config_check(const char *path, FILE *errors)
+int config_load(const char *path, FILE *errors, struct config **out)
+{
+	struct cfg_texts t;
+	int err = config_read(path, errors, &t);
+
+	*out = NULL;
+	if (err)
+		return err;
+	err = config_load_texts(&t, errors, out);
+	config_texts_free(&t);
+	return err;
+}
+
+int config_check_texts(const struct cfg_texts *t, FILE *errors)
 {
 	struct config *cfg;
-	int err = load_config(path, true, errors, &cfg);
+	int err = load_config(t, true, errors, &cfg);
 
 	config_free(cfg);
 	return err;
 }
 
+int config_check(const char *path, FILE *errors)
+{
+	struct cfg_texts t;
+	int err = config_read(path, errors, &t);
+
+	if (err)
+		return err;
+	err = config_check_texts(&t, errors);
+	config_texts_free(&t);
+	return err;
+}
+
+/* The value as it would be printed; NULL: out of memory. */
+static char *value_text(const struct config *cfg, const struct cfg_key *k)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return NULL;
+	if (cfg_is_set(k, cfg_member(cfg, k->offset)))
+		k->type->print(k, cfg_member(cfg, k->offset), f);
+	return fclose(f) ? NULL : text;
+}
+
+static struct cfg_where origin_of(const struct config *cfg, const struct cfg_key *k)
+{
+	for (unsigned i = 0; i < cfg->n_origins; i++) {
+		if (cfg->origins[i].key == k)
+			return cfg->origins[i].where;
+	}
+	return (struct cfg_where){0};
+}
+
+int config_check_change(const struct config *now, const struct config *next, FILE *errors)
+{
+	int err = 0;
+
+	for_each_key(k)
+	{
+		scoped_mem char *is = NULL, *would_be = NULL;
+		struct cfg_where at = {0};
+
+		if (!k->fixed)
+			continue;
+		is = value_text(now, k);
+		would_be = value_text(next, k);
+		if (is && would_be && !strcmp(is, would_be))
+			continue;
+		at = origin_of(next, k);
+		if (at.line)
+			fprintf(errors, "%s:%u: ", at.file, at.line);
+		else
+			fprintf(errors, "%s: ", next->files[0]);
+		fprintf(errors,
+			"%s = %s: cannot change while the daemon runs; it is %s until a restart\n",
+			k->pattern, would_be ? would_be : "?", is ? is : "?");
+		err = -EBUSY;
+	}
+	return err;
+}
+
 int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)
 {
-	struct report r = {.path = cfg->path};
+	struct report r = {.path = cfg->files[0]};
 
 	for_each_object(cfg, SCOPE_CERTKEY, i)
 	{
@@ -1134,6 +1252,9 @@ void config_free(struct config *cfg)
 	}
 	free_members(SCOPE_GLOBAL, cfg);
 	free(cfg->bindings);
-	free(cfg->path);
+	for (unsigned i = 0; i < cfg->n_files; i++)
+		free(cfg->files[i]);
+	free(cfg->files);
+	free(cfg->origins);
 	free(cfg);
 }

@@ -4,7 +4,8 @@
  *
  * Text format as in sysctl.conf(5): `a.b.c = value`, '#' starts a comment at
  * the start of a line or after white space, a later assignment replaces.
- * Object names are [A-Za-z0-9_-]+.
+ * Object names are [A-Za-z0-9_-]+. Read are FILE, then, of a FILE that is named
+ * X.conf, X.d/ *.conf in the order of strcmp(3), then what is assigned at run time.
  *
  * Everything here is public data except struct cfg_certkey.pkey. Keys of
  * forging certkeys are only ever loaded by the signer, and by a process that
@@ -28,6 +29,7 @@
 /* Where a value was assigned; file is owned by the struct config. line 0: a default. */
 struct cfg_where {
 	const char *file;
+	unsigned source; /* position among the texts read, in their order */
 	unsigned line;
 };
 
@@ -126,6 +128,7 @@ struct cfg_binding {
 	struct cfg_vserver *vserver;
 	struct cfg_address address;
 	bool looked_up; /* no packet is for this address: those for the vserver are brought here */
+	unsigned group; /* number of its sockets, the same in each configuration: see listener.h */
 };
 
 struct cfg_certkey {
@@ -217,8 +220,13 @@ static inline struct cfg_service *cfg_service_at(const struct cfg_vserver *v, un
 	return v->services.items[i];
 }
 
+struct cfg_origin; /* config.c's notes for config_print_origins() */
+
 struct config {
-	char *path;
+	char **files; /* names of the texts read: the main file first */
+	unsigned n_files;
+	struct cfg_origin *origins;
+	unsigned n_origins;
 	enum cfg_engine engine;
 	enum cfg_relay relay;
 	unsigned workers; /* resolved: never 0 */
@@ -226,6 +234,8 @@ struct config {
 	char *user;	      /* NULL: keep the user we were started as */
 	char *bpf_dir;	      /* where maps are pinned; NULL: off */
 	char *control_socket; /* path */
+	unsigned control_mode;
+	char *control_group; /* NULL: our own */
 	enum log_level log_level;
 	/* seconds */
 	unsigned handshake_timeout;	    /* client: accept to last handshake message */
@@ -255,13 +265,38 @@ struct config {
 };
 
 /*
- * Reads path, loads every certificate and CA file it names (no private key)
+ * The texts of a configuration, each with the name that errors in it begin with.
+ * They are kept, so that what is checked is what is loaded, and that an
+ * assignment at run time changes what runs and not what was edited since.
+ */
+struct cfg_text {
+	char *name;
+	char *text; /* NUL-terminated; may hold others, which are then complained about */
+	size_t len;
+};
+struct cfg_texts {
+	struct cfg_text *list;
+	unsigned n;
+};
+
+/* Reads path and the files of its directory. Errors as in config_load(). NUL-safe to free then. */
+int config_read(const char *path, FILE *errors, struct cfg_texts *out) must_check;
+/* Copies name and text to the end. -ENOMEM */
+int config_texts_add(struct cfg_texts *t, const char *name, const char *text,
+		     size_t len) must_check;
+int config_texts_copy(const struct cfg_texts *t, struct cfg_texts *out) must_check;
+void config_texts_free(struct cfg_texts *t);
+
+/*
+ * Loads every certificate and CA file that is named (no private key)
  * and checks everything that can be checked without keys. Each error is
  * printed to errors as one line
  *     FILE:LINE: KEY = VALUE: what is wrong; what would be right
  * and all errors are found in one run. Returns 0, or -EINVAL after at least
  * one line was printed. *out is to be freed with config_free().
  */
+int config_load_texts(const struct cfg_texts *t, FILE *errors, struct config **out) must_check;
+/* config_read() and that. */
 int config_load(const char *path, FILE *errors, struct config **out) must_check;
 
 /*
@@ -269,7 +304,15 @@ int config_load(const char *path, FILE *errors, struct config **out) must_check;
  * report: what there is to be said about a configuration. The keys are wiped,
  * but OpenSSL leaves traces of them (pem.h): for a process that then ends.
  */
+int config_check_texts(const struct cfg_texts *t, FILE *errors) must_check;
 int config_check(const char *path, FILE *errors) must_check;
+
+/*
+ * Does next differ from now in a key that cannot change while the daemon runs?
+ * Then one line for each, as in config_load(), and -EBUSY.
+ */
+int config_check_change(const struct config *now, const struct config *next,
+			FILE *errors) must_check;
 
 enum cfg_keys {
 	CFG_KEYS_SERVING = 1,
@@ -307,6 +350,9 @@ void config_print_table(FILE *out);
  * Never prints key material (the table holds file names only).
  */
 int config_print(const struct config *cfg, const char *key, FILE *out);
+
+/* All settings as config_print(), each with " # FILE:LINE" or " # default" behind it. */
+void config_print_origins(const struct config *cfg, FILE *out);
 
 /* Is key in the table, and of an object there is? config_print() has no line for an unset one. */
 bool config_has(const struct config *cfg, const char *key);

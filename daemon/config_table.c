@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <grp.h>
 #include <pwd.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -419,6 +420,27 @@ static const struct cfg_type type_user = {
 	.parse = parse_user,
 	.print = print_string,
 	.range = range_user,
+	.owns_string = true,
+};
+
+static int parse_group(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	if (!getgrnam(text))
+		return wrong_value(k, why, "is no group of this system");
+	return set_string(member, text, why);
+}
+
+static void range_group(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("the name of a group, e.g. adm", out);
+}
+
+static const struct cfg_type type_group = {
+	.name = "group",
+	.parse = parse_group,
+	.print = print_string,
+	.range = range_group,
 	.owns_string = true,
 };
 
@@ -934,6 +956,8 @@ static const struct cfg_choice engines[] = {
 static const struct cfg_choice relays[] = {{"splice", RELAY_SPLICE}, {"copy", RELAY_COPY}, {0}};
 static const struct cfg_choice steerings[] = {
 	{"cpu", STEERING_CPU}, {"load", STEERING_LOAD}, {"hash", STEERING_HASH}, {0}};
+static const struct cfg_choice control_modes[] = {
+	{"0600", 0600}, {"0660", 0660}, {"0666", 0666}, {NULL, 0}};
 static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR},
 					       {"warn", LOG_LEVEL_WARN},
 					       {"info", LOG_LEVEL_INFO},
@@ -980,7 +1004,7 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "record layer: in the kernel, in user space, or the kernel where it can"},
 	{"dataplane.relay", GLOBAL(relay), .type = &type_choice, .choices = relays, .value = "splice",
 	 .help = "how bytes move between two sockets of the kernel's record layer"},
-	{"dataplane.workers", GLOBAL(workers), .type = &type_workers, .word = "auto", .min = 1,
+	{"dataplane.workers", GLOBAL(workers), .fixed = true, .type = &type_workers, .word = "auto", .min = 1,
 	 .max = WORKERS_MAX, .unit = "threads", .value = "auto",
 	 .help = "threads of the data process; auto: one per CPU we may use"},
 	{"dataplane.steering", GLOBAL(steering), .type = &type_choice, .choices = steerings, .value = "cpu",
@@ -990,12 +1014,17 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "sent under one AES-GCM key before a KeyUpdate; TLS 1.2, which has none, is warned of"},
 	{"dataplane.user", GLOBAL(user), .type = &type_user,
 	 .help = "user the data and signer processes run as; unset: the one we were started as"},
-	{"bpf.dir", GLOBAL(bpf_dir), .type = &type_path, .word = "off", .max = 3000,
+	{"bpf.dir", GLOBAL(bpf_dir), .fixed = true, .type = &type_path, .word = "off", .max = 3000,
 	 .value = "/sys/fs/bpf/ktlsgate",
 	 .help = "where BPF maps are pinned; off: no BPF"},
-	{"control.socket", GLOBAL(control_socket), .type = &type_path,
+	{"control.socket", GLOBAL(control_socket), .fixed = true, .type = &type_path,
 	 .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1, .value = "/run/ktlsgate/control.sock",
 	 .help = "UNIX socket of ktlsgatectl"},
+	{"control.mode", GLOBAL(control_mode), .fixed = true, .type = &type_choice,
+	 .choices = control_modes, .value = "0660",
+	 .help = "who may connect to it and see everything but secrets; only root may change anything"},
+	{"control.group", GLOBAL(control_group), .fixed = true, .type = &type_group,
+	 .help = "its group; unset: the group we were started as"},
 	{"log.level", GLOBAL(log_level), .type = &type_choice, .choices = log_levels, .value = "info",
 	 .help = "the least important lines that are still logged"},
 	{"timeout.handshake", GLOBAL(handshake_timeout), .type = &type_duration, .unit = "s, m, h, d",
@@ -1373,7 +1402,7 @@ bool cfg_nearest(const char *text, char out[CFG_KEY_MAX])
 
 /* ---- printers ---- */
 
-static bool is_set(const struct cfg_key *k, const void *member)
+bool cfg_is_set(const struct cfg_key *k, const void *member)
 {
 	if (k->type == &type_address)
 		return ((const struct cfg_address *)member)->len;
@@ -1399,9 +1428,13 @@ bool config_has(const struct config *cfg, const char *key)
 	return false;
 }
 
-int config_print(const struct config *cfg, const char *key, FILE *out)
+/* tell(): each setting in order. Returns how many there are; key: only that one. */
+static int for_each_setting(const struct config *cfg, const char *key,
+			    void (*tell)(const struct cfg_key *k, unsigned object, const char *text,
+					 const void *member, void *arg),
+			    void *arg)
 {
-	int lines = 0;
+	int n = 0;
 
 	for (enum cfg_scope scope = 0; scope < SCOPES; scope++) {
 		for (unsigned i = 0; i < cfg_count(cfg, scope); i++) {
@@ -1412,19 +1445,75 @@ int config_print(const struct config *cfg, const char *key, FILE *out)
 				const void *member = cfg_member(object, k->offset);
 				char text[CFG_KEY_MAX];
 
-				if (k->scope != scope || !is_set(k, member))
+				if (k->scope != scope || !cfg_is_set(k, member))
 					continue;
 				cfg_key_text(k, name, text);
 				if (key && strcmp(key, text))
 					continue;
-				fprintf(out, "%s = ", text);
-				k->type->print(k, member, out);
-				fputc('\n', out);
-				lines++;
+				tell(k, i, text, member, arg);
+				n++;
 			}
 		}
 	}
-	return lines;
+	return n;
+}
+
+static void print_setting(const struct cfg_key *k, unsigned object, const char *text,
+			  const void *member, void *arg)
+{
+	FILE *out = arg;
+
+	(void)object;
+	fprintf(out, "%s = ", text);
+	k->type->print(k, member, out);
+	fputc('\n', out);
+}
+
+int config_print(const struct config *cfg, const char *key, FILE *out)
+{
+	return for_each_setting(cfg, key, print_setting, out);
+}
+
+struct origins {
+	const struct config *cfg;
+	unsigned next;
+	FILE *out;
+};
+
+static bool before(const struct cfg_origin *o, const struct cfg_key *k, unsigned object)
+{
+	if (o->key->scope != k->scope)
+		return o->key->scope < k->scope;
+	if (o->object != object)
+		return o->object < object;
+	return o->key < k;
+}
+
+/* Both lists are in the same order, so one walk through each does. */
+static void print_origin(const struct cfg_key *k, unsigned object, const char *text,
+			 const void *member, void *arg)
+{
+	struct origins *o = arg;
+	const struct cfg_origin *from = o->cfg->origins + o->next;
+	const struct cfg_origin *end = o->cfg->origins + o->cfg->n_origins;
+
+	/* What was assigned but is not printed: "off" and the like. */
+	while (from < end && before(from, k, object))
+		from++;
+	o->next = (unsigned)(from - o->cfg->origins);
+	fprintf(o->out, "%s = ", text);
+	k->type->print(k, member, o->out);
+	if (from < end && from->key == k && from->object == object)
+		fprintf(o->out, " # %s:%u\n", from->where.file, from->where.line);
+	else
+		fputs(" # default\n", o->out);
+}
+
+void config_print_origins(const struct config *cfg, FILE *out)
+{
+	struct origins o = {.cfg = cfg, .out = out};
+
+	for_each_setting(cfg, NULL, print_origin, &o);
 }
 
 void config_print_table(FILE *out)
@@ -1437,7 +1526,7 @@ void config_print_table(FILE *out)
 			k->value       ? k->value
 			: k->mandatory ? "mandatory"
 				       : "unset",
-			k->runtime ? "yes" : "no", k->help);
+			k->fixed ? "no" : "yes", k->help);
 	}
 }
 

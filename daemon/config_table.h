@@ -60,9 +60,16 @@ struct cfg_key {
 	const struct cfg_choice *choices;
 	enum cfg_scope refers; /* references: to what */
 	bool mandatory;
-	bool runtime;	   /* can change while the daemon runs */
+	bool fixed;	   /* cannot change while the daemon runs */
 	const char *value; /* the default; NULL: none */
 	const char *help;  /* one line */
+};
+
+/* An assignment that counts; in the order of scopes, objects and rows. */
+struct cfg_origin {
+	const struct cfg_key *key;
+	unsigned object;
+	struct cfg_where where;
 };
 
 extern const struct cfg_key cfg_keys[];
@@ -113,5 +120,10 @@ void cfg_key_text(const struct cfg_key *k, const char *name, char out[CFG_KEY_MA
 bool cfg_nearest(const char *text, char out[CFG_KEY_MAX]);
 
 bool cfg_name_valid(const char *name, size_t len);
+
+/* Has the object's member a value to print? */
+bool cfg_is_set(const struct cfg_key *k, const void *member);
+/* "key = value"; name: the object's, NULL for globals. */
+void cfg_print_line(const struct cfg_key *k, const char *name, const void *member, FILE *out);
 
 #endif

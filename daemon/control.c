@@ -1,19 +1,22 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* The control socket, served by the data process's main thread; see control.h. */
+// SPDX-License-Identifier: Apache-2.0
+/* Connections of the control socket and their requests; see control.h. Knows no answer. */
+#include "control.h"
+
 #include <errno.h>
-#include <poll.h>
+#include <grp.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
-#include "control.h"
-#include "flow.h"
 #include "log.h"
+#include "timer.h"
 
-#define REQUEST_MAX	512
-#define ACCEPT_RETRY_MS 100
-#define CLIENT_MS	5000 /* a client that neither writes nor reads is left after this */
+#define CLIENT_MS  10000     /* a client that takes longer, to ask or to be answered, is left */
+#define BODY_MAX   (1 << 20) /* bytes of `set` */
+#define ANSWER_BUF (1 << 20) /* SO_SNDBUF: an answer of ours is sent in one piece */
+
+/* ---- listening ---- */
 
 static int unix_address(const char *path, struct sockaddr_un *sun)
 {
@@ -50,11 +53,26 @@ static void make_directory_of(const char *path)
 		log_warn("mkdir %s: %s", dir, strerror(errno));
 }
 
-int control_listen(const char *path)
+/* With the right mode and group from the start, and without the right to give files away. */
+static int bind_as(int fd, const struct sockaddr_un *sun, unsigned mode, const char *group)
+{
+	const struct group *g = group ? getgrnam(group) : NULL;
+	mode_t old_mask = umask(0777 & ~mode);
+	gid_t old_group = (gid_t)setfsgid((gid_t)-1);
+	int ret;
+
+	if (g)
+		setfsgid(g->gr_gid);
+	ret = bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) ? -errno : 0;
+	setfsgid(old_group);
+	umask(old_mask);
+	return ret;
+}
+
+static int listen_on(const char *path, unsigned mode, const char *group)
 {
 	struct sockaddr_un sun;
-	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	mode_t old;
+	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int ret = unix_address(path, &sun);
 
 	if (ret)
@@ -67,9 +85,9 @@ int control_listen(const char *path)
 	}
 	make_directory_of(path);
 	unlink(path);
-	old = umask(0117);
-	ret = bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 16) ? -errno : 0;
-	umask(old);
+	ret = bind_as(fd, &sun, mode, group);
+	if (!ret && listen(fd, 16))
+		ret = -errno;
 	if (ret) {
 		log_error("control.socket = %s: %s", path, strerror(-ret));
 		return ret;
@@ -77,172 +95,243 @@ int control_listen(const char *path)
 	return TAKE_FD(fd);
 }
 
-/* ---- requests ---- */
-
-static void write_stats(struct gate *gate, bool metrics, FILE *out)
+int control_open(struct control *c, const char *path, unsigned mode, const char *group)
 {
-	struct stats *blocks[256];
-	unsigned n = gate->n_workers < ARRAY_SIZE(blocks) ? gate->n_workers : ARRAY_SIZE(blocks);
-	struct gauges gauges = {
-		.forge_cache_entries = forge_cache_entries(gate->cache),
-		.forge_keys_ready = keymaker_ready(gate->keys),
-		.workers = gate->n_workers,
+	c->path = path;
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
+		c->clients[i].fd = -1;
+	c->fd = listen_on(path, mode, group);
+	return c->fd < 0 ? c->fd : 0;
+}
+
+/* ---- connections ---- */
+
+static void client_free(struct control_client *cl)
+{
+	if (cl->fd >= 0)
+		close(cl->fd);
+	free(cl->body);
+	*cl = (struct control_client){.fd = -1};
+}
+
+void control_leave(struct control *c)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
+		client_free(&c->clients[i]);
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+}
+
+void control_close(struct control *c)
+{
+	bool ours = c->fd >= 0;
+
+	control_leave(c);
+	if (ours)
+		unlink(c->path);
+}
+
+static struct control_client *free_client(struct control *c)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		if (c->clients[i].fd < 0)
+			return &c->clients[i];
+	}
+	return NULL;
+}
+
+/* Who may change things: whoever could as well edit the files and send a signal. */
+static bool is_privileged(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
+	       (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/* The socket stays a blocking one: the data process writes to it, and has a time-out. */
+static void accept_client(struct control *c)
+{
+	struct control_client *cl = free_client(c);
+	int fd = cl ? accept4(c->fd, NULL, NULL, SOCK_CLOEXEC) : -1, size = ANSWER_BUF;
+
+	if (fd < 0)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	*cl = (struct control_client){
+		.fd = fd,
+		.id = ++c->last_id,
+		.deadline = timer_clock() + CLIENT_MS,
+		.privileged = is_privileged(fd),
 	};
-
-	for (unsigned i = 0; i < n; i++)
-		blocks[i] = &gate->workers[i].stats;
-	if (metrics)
-		stats_write_metrics(blocks, n, &gauges, out);
-	else
-		stats_write(blocks, n, &gauges, out);
 }
 
-static void print_flows(struct worker *w, void *arg)
+struct control_client *control_find(struct control *c, uint32_t id)
 {
-	struct flow *f;
-
-	LIST_FOREACH (f, &w->flows, link)
-		flow_print(f, arg);
-}
-
-static void write_flows(struct gate *gate, FILE *out)
-{
-	for (unsigned i = 0; i < gate->n_workers; i++)
-		worker_call(&gate->workers[i], print_flows, out);
-}
-
-static void write_setting(const struct config *cfg, const char *key, FILE *out)
-{
-	fputs("ok\n", out);
-	if (config_print(cfg, key, out))
-		return;
-	rewind(out);
-	if (config_has(cfg, key))
-		fprintf(out, "error %s is not set\n", key);
-	else
-		fprintf(out, "error unknown key \"%s\"\n", key);
-}
-
-/* What the service's backend asked for last, when it asked for a certificate. */
-static void write_request(struct gate *gate, const char *service, FILE *out)
-{
-	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
-		if (strcmp(gate->cfg->services[i]->name, service) != 0)
-			continue;
-		fputs("ok\n", out);
-		certreq_write(gate->certreqs, gate->cfg->services[i], timer_clock(), out);
-		return;
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		if (c->clients[i].fd >= 0 && c->clients[i].id == id)
+			return &c->clients[i];
 	}
-	fprintf(out, "error there is no service \"%s\"\n", service);
+	return NULL;
 }
 
-static void do_nothing(struct worker *w, void *arg)
+/* What was not read would turn our end into a reset, and the answer may be lost. */
+static void discard(int fd)
 {
-	(void)w;
-	(void)arg;
+	char buf[4096];
+
+	for (int i = 0; i < 16 && recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0; i++)
+		;
 }
 
-/* Returns when the loop of each worker has come round: the supervisor's watchdog. */
-static void ping(struct gate *gate)
+void control_answer(struct control_client *cl, const char *text)
 {
-	for (unsigned i = 0; i < gate->n_workers; i++)
-		worker_call(&gate->workers[i], do_nothing, NULL);
-}
+	size_t len = text ? strlen(text) : 0;
 
-/* The whole answer is built in memory: a slow reader must not hold up a worker. */
-static void answer(struct gate *gate, const char *request, FILE *out)
-{
-	if (!strcmp(request, "stats")) {
-		fputs("ok\n", out);
-		write_stats(gate, false, out);
-	} else if (!strcmp(request, "metrics")) {
-		fputs("ok\n", out);
-		write_stats(gate, true, out);
-	} else if (!strcmp(request, "flows")) {
-		fputs("ok\n", out);
-		write_flows(gate, out);
-	} else if (!strcmp(request, "ping")) {
-		ping(gate);
-		fputs("ok\n", out);
-	} else if (!strcmp(request, "config")) {
-		fputs("ok\n", out);
-		config_print(gate->cfg, NULL, out);
-	} else if (!strncmp(request, "requests ", 9)) {
-		write_request(gate, request + 9, out);
-	} else if (!strncmp(request, "config ", 7)) {
-		write_setting(gate->cfg, request + 7, out);
-	} else {
-		fprintf(out,
-			"error unknown request \"%s\": want stats, metrics, flows, ping, "
-			"requests SERVICE or config [KEY]\n",
-			request);
-	}
-}
-
-static void send_all(int fd, const char *buf, size_t len)
-{
 	while (len) {
-		ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
+		ssize_t n = send(cl->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n <= 0)
-			return;
-		buf += n;
+			break;
+		text += n;
 		len -= (size_t)n;
 	}
+	discard(cl->fd);
+	client_free(cl);
 }
 
-static void serve(struct gate *gate, int fd)
+/* ---- requests ---- */
+
+/* "set NAME LENGTH" has a body; -EINVAL: not of that form. */
+static int begin_body(struct control_client *cl)
 {
-	struct timeval patience = {.tv_sec = CLIENT_MS / 1000};
-	char request[REQUEST_MAX];
-	char *text = NULL;
-	size_t len = 0, have = 0;
-	uint64_t deadline = timer_clock() + CLIENT_MS;
-	FILE *out;
+	const char *length = strrchr(cl->line, ' ');
+	char *end;
+	unsigned long n;
 
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	while (have < sizeof(request) - 1) {
-		ssize_t n = recv(fd, request + have, sizeof(request) - 1 - have, 0);
+	if (strncmp(cl->line, "set ", 4))
+		return 0;
+	if (!length || length < cl->line + 4)
+		return -EINVAL;
+	n = strtoul(length + 1, &end, 10);
+	if (*end || end == length + 1 || n > BODY_MAX)
+		return -EINVAL;
+	cl->body = malloc(n + 1);
+	if (!cl->body)
+		return -ENOMEM;
+	cl->body_len = n;
+	cl->body[n] = '\0';
+	return 0;
+}
 
-		/* One client at a time is served: none may take its time byte by byte. */
-		if (n <= 0 || timer_clock() > deadline)
-			return;
-		have += (size_t)n;
-		if (memchr(request, '\n', have))
-			break;
+/* True: the line is there; behind it only a body may come, so nothing else is read. */
+static bool read_line(struct control_client *cl)
+{
+	while (cl->have < sizeof(cl->line) - 1) {
+		char *c = cl->line + cl->have;
+		ssize_t n = recv(cl->fd, c, 1, MSG_DONTWAIT);
+
+		if (n <= 0) {
+			if (!n || errno != EAGAIN)
+				client_free(cl);
+			return false;
+		}
+		cl->have++;
+		if (*c == '\n') {
+			*c = '\0';
+			cl->line[strcspn(cl->line, "\r")] = '\0';
+			cl->complete = true;
+			return true;
+		}
 	}
-	request[have] = '\0';
-	request[strcspn(request, "\r\n")] = '\0';
-	out = open_memstream(&text, &len);
-	if (!out)
+	control_answer(cl, "error the request is too long\n");
+	return false;
+}
+
+static bool read_body(struct control_client *cl)
+{
+	while (cl->body_have < cl->body_len) {
+		ssize_t n = recv(cl->fd, cl->body + cl->body_have, cl->body_len - cl->body_have,
+				 MSG_DONTWAIT);
+
+		if (n <= 0) {
+			if (!n || errno != EAGAIN)
+				client_free(cl);
+			return false;
+		}
+		cl->body_have += (size_t)n;
+	}
+	return true;
+}
+
+static void readable(struct control *c, struct control_client *cl)
+{
+	if (cl->asked) { /* it says more than it should, or goes */
+		client_free(cl);
 		return;
-	answer(gate, request, out);
-	if (!fclose(out))
-		send_all(fd, text, len);
-	free(text);
+	}
+	if (!cl->complete) {
+		if (!read_line(cl))
+			return;
+		if (begin_body(cl)) {
+			control_answer(cl, "error want set NAME LENGTH, LENGTH up to 1 MiB\n");
+			return;
+		}
+	}
+	if (read_body(cl))
+		c->request(c->arg, cl);
 }
 
-void control_run(struct gate *gate, int listen_fd, int stop_fd)
+/* ---- waiting ---- */
+
+unsigned control_poll(const struct control *c, struct pollfd *p)
 {
-	struct pollfd fds[] = {
-		{.fd = stop_fd, .events = POLLIN},
-		{.fd = listen_fd, .events = POLLIN},
-	};
+	unsigned n = 0;
 
-	for (;;) {
-		scoped_fd fd = -1;
+	p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		const struct control_client *cl = &c->clients[i];
 
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
-			return;
-		if (fds[0].revents)
-			return;
-		if (!fds[1].revents)
-			continue;
-		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd >= 0)
-			serve(gate, fd);
-		else
-			(void)!poll(NULL, 0, ACCEPT_RETRY_MS); /* out of descriptors */
+		/* One that has asked is only watched for its going away. */
+		if (cl->fd >= 0)
+			p[n++] = (struct pollfd){.fd = cl->fd, .events = cl->asked ? 0 : POLLIN};
 	}
+	return n;
+}
+
+int control_wait(const struct control *c)
+{
+	uint64_t now = timer_clock();
+	int wait = -1;
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		const struct control_client *cl = &c->clients[i];
+		int ms = cl->deadline > now ? (int)(cl->deadline - now) : 0;
+
+		if (cl->fd >= 0 && (wait < 0 || ms < wait))
+			wait = ms;
+	}
+	return wait;
+}
+
+void control_turn(struct control *c, const struct pollfd *p, unsigned n)
+{
+	uint64_t now = timer_clock();
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		struct control_client *cl = &c->clients[i];
+
+		for (unsigned k = 1; k < n; k++) {
+			if (cl->fd >= 0 && p[k].fd == cl->fd && p[k].revents) {
+				readable(c, cl);
+				break;
+			}
+		}
+		if (cl->fd >= 0 && cl->deadline <= now)
+			control_answer(cl, cl->answered ? NULL : "error no answer in time\n");
+	}
+	if (n && p[0].revents)
+		accept_client(c);
 }

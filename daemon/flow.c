@@ -219,7 +219,9 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	f->vserver = vserver;
 	/* The only one, or chosen at the ClientHello. */
 	f->service = vserver->services.n == 1 ? cfg_service_at(vserver, 0) : NULL;
-	f->id = (uint64_t)w->index << 48 | ++w->next_flow_id;
+	/* Old and new processes have flows at the same time: no two the same id. */
+	f->id = (uint64_t)((w->gate->generation - 1) & 0xff) << 56 | (uint64_t)w->index << 48 |
+		++w->next_flow_id;
 	f->since = w->timers.now;
 	f->timer.expired = client_expired;
 	side_init(&f->client, f, SIDE_CLIENT, fd);
@@ -227,7 +229,7 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	LIST_INSERT_HEAD(&w->flows, f, link);
 	w->n_flows++;
 	tell_load(w);
-	stat_inc(&w->stats, flows_active);
+	stat_inc(w->stats, flows_active);
 	return f;
 }
 
@@ -244,11 +246,11 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	struct flow *f;
 	socklen_t len;
 
-	stat_inc(&w->stats, flows_accepted);
+	stat_inc(w->stats, flows_accepted);
 	f = flow_new(w, vserver, fd);
 	if (!f) {
 		log_warn("vserver %s: out of memory, connection refused", vserver->name);
-		stat_inc(&w->stats, reason[REASON_no_memory]);
+		stat_inc(w->stats, reason[REASON_no_memory]);
 		close(fd);
 		return;
 	}
@@ -387,7 +389,7 @@ static bool try_another(struct flow *f, enum reason reason)
 
 	if (h->tried.n > f->vserver->retries || !choose_service(f))
 		return false;
-	count_retry(&f->worker->stats, reason);
+	count_retry(f->worker->stats, reason);
 	h->backend_asked = false;
 	if (f->backend.hs)
 		handshake_stop(f->backend.hs);
@@ -450,7 +452,7 @@ static void reconnect(struct flow *f)
 	}
 	f->hs->reconnect = false;
 	f->hs->reconnects++;
-	stat_inc(&f->worker->stats, backend_reconnects);
+	stat_inc(f->worker->stats, backend_reconnects);
 	if (f->backend.fd >= 0)
 		drop_backend(f);
 	connect_backend(f);
@@ -766,7 +768,7 @@ static void count_no_certificate(struct flow *f)
 	if (f->hs->backend_given_none)
 		return; /* it was connected anew */
 	f->hs->backend_given_none = true;
-	stat_inc(&f->worker->stats, backend_no_certificate);
+	stat_inc(f->worker->stats, backend_no_certificate);
 }
 
 static void answer_certificate_request(struct flow *f)
@@ -845,7 +847,7 @@ struct flow_keys {
 static const struct engine *choose_engine(struct flow *f)
 {
 	const struct gate *gate = f->worker->gate;
-	struct stats *stats = &f->worker->stats;
+	struct stats *stats = f->worker->stats;
 
 	if (gate->cfg->engine == ENGINE_USER) {
 		stat_inc(stats, user_because_configured);
@@ -968,18 +970,18 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	alpn_text(alpn->entry, alpn_len(alpn) ? 1 + alpn_len(alpn) : 0, f->alpn, sizeof(f->alpn));
 	log_established(f, engine);
 	if (!f->hs->backend_asked)
-		stat_inc(&w->stats, backend_no_request);
+		stat_inc(w->stats, backend_no_request);
 	timer_clear(&w->timers, &f->timer);
 	free_handshake(f);
 	handshake_free(TAKE_PTR(f->client.hs));
 	handshake_free(TAKE_PTR(f->backend.hs));
 	f->stage = FLOW_STAGE_RELAY;
-	stat_inc(&w->stats, flows_established);
-	stat_inc(&w->stats, flows_relaying_active);
+	stat_inc(w->stats, flows_established);
+	stat_inc(w->stats, flows_relaying_active);
 	if (engine == &engine_ktls)
-		stat_inc(&w->stats, engine_ktls_flows);
+		stat_inc(w->stats, engine_ktls_flows);
 	else
-		stat_inc(&w->stats, engine_user_flows);
+		stat_inc(w->stats, engine_user_flows);
 	f->relay.engine = engine;
 	tell_bpf(f);
 	start_polls(f);
@@ -1007,7 +1009,7 @@ static bool may_fall_back(struct flow *f, const struct engine *engine, int error
 		return false;
 	log_warn("flow %" PRIu64 ": the kernel took no keys (%s): relayed in user space", f->id,
 		 strerror(-error));
-	stat_inc(&w->stats, user_because_install);
+	stat_inc(w->stats, user_because_install);
 	return true;
 }
 
@@ -1122,10 +1124,10 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 		return;
 	f->reason = (uint8_t)reason;
 	log_close(f, detail);
-	stat_inc(&w->stats, reason[reason]);
+	stat_inc(w->stats, reason[reason]);
 	if (f->stage == FLOW_STAGE_RELAY) {
 		relay_stop(&f->relay);
-		stat_dec(&w->stats, flows_relaying_active);
+		stat_dec(w->stats, flows_relaying_active);
 	}
 	free_handshake(f);
 	f->stage = FLOW_STAGE_CLOSING;
@@ -1249,7 +1251,7 @@ static bool close_step(struct flow *f, struct side *s)
 	if (ret < 0 && ret != -EAGAIN)
 		s->broken = true;
 	if (!s->broken && now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
-		stat_inc(&f->worker->stats, drain_timeouts);
+		stat_inc(f->worker->stats, drain_timeouts);
 		log_warn("flow %" PRIu64 ": %s took not all its bytes within timeout.drain", f->id,
 			 side_name(s));
 		s->broken = true;
@@ -1300,8 +1302,8 @@ static void flow_free(struct flow *f)
 	LIST_REMOVE(f, link);
 	w->n_flows--;
 	tell_load(w);
-	stat_dec(&w->stats, flows_active);
-	stat_inc(&w->stats, flows_closed);
+	stat_dec(w->stats, flows_active);
+	stat_inc(w->stats, flows_closed);
 	free(f);
 }
 
@@ -1335,6 +1337,19 @@ void flows_shutdown(struct worker *w)
 }
 
 /* ---- for the control socket ---- */
+
+bool flow_kill(struct worker *w, uint64_t id)
+{
+	struct flow *f;
+
+	LIST_FOREACH (f, &w->flows, link) {
+		if (f->id != id)
+			continue;
+		flow_fail(f, REASON_killed, NULL);
+		return true;
+	}
+	return false;
+}
 
 void flow_print(const struct flow *f, FILE *out)
 {

@@ -162,18 +162,16 @@ static int add_listen(struct lookup_plan *plan, const struct cfg_listen *l, cons
 static unsigned group_of(const struct config *cfg, const struct cfg_vserver *v,
 			 const struct cfg_listen *l)
 {
-	unsigned i = 0;
-
-	for (; i < cfg->n_bindings; i++) {
+	for (unsigned i = 0; i < cfg->n_bindings; i++) {
 		const struct cfg_binding *b = &cfg->bindings[i];
 
 		if (b->vserver != v || b->looked_up != l->looked_up ||
 		    b->address.ss.ss_family != l->address.ss.ss_family)
 			continue;
 		if (l->looked_up || !memcmp(&b->address.ss, &l->address.ss, l->address.len))
-			break;
+			return b->group;
 	}
-	return i;
+	return 0; /* there is one */
 }
 
 /* ---- public ---- */

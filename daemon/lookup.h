@@ -33,7 +33,7 @@ struct lookup_plan {
 };
 
 /*
- * Groups of sockets are numbered as cfg->bindings. Returns 0, -ENOMEM, or -E2BIG after a log line
+ * Groups of sockets have their bindings' numbers. Returns 0, -ENOMEM, or -E2BIG after a log line
  * that names the prefix that lies in too many others. To be freed with lookup_plan_free().
  */
 int lookup_plan_new(const struct config *cfg, struct lookup_plan **out) must_check;

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ktlsgated's command line. */
-#include <errno.h>
 #include <getopt.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <openssl/crypto.h>
 #include "config.h"
 #include "ktls.h"
 #include "log.h"
 #include "ring.h"
-#include "sandbox.h"
 #include "stats.h"
 #include "supervisor.h"
 
@@ -27,7 +24,8 @@ static const char usage[] =
 	"      --counters      every counter of ktlsgatectl stats with kind and meaning\n"
 	"      --example       an example configuration\n"
 	"\n"
-	"Runs in the foreground and logs to standard error. SIGTERM stops it.\n"
+	"Runs in the foreground and logs to standard error. SIGTERM stops it, SIGHUP reads the\n"
+	"configuration again: FILE, and if it is X.conf then X.d/*.conf in their order.\n"
 	"Exit status: 0 success, 1 failure, 2 wrong usage.\n";
 
 static void print_ciphers(const char *name, uint8_t mask)
@@ -93,36 +91,6 @@ static int test_config(const char *path)
 	return EXIT_SUCCESS;
 }
 
-/* In a process that then ends: what this one has seen, its children would have. */
-static int check_apart(const char *path)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(sandbox_forbid_dumps() || config_check(path, stderr));
-	if (pid < 0 || waitpid(pid, &status, 0) < 0) {
-		log_error("%s: cannot be checked: %s", path, strerror(errno));
-		return -errno;
-	}
-	if (WIFSIGNALED(status))
-		log_error("%s: cannot be checked: killed by signal %d", path, WTERMSIG(status));
-	return status ? -EINVAL : 0;
-}
-
-static int run(const char *path)
-{
-	struct config *cfg;
-	int status;
-
-	if (check_apart(path) || config_load(path, stderr, &cfg))
-		return EXIT_FAILURE;
-	log_open("ktlsgated", cfg->log_level);
-	status = supervisor_run(cfg);
-	config_free(cfg);
-	return status;
-}
-
 int main(int argc, char **argv)
 {
 	enum {
@@ -175,5 +143,5 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_open("ktlsgated", LOG_LEVEL_INFO);
-	return test ? test_config(path) : run(path);
+	return test ? test_config(path) : supervisor_run(path);
 }

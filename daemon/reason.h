@@ -136,6 +136,7 @@
 	  "dataplane.key_limit is reached, and this kernel cannot re-key")                         \
 	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \
 	X(shutdown, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "daemon is stopping")                \
+	X(killed, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "ended by an operator")                \
 	X(no_memory, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "out of memory")                  \
 	X(io_error, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "socket failed")
 

@@ -3,21 +3,42 @@
  * A set of digests in a ring, found through a chained hash table. All memory
  * is taken at the start. Does not know what the digests are of.
  */
+#include <errno.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "replay.h"
 
 /* Slots are numbered from 1, so that 0 ends a chain. */
 struct replay {
+	pthread_mutex_t lock;
 	uint8_t digest[REPLAY_ENTRIES + 1][REPLAY_DIGEST_LEN];
 	uint32_t next[REPLAY_ENTRIES + 1];
 	uint32_t first[REPLAY_ENTRIES]; /* by hash */
-	uint32_t oldest; /* the slot to be used next; once full, the oldest digest's */
-	bool full;
+	uint32_t oldest; /* the slot to be used next: never used, or the oldest digest's */
 };
 
 static uint32_t hash(const uint8_t *digest);
 static void forget(struct replay *r, uint32_t slot);
+
+/* Between processes, and not for ever when one dies with it. */
+static void init_lock(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
+/* What the dead one left half done is a chain without one slot: see forget(). */
+static void lock(struct replay *r)
+{
+	if (pthread_mutex_lock(&r->lock) == EOWNERDEAD)
+		pthread_mutex_consistent(&r->lock);
+}
 
 struct replay *replay_new(void)
 {
@@ -27,6 +48,7 @@ struct replay *replay_new(void)
 	if (r == MAP_FAILED)
 		return NULL;
 	r->oldest = 1;
+	init_lock(&r->lock);
 	return r;
 }
 
@@ -36,7 +58,7 @@ void replay_free(struct replay *r)
 		munmap(r, sizeof(*r));
 }
 
-bool replay_seen(const struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+static bool seen(const struct replay *r, const uint8_t *digest)
 {
 	for (uint32_t slot = r->first[hash(digest)]; slot; slot = r->next[slot])
 		if (memcmp(r->digest[slot], digest, REPLAY_DIGEST_LEN) == 0)
@@ -44,18 +66,37 @@ bool replay_seen(const struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]
 	return false;
 }
 
-void replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+bool replay_seen(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+{
+	bool found;
+
+	lock(r);
+	found = seen(r, digest);
+	pthread_mutex_unlock(&r->lock);
+	return found;
+}
+
+static void add(struct replay *r, const uint8_t *digest)
 {
 	uint32_t slot = r->oldest, *first = &r->first[hash(digest)];
 
-	if (r->full)
-		forget(r, slot);
+	forget(r, slot);
 	memcpy(r->digest[slot], digest, REPLAY_DIGEST_LEN);
 	r->next[slot] = *first;
 	*first = slot;
-	if (slot == REPLAY_ENTRIES)
-		r->full = true;
 	r->oldest = slot % REPLAY_ENTRIES + 1;
+}
+
+bool replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+{
+	bool is_new;
+
+	lock(r);
+	is_new = !seen(r, digest);
+	if (is_new)
+		add(r, digest);
+	pthread_mutex_unlock(&r->lock);
+	return is_new;
 }
 
 /* A digest is uniform as it is. */
@@ -71,7 +112,7 @@ static void forget(struct replay *r, uint32_t slot)
 {
 	uint32_t *link = &r->first[hash(r->digest[slot])];
 
-	/* Not there: who was to write it died in between. */
+	/* Not there: never used, or who was to write it died in between. */
 	while (*link && *link != slot)
 		link = &r->next[*link];
 	if (*link)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The last digests seen: a bounded set that forgets the oldest first. Its memory
- * is shared with processes forked later, so it outlives one that dies.
+ * is shared with processes forked later, so it outlives one that dies; several
+ * may use it at once.
  */
 #ifndef KTLSGATE_REPLAY_H
 #define KTLSGATE_REPLAY_H
@@ -19,8 +20,8 @@ struct replay;
 struct replay *replay_new(void) must_check;
 void replay_free(struct replay *r); /* NULL-safe */
 
-bool replay_seen(const struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]) must_check;
-/* The digest must not be in the set. */
-void replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]);
+bool replay_seen(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]) must_check;
+/* False: it is in the set already. */
+bool replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]) must_check;
 
 #endif

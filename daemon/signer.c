@@ -627,8 +627,14 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 		X509_free(TAKE_PTR(*cert));
 		return (struct verdict){SIGNER_AUDIT, 0};
 	}
-	/* Only what was issued takes a place: refused handshakes cannot push others out. */
-	replay_add(s->seen, digest);
+	/*
+	 * Only what was issued takes a place: refused handshakes cannot push others out.
+	 * The signer of another generation may have issued for it meanwhile.
+	 */
+	if (!replay_add(s->seen, digest)) {
+		X509_free(TAKE_PTR(*cert));
+		return (struct verdict){SIGNER_REPLAY, 0};
+	}
 	return (struct verdict){SIGNER_OK, 0};
 }
 

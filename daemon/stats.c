@@ -1,26 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums the workers' counters for the control thread; see stats.h. */
+/* The area of all workers' counters, and their sums; see stats.h. */
 #include <inttypes.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "stats.h"
 
-static uint64_t sum(struct stats *const *blocks, unsigned n, size_t offset)
-{
-	uint64_t total = 0;
+struct slot {
+	_Atomic uint32_t workers; /* 0: unused */
+	struct stats by_worker[STATS_WORKERS];
+};
 
-	for (unsigned i = 0; i < n; i++) {
-		_Atomic uint64_t *counter = (void *)((char *)blocks[i] + offset);
-
-		total += atomic_load_explicit(counter, memory_order_relaxed);
-	}
-	return total;
-}
-
-static uint64_t sum_reason(struct stats *const *blocks, unsigned n, unsigned r)
-{
-	return sum(blocks, n, offsetof(struct stats, reason) + r * sizeof(uint64_t));
-}
+struct stats_area {
+	_Atomic uint32_t moves; /* odd: a slot's counts are on their way to `ended` */
+	struct stats ended;	/* of all processes that are gone */
+	struct slot slots[STATS_SLOTS];
+};
 
 /* By its name: see COUNTERS. */
 static bool is_gauge(const char *name)
@@ -31,14 +27,105 @@ static bool is_gauge(const char *name)
 	return len >= sizeof(ending) && !strcmp(name + len - (sizeof(ending) - 1), ending);
 }
 
-void stats_write(struct stats *const *blocks, unsigned n, const struct gauges *gauges, FILE *out)
+struct stats_area *stats_area_new(void)
 {
+	struct stats_area *area = mmap(NULL, sizeof(*area), PROT_READ | PROT_WRITE,
+				       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return area == MAP_FAILED ? NULL : area;
+}
+
+void stats_area_free(struct stats_area *area)
+{
+	if (area)
+		munmap(area, sizeof(*area));
+}
+
+struct stats *stats_area_begin(struct stats_area *area, unsigned slot, unsigned workers)
+{
+	struct slot *s = &area->slots[slot];
+
+	memset(s->by_worker, 0, workers * sizeof(s->by_worker[0]));
+	s->workers = workers;
+	return s->by_worker;
+}
+
+unsigned stats_area_slots(const struct stats_area *area)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++)
+		n += area->slots[i].workers != 0;
+	return n;
+}
+
+static uint64_t read_counter(const struct stats *s, size_t offset)
+{
+	_Atomic uint64_t *counter = (void *)((char *)s + offset);
+
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+uint64_t stats_area_sum(const struct stats_area *area, unsigned slot, size_t offset)
+{
+	const struct slot *s = &area->slots[slot];
+	uint64_t total = 0;
+
+	for (unsigned w = 0; w < s->workers; w++)
+		total += read_counter(&s->by_worker[w], offset);
+	return total;
+}
+
+static uint64_t sum_once(const struct stats_area *area, size_t offset)
+{
+	uint64_t total = read_counter(&area->ended, offset);
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++)
+		total += stats_area_sum(area, i, offset);
+	return total;
+}
+
+/* The supervisor may be moving a slot's counts meanwhile: none may be counted twice or not. */
+static uint64_t sum(const struct stats_area *area, size_t offset)
+{
+	for (;;) {
+		uint32_t before = area->moves;
+		uint64_t total = sum_once(area, offset);
+
+		if (!(before & 1) && area->moves == before)
+			return total;
+		sched_yield();
+	}
+}
+
+static uint64_t sum_reason(const struct stats_area *area, unsigned r)
+{
+	return sum(area, offsetof(struct stats, reason) + r * sizeof(uint64_t));
+}
+
+void stats_area_end(struct stats_area *area, unsigned slot)
+{
+	area->moves++;
 #define X(name, help)                                                                              \
-	fprintf(out, "%s %" PRIu64 "\n", #name, sum(blocks, n, offsetof(struct stats, name)));
+	if (!is_gauge(#name))                                                                      \
+		area->ended.name += stats_area_sum(area, slot, offsetof(struct stats, name));
 	COUNTERS(X)
 #undef X
 	for (unsigned r = 0; r < REASON_COUNT; r++)
-		fprintf(out, "reason_%s %" PRIu64 "\n", reasons[r].name, sum_reason(blocks, n, r));
+		area->ended.reason[r] += stats_area_sum(
+			area, slot, offsetof(struct stats, reason) + r * sizeof(uint64_t));
+	area->slots[slot].workers = 0;
+	area->moves++;
+}
+
+void stats_write(const struct stats_area *area, const struct gauges *gauges, FILE *out)
+{
+#define X(name, help)                                                                              \
+	fprintf(out, "%s %" PRIu64 "\n", #name, sum(area, offsetof(struct stats, name)));
+	COUNTERS(X)
+#undef X
+	for (unsigned r = 0; r < REASON_COUNT; r++)
+		fprintf(out, "reason_%s %" PRIu64 "\n", reasons[r].name, sum_reason(area, r));
 #define X(name, help) fprintf(out, "%s %" PRIu64 "\n", #name, gauges->name);
 	GAUGES(X)
 #undef X
@@ -63,20 +150,18 @@ static void write_metric(const char *name, const char *help, uint64_t value, boo
 	fprintf(out, "%s %" PRIu64 "\n", full, value);
 }
 
-void stats_write_metrics(struct stats *const *blocks, unsigned n, const struct gauges *gauges,
-			 FILE *out)
+void stats_write_metrics(const struct stats_area *area, const struct gauges *gauges, FILE *out)
 {
 	write_head("ktlsgate_build_info", "gauge", "1, with the version as a label", out);
 	fputs("ktlsgate_build_info{version=\"" KTLSGATE_VERSION "\"} 1\n", out);
 #define X(name, help)                                                                              \
-	write_metric(#name, help, sum(blocks, n, offsetof(struct stats, name)), is_gauge(#name),   \
-		     out);
+	write_metric(#name, help, sum(area, offsetof(struct stats, name)), is_gauge(#name), out);
 	COUNTERS(X)
 #undef X
 	write_head("ktlsgate_flows_ended_total", "counter", "flows ended, by the reason", out);
 	for (unsigned r = 0; r < REASON_COUNT; r++)
 		fprintf(out, "ktlsgate_flows_ended_total{reason=\"%s\"} %" PRIu64 "\n",
-			reasons[r].name, sum_reason(blocks, n, r));
+			reasons[r].name, sum_reason(area, r));
 #define X(name, help) write_metric(#name, help, gauges->name, true, out);
 	GAUGES(X)
 #undef X

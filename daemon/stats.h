@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counters: one block per worker, written by that worker alone, read by the
- * control thread with relaxed loads and summed there.
+ * Counters: one block per worker, written by that worker alone, read with relaxed
+ * loads by whoever answers and summed there. The blocks of all generations of
+ * the data process lie in one area of shared memory, so that a reload or a
+ * death resets nothing.
  */
 #ifndef KTLSGATE_STATS_H
 #define KTLSGATE_STATS_H
@@ -10,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include "reason.h"
+#include "scoped.h"
 
 /* X(name, help). Counters only grow, but for the gauges named *_active. */
 #define COUNTERS(X)                                                                                \
@@ -70,11 +73,13 @@ struct stats {
 #define stat_inc(s, name) stat_add(s, name, 1)
 #define stat_dec(s, name) stat_add(s, name, (uint64_t)-1)
 
-/* X(name, help): gauges that no worker keeps, from control.c. */
+/* X(name, help): gauges that no worker keeps, from answer.c. */
 #define GAUGES(X)                                                                                  \
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
 	X(forge_keys_ready, "RSA keys made ahead of need now")                                     \
-	X(workers, "threads of the data process")
+	X(workers, "threads of the data process")                                                  \
+	X(generations, "data processes: the newest, and those whose flows have not ended yet")     \
+	X(generation, "number of the configuration that runs: 1 and 1 more with each reload")
 
 struct gauges {
 #define X(name, help) uint64_t name;
@@ -85,10 +90,26 @@ struct gauges {
 /* Every name of `ktlsgatectl stats` in its order, with kind (counter, gauge) and meaning. */
 void stats_print_table(FILE *out);
 
-/* Sums n blocks and writes "name value" lines in table order. */
-void stats_write(struct stats *const *blocks, unsigned n, const struct gauges *gauges, FILE *out);
+#define STATS_SLOTS   16  /* generations at a time */
+#define STATS_WORKERS 256 /* of one */
+
+/* Made by the supervisor, who alone begins and ends slots; inherited by all others. */
+struct stats_area;
+
+struct stats_area *stats_area_new(void) must_check; /* NULL: no memory */
+void stats_area_free(struct stats_area *area);	    /* NULL-safe */
+/* One block for each of a generation's workers. */
+struct stats *stats_area_begin(struct stats_area *area, unsigned slot, unsigned workers);
+/* Its process is gone: what it counted stays, what it had (gauges) does not. */
+void stats_area_end(struct stats_area *area, unsigned slot);
+/* How many slots are in use. */
+unsigned stats_area_slots(const struct stats_area *area);
+/* The sum of a gauge or counter over one slot's workers; offset: of the member in struct stats. */
+uint64_t stats_area_sum(const struct stats_area *area, unsigned slot, size_t offset);
+
+/* Sums everything and writes "name value" lines in table order. */
+void stats_write(const struct stats_area *area, const struct gauges *gauges, FILE *out);
 /* The same in Prometheus's text format, with its names. */
-void stats_write_metrics(struct stats *const *blocks, unsigned n, const struct gauges *gauges,
-			 FILE *out);
+void stats_write_metrics(const struct stats_area *area, const struct gauges *gauges, FILE *out);
 
 #endif

@@ -25,7 +25,8 @@ struct steer {
 	struct steer_listener_key *keys; /* by group: where it listened when last added */
 	unsigned n_groups;
 	unsigned workers;
-	bool *drained; /* by worker */
+	struct steer *before; /* until steer_take_over() */
+	bool *drained;	      /* by worker */
 	enum steer_mode mode;
 	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
@@ -177,8 +178,15 @@ static void unpin(const struct steer *steer)
 	bpf_dir_remove(steer->bpf_dir);
 }
 
-int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct lookup_plan *plan, struct steer **out)
+int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_dir)
+{
+	steer->before = NULL;
+	steer_close(before);
+	return pin(steer, bpf_dir);
+}
+
+int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
+	       const struct lookup_plan *plan, struct steer *before, struct steer **out)
 {
 	scoped_steer *steer = calloc(1, sizeof(*steer));
 	int err;
@@ -193,6 +201,9 @@ int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum st
 	steer->drained = calloc(workers, sizeof(*steer->drained));
 	if (!steer->keys || !steer->drained)
 		return -ENOMEM;
+	steer->before = before;
+	if (before)
+		memcpy(steer->drained, before->drained, workers * sizeof(*steer->drained));
 	err = load(steer, plan);
 	if (!err && plan)
 		err = fill_lookup(steer, plan);
@@ -205,9 +216,6 @@ int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum st
 			 bpf_dir_hint(err));
 		return err;
 	}
-	err = pin(steer, bpf_dir);
-	if (err)
-		return err;
 	*out = TAKE_PTR(steer);
 	return 0;
 }
@@ -264,6 +272,18 @@ static int describe(int fd, struct steer_listener_key *key, struct steer_listene
 	return 0;
 }
 
+/* A socket can be in one array only. In between the kernel chooses among the group by hash. */
+static void take_from(const struct steer *steer, uint32_t slot, int fd)
+{
+	int map = bpf_map__fd(steer->skel->maps.steer_sockets);
+	uint64_t there, cookie;
+	socklen_t len = sizeof(cookie);
+
+	if (!bpf_map_lookup_elem(map, &slot, &there) &&
+	    !getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) && there == cookie)
+		bpf_map_delete_elem(map, &slot);
+}
+
 static int fill_slots(const struct steer *steer, uint32_t base, const int *listen_fds, unsigned n)
 {
 	int map = bpf_map__fd(steer->skel->maps.steer_sockets);
@@ -272,6 +292,8 @@ static int fill_slots(const struct steer *steer, uint32_t base, const int *liste
 		uint32_t slot = base + i;
 		uint64_t fd = listen_fds[i];
 
+		if (steer->before)
+			take_from(steer->before, slot, listen_fds[i]);
 		if (bpf_map_update_elem(map, &slot, &fd, BPF_ANY))
 			return -errno;
 	}
@@ -372,6 +394,15 @@ static void detach(struct steer_bpf *skel)
 		bpf_link__detach(skel->links.lookup);
 }
 
+/* Now: the array itself goes when the last process that has inherited it does. */
+static void release_sockets(const struct steer *steer)
+{
+	int map = steer->skel ? bpf_map__fd(steer->skel->maps.steer_sockets) : -1;
+
+	for (uint32_t slot = 0; map >= 0 && slot < steer->n_groups * steer->workers; slot++)
+		bpf_map_delete_elem(map, &slot);
+}
+
 void steer_close(struct steer *steer)
 {
 	if (!steer)
@@ -379,6 +410,7 @@ void steer_close(struct steer *steer)
 	if (steer->bpf_dir)
 		unpin(steer);
 	detach(steer->skel);
+	release_sockets(steer);
 	if (steer->load)
 		munmap(steer->load, load_size(steer));
 	steer_bpf__destroy(steer->skel);

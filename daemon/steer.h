@@ -15,11 +15,16 @@
 struct steer;
 
 /*
- * Loads the programs and pins their maps under bpf_dir, for n_groups groups of sockets with one
- * for each worker. plan: what steer_attach() will lead to them, or NULL. One log line on error.
+ * Loads the programs, for n_groups groups of sockets with one for each worker. plan: what
+ * steer_attach() will lead to them, or NULL. One log line on error.
+ *
+ * before: NULL, or the one that is to be replaced, of as many workers. It loses each socket that is
+ * added here, and has it again by being added there. Which workers are drained is the same.
  */
-int steer_open(const char *bpf_dir, unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct lookup_plan *plan, struct steer **out) must_check;
+int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
+	       const struct lookup_plan *plan, struct steer *before, struct steer **out) must_check;
+/* Pins the maps under bpf_dir, after before (or NULL) is closed. One log line on error. */
+int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_dir) must_check;
 
 /*
  * Steers a group's new connections: listen_fds[i] is worker i's socket. All are

@@ -1,55 +1,45 @@
-/* SPDX-License-Identifier: Apache-2.0 */
-/* Starts, watches and stops the other processes. Knows no TLS and no flow. */
+// SPDX-License-Identifier: Apache-2.0
+/* Starts, watches, replaces and stops the other processes. Knows no TLS and no flow. */
+#include "supervisor.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include "bpf_dir.h"
 #include "control.h"
+#include "generation.h"
+#include "listener.h"
 #include "log.h"
 #include "notify.h"
 #include "sandbox.h"
-#include "signer.h"
 #include "steer.h"
-#include "supervisor.h"
 #include "watchdog.h"
 
-#define START_TIMEOUT_MS 20000
-#define RESTART_PAUSE_MS 1000
-#define STOP_SECONDS	 5
-#define BACKLOG		 4096
-#define MAX_FLOWS	 65536 /* entries of the BPF flow maps */
-
-enum child_kind {
-	CHILD_SIGNER,
-	CHILD_DATA,
-	CHILDREN
-};
-static const char *const child_names[CHILDREN] = {"signer", "data process"};
+#define RETIRE_MS     2000
+#define CHECK_SECONDS 60    /* a configuration that takes longer to check is refused */
+#define MAX_FLOWS     65536 /* entries of the BPF flow maps */
 
 struct supervisor {
-	struct config *cfg;
-	struct ktls_caps ktls;
-	struct count *count;
-	struct steer *steer;
-	int *listeners;			/* [binding * workers + worker] */
-	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
-	struct replay *seen;		/* the signers' memory of used transcripts */
-	int control_fd;
-	int stop_read, stop_write; /* children end when the write end closes */
+	struct shared shared;
+	const char *path;
+	struct cfg_texts texts; /* of the newest generation */
+	struct listeners listeners;
+	struct control control;
 	int signal_fd;
-	pid_t children[CHILDREN];
 	struct watchdog watchdog;
+	struct generation *generations[STATS_SLOTS]; /* by slot */
+	struct generation *current;
+	unsigned last_number;
+	bool bpf;	/* there is a directory for its maps */
+	bool listening; /* on the control socket; what can be done once is done */
 };
 
-/* ---- what needs rights ---- */
+/* ---- what needs rights, once ---- */
 
 static void raise_descriptor_limit(void)
 {
@@ -62,384 +52,60 @@ static void raise_descriptor_limit(void)
 		log_warn("RLIMIT_NOFILE: %s", strerror(errno));
 }
 
-static int check_ktls(struct supervisor *s)
+static int check_ktls(struct supervisor *s, const struct config *cfg, FILE *errors)
 {
-	ktls_probe(&s->ktls);
-	if (s->cfg->engine == ENGINE_USER || !s->ktls.error)
+	const struct ktls_caps *caps = &s->shared.ktls;
+
+	if (cfg->engine == ENGINE_USER || !caps->error)
 		return 0;
-	if (s->cfg->engine == ENGINE_KTLS) {
-		log_error("dataplane.engine = ktls, but this kernel has no kernel TLS: %s; "
-			  "`modprobe tls`, or set dataplane.engine = auto",
-			  strerror(s->ktls.error));
+	if (cfg->engine == ENGINE_KTLS) {
+		fprintf(errors,
+			"dataplane.engine = ktls, but this kernel has no kernel TLS: %s; "
+			"`modprobe tls`, or set dataplane.engine = auto\n",
+			strerror(caps->error));
 		return -ENOTSUP;
 	}
-	log_warn("this kernel has no kernel TLS (%s): bytes are relayed in user space",
-		 strerror(s->ktls.error));
+	if (!s->current)
+		log_warn("this kernel has no kernel TLS (%s): bytes are relayed in user space",
+			 strerror(caps->error));
 	return 0;
 }
 
-_Static_assert((int)STEERING_CPU == (int)STEER_BY_CPU && (int)STEERING_HASH == (int)STEER_BY_HASH &&
-		       (int)STEERING_LOAD == (int)STEER_BY_LOAD,
-	       "dataplane.steering and enum steer_mode are not the same");
-
 /* BPF is a help, not a need: without it plain sockets do. */
-static void open_bpf(struct supervisor *s)
+static void open_count(struct supervisor *s, const struct config *cfg)
 {
-	const struct config *cfg = s->cfg;
-	scoped_lookup_plan *plan = NULL;
 	const char *name;
 
 	if (!cfg->bpf_dir || bpf_dir_make(cfg->bpf_dir))
 		return;
+	s->bpf = true;
 	name = strrchr(cfg->bpf_dir, '/');
 	name = name ? name + 1 : cfg->bpf_dir;
-	if (count_open(cfg->bpf_dir, name, MAX_FLOWS, &s->count))
+	if (count_open(cfg->bpf_dir, name, MAX_FLOWS, &s->shared.count))
 		log_warn("flows are not counted by BPF");
-	if (lookup_plan_new(cfg, &plan) ||
-	    steer_open(cfg->bpf_dir, cfg->n_bindings, cfg->workers, (enum steer_mode)cfg->steering,
-		       plan, &s->steer))
-		log_warn("connections are not steered by BPF: the kernel chooses the worker");
 	bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
 }
 
-/* Says which vserver's address it is. */
-static int not_bound(const struct cfg_binding *b)
+static int open_once(struct supervisor *s, const struct config *cfg)
 {
-	int err = errno;
-
-	log_error("vserver.%s.listen: %s", b->vserver->name, strerror(err));
-	return -err;
-}
-
-/* listen() is left to the caller; share: with the other workers' sockets. */
-static int bind_socket(const struct cfg_binding *b, const struct cfg_address *address, bool share)
-{
-	int one = 1, family = address->ss.ss_family;
-	bool ipv6 = family == AF_INET6;
-	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one))) ||
-	    (ipv6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one))) ||
-	    (b->looked_up && setsockopt(fd, ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
-					ipv6 ? IPV6_FREEBIND : IP_FREEBIND, &one, sizeof(one))) ||
-	    bind(fd, (const struct sockaddr *)&address->ss, address->len))
-		return not_bound(b);
-	return TAKE_FD(fd);
-}
-
-/* One for each worker, at the same address and port. */
-static int listen_on(const struct cfg_binding *b, int *fds, unsigned workers)
-{
-	struct cfg_address address = b->address;
-
-	for (unsigned w = 0; w < workers; w++) {
-		fds[w] = bind_socket(b, &address, true);
-		if (fds[w] < 0)
-			return fds[w];
-		/* The kernel may have chosen the port. */
-		if (listen(fds[w], BACKLOG) ||
-		    getsockname(fds[w], (struct sockaddr *)&address.ss, &address.len))
-			return not_bound(b);
-	}
-	return 0;
-}
-
-/*
- * SO_REUSEPORT lets a second daemon of the same user take a share of our
- * connections in silence. A bind without it finds out.
- */
-static int check_addresses(const struct config *cfg)
-{
-	for (unsigned i = 0; i < cfg->n_bindings; i++) {
-		const struct cfg_binding *b = &cfg->bindings[i];
-		scoped_fd fd = b->looked_up ? -1 : bind_socket(b, &b->address, false);
-
-		if (fd < 0 && !b->looked_up)
-			return fd;
-	}
-	return 0;
-}
-
-/* n descriptors that are not open yet; NULL: out of memory */
-static int *no_descriptors(size_t n)
-{
-	int *fds = calloc(n, sizeof(*fds));
-
-	for (size_t i = 0; fds && i < n; i++)
-		fds[i] = -1;
-	return fds;
-}
-
-/* The first vserver that needs sk_lookup, or NULL. */
-static const struct cfg_vserver *needs_lookup(const struct config *cfg)
-{
-	for (unsigned i = 0; i < cfg->n_bindings; i++) {
-		if (cfg->bindings[i].looked_up)
-			return cfg->bindings[i].vserver;
-	}
-	return NULL;
-}
-
-static int start_lookup(struct supervisor *s)
-{
-	const struct cfg_vserver *v = needs_lookup(s->cfg);
-
-	if (!v || (s->steer && !steer_attach(s->steer)))
-		return 0;
-	log_error("%s:%u: vserver.%s.listen: a prefix or a range of ports needs BPF (sk_lookup), "
-		  "which is %s; or name each address and port",
-		  v->listen_where.file, v->listen_where.line, v->name,
-		  s->cfg->bpf_dir ? "not to be had, see above" : "switched off by bpf.dir = off");
-	return -ENOTSUP;
-}
-
-static int open_listeners(struct supervisor *s)
-{
-	const struct config *cfg = s->cfg;
-	unsigned n = cfg->n_bindings;
-
-	s->listeners = no_descriptors((size_t)cfg->workers * n);
-	if (!s->listeners)
-		return -ENOMEM;
-	for (unsigned b = 0; b < n; b++) {
-		const struct cfg_binding *binding = &cfg->bindings[b];
-		int *fds = s->listeners + (size_t)b * cfg->workers;
-		int ret = listen_on(binding, fds, cfg->workers);
-
-		if (ret)
-			return ret;
-		if (s->steer && steer_add(s->steer, b, fds, cfg->workers))
-			log_warn("vserver %s: not steered", binding->vserver->name);
-	}
-	return start_lookup(s);
-}
-
-static int open_signer_sockets(struct supervisor *s)
-{
-	unsigned n = s->cfg->workers;
-
-	s->worker_ends = no_descriptors(n);
-	s->signer_ends = no_descriptors(n);
-	if (!s->worker_ends || !s->signer_ends)
-		return -ENOMEM;
-	for (unsigned i = 0; i < n; i++) {
-		int pair[2];
-
-		/* Both ends stay here: a restarted process finds the same socket, no worker
-		 * notices. */
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-			return -errno;
-		s->worker_ends[i] = pair[0];
-		s->signer_ends[i] = pair[1];
-	}
-	return 0;
-}
-
-static int open_everything(struct supervisor *s)
-{
-	int stop[2], ret;
+	char *socket = strdup(cfg->control_socket); /* outlives cfg: the key cannot change */
+	int ret;
 
 	raise_descriptor_limit();
-	ret = check_ktls(s);
-	if (ret)
-		return ret;
-	/* A daemon that runs already is noticed before anything of its own is touched. */
-	s->control_fd = control_listen(s->cfg->control_socket);
-	if (s->control_fd < 0)
-		return s->control_fd;
-	ret = check_addresses(s->cfg);
-	if (ret)
-		return ret;
-	/* Sockets made from here on belong to the cgroup that is counted. */
-	open_bpf(s);
-	ret = open_listeners(s);
-	if (!ret)
-		ret = open_signer_sockets(s);
-	if (ret)
-		return ret;
-	s->seen = replay_new();
-	if (!s->seen)
+	ktls_probe(&s->shared.ktls);
+	if (!socket)
 		return -ENOMEM;
-	if (pipe2(stop, O_CLOEXEC))
-		return -errno;
-	s->stop_read = stop[0];
-	s->stop_write = stop[1];
-	return 0;
-}
-
-/* ---- the children ---- */
-
-/* In the child: the descriptors of the other process are not its business. */
-static void close_ends(const int *ends, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++) {
-		if (ends[i] >= 0)
-			close(ends[i]);
+	/* A daemon that runs already is noticed before anything of its own is touched. */
+	ret = control_open(&s->control, socket, cfg->control_mode, cfg->control_group);
+	if (ret) {
+		free(socket);
+		return ret;
 	}
-}
-
-static int run_data(struct supervisor *s, int ready_fd)
-{
-	struct config *cfg = s->cfg;
-	struct gate gate = {
-		.cfg = cfg,
-		.count = s->count,
-		.load = steer_load(s->steer),
-		.ktls = s->ktls,
-		.n_workers = cfg->workers,
-		.listeners = s->listeners,
-		.signer_fds = s->worker_ends,
-	};
-
-	log_open("ktlsgated[data]", cfg->log_level);
-	close_ends(s->signer_ends, cfg->workers);
-	replay_free(TAKE_PTR(s->seen));
-	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
-	    sandbox_drop_privileges(cfg->user) || workers_start(&gate) || sandbox_data())
-		return EXIT_FAILURE;
-	workers_go(&gate);
-	if (write(ready_fd, "", 1) != 1)
-		return EXIT_FAILURE;
-	close(ready_fd);
-	control_run(&gate, s->control_fd, s->stop_read);
-	workers_stop(&gate);
-	gate_free(&gate);
-	return EXIT_SUCCESS;
-}
-
-static int run_child(struct supervisor *s, enum child_kind kind, int ready_fd)
-{
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* ^C goes to the whole group, systemd's SIGTERM to the whole cgroup: the supervisor
-	 * decides. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	close(s->stop_write);
-	close(s->signal_fd);
-	watchdog_close(&s->watchdog);
-	if (kind == CHILD_DATA)
-		return run_data(s, ready_fd);
-	return signer_run(s->cfg, s->signer_ends, s->cfg->workers, ready_fd, s->stop_read, s->seen);
-}
-
-/* Starts a child and waits until it says that it is ready. */
-static int start_child(struct supervisor *s, enum child_kind kind)
-{
-	struct pollfd p = {.events = POLLIN};
-	int ready[2];
-	pid_t pid;
-	char byte;
-
-	if (pipe2(ready, O_CLOEXEC))
-		return -errno;
-	fflush(NULL);
-	pid = fork();
-	if (pid < 0) {
-		close(ready[0]);
-		close(ready[1]);
-		return -errno;
-	}
-	if (!pid) {
-		int status;
-
-		close(ready[0]);
-		status = run_child(s, kind, ready[1]);
-		config_free(s->cfg);
-		fflush(NULL);
-		exit(status);
-	}
-	close(ready[1]);
-	s->children[kind] = pid;
-	p.fd = ready[0];
-	while (poll(&p, 1, START_TIMEOUT_MS) < 0 && errno == EINTR)
-		;
-	if (!(p.revents & POLLIN) || read(ready[0], &byte, 1) != 1) {
-		close(ready[0]);
-		log_error("%s (pid %d) did not start", child_names[kind], pid);
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-		s->children[kind] = 0;
-		return -ECHILD;
-	}
-	close(ready[0]);
-	return 0;
-}
-
-/* ---- watching ---- */
-
-static enum child_kind kind_of(const struct supervisor *s, pid_t pid)
-{
-	int kind = 0;
-
-	while (kind < CHILDREN && s->children[kind] != pid)
-		kind++;
-	return (enum child_kind)kind;
-}
-
-static void describe(int status, char *buf, size_t len)
-{
-	if (WIFSIGNALED(status))
-		snprintf(buf, len, "killed by signal %d (%s)", WTERMSIG(status),
-			 strsignal(WTERMSIG(status)));
-	else
-		snprintf(buf, len, "exit status %d", WEXITSTATUS(status));
-}
-
-static void reap(struct supervisor *s)
-{
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		enum child_kind kind = kind_of(s, pid);
-		char how[64];
-
-		if (kind == CHILDREN)
-			continue;
-		describe(status, how, sizeof(how));
-		log_error("%s (pid %d) died: %s; starting it again", child_names[kind], pid, how);
-		notify_send("STATUS=%s died: %s; starting it again", child_names[kind], how);
-		s->children[kind] = 0;
-	}
-}
-
-static const char *engine_name(const struct supervisor *s)
-{
-	return s->cfg->engine == ENGINE_USER || s->ktls.error ? "user" : "ktls";
-}
-
-static bool all_alive(const struct supervisor *s)
-{
-	for (int kind = 0; kind < CHILDREN; kind++) {
-		if (!s->children[kind])
-			return false;
-	}
-	return true;
-}
-
-/* The state in one line, for `systemctl status`. */
-static void tell_state(const struct supervisor *s, const char *also)
-{
-	const struct config *cfg = s->cfg;
-
-	notify_send("%sSTATUS=%u vserver%s, %u worker%s, engine %s", also, cfg->n_vservers,
-		    cfg->n_vservers == 1 ? "" : "s", cfg->workers, cfg->workers == 1 ? "" : "s",
-		    engine_name(s));
-}
-
-static void start_missing(struct supervisor *s)
-{
-	for (int kind = 0; kind < CHILDREN; kind++) {
-		if (!s->children[kind])
-			(void)!start_child(s, (enum child_kind)kind);
-	}
-	if (all_alive(s))
-		tell_state(s, "");
+	s->listening = true;
+	s->listeners.workers = cfg->workers;
+	s->shared.seen = replay_new();
+	s->shared.area = stats_area_new();
+	return s->shared.seen && s->shared.area ? 0 : -ENOMEM;
 }
 
 static int open_signals(void)
@@ -456,12 +122,634 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* In a child: what is the supervisor's, or another generation's, is not its business. */
+static void leave(struct shared *sh, const struct generation *self)
+{
+	struct supervisor *s = container_of(sh, struct supervisor, shared);
+
+	close(s->signal_fd);
+	watchdog_close(&s->watchdog);
+	control_leave(&s->control);
+	listeners_leave(&s->listeners, self->cfg);
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (s->generations[i] && s->generations[i] != self)
+			generation_free(s->generations[i]);
+	}
+	config_texts_free(&s->texts);
+}
+
+/* ---- checking a configuration ---- */
+
+/* In a process that then ends: the keys that it has seen, our children would have. */
+_Noreturn static void check_and_exit(const struct cfg_texts *texts, int fd)
+{
+	FILE *errors = fdopen(fd, "w");
+	int status = !errors || sandbox_forbid_dumps() || config_check_texts(texts, errors);
+
+	if (errors)
+		fflush(errors);
+	_exit(status);
+}
+
+/* What the process writes until it ends, or is late. */
+static void pass_on(int fd, FILE *errors)
+{
+	uint64_t end = timer_clock() + CHECK_SECONDS * 1000ull;
+	char buf[4096];
+
+	for (;;) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		uint64_t now = timer_clock();
+		ssize_t n;
+
+		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0)
+			return;
+		n = read(fd, buf, sizeof(buf));
+		if (n <= 0)
+			return;
+		fwrite(buf, 1, (size_t)n, errors);
+	}
+}
+
+static int check_apart(const char *path, const struct cfg_texts *texts, FILE *errors)
+{
+	int fds[2], status = -1;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	fflush(NULL);
+	pid = fork();
+	if (!pid)
+		check_and_exit(texts, fds[1]);
+	close(fds[1]);
+	if (pid > 0)
+		pass_on(fds[0], errors);
+	close(fds[0]);
+	if (pid < 0) {
+		fprintf(errors, "%s: cannot be checked: %s\n", path, strerror(errno));
+		return -EAGAIN;
+	}
+	/* Done, unless it was late. */
+	kill(pid, SIGKILL);
+	if (waitpid(pid, &status, 0) < 0 || WIFSIGNALED(status)) {
+		fprintf(errors, "%s: cannot be checked: killed by signal %d\n", path,
+			WTERMSIG(status));
+		return -EINVAL;
+	}
+	return status ? -EINVAL : 0;
+}
+
+/* Checks everything that can be; what is returned differs from what runs in nothing fixed. */
+static int load_checked(struct supervisor *s, const struct cfg_texts *texts, FILE *errors,
+			struct config **out)
+{
+	int err = check_apart(s->path, texts, errors);
+
+	*out = NULL;
+	if (!err)
+		err = config_load_texts(texts, errors, out);
+	if (!err && s->current)
+		err = config_check_change(s->current->cfg, *out, errors);
+	if (!err && s->listening)
+		err = check_ktls(s, *out, errors);
+	if (err) {
+		config_free(*out);
+		*out = NULL;
+	}
+	return err;
+}
+
+/* ---- generations ---- */
+
+static int free_slot(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (!s->generations[i])
+			return (int)i;
+	}
+	return -1;
+}
+
+static unsigned count_generations(const struct supervisor *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++)
+		n += s->generations[i] != NULL;
+	return n;
+}
+
+static void drop(struct supervisor *s, struct generation *g)
+{
+	stats_area_end(s->shared.area, g->slot);
+	s->generations[g->slot] = NULL;
+	generation_free(g);
+}
+
+/* The flows of the oldest have had their time: a new configuration, say a revocation, has not. */
+static void make_room(struct supervisor *s)
+{
+	struct generation *oldest = NULL;
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		struct generation *g = s->generations[i];
+
+		if (g && g != s->current && (!oldest || g->number < oldest->number))
+			oldest = g;
+	}
+	if (!oldest)
+		return;
+	log_warn("%u configurations still have flows, the most there may be: the flows of the "
+		 "oldest, generation %u, are ended",
+		 count_generations(s), oldest->number);
+	generation_stop(oldest);
+	(void)!generation_wait(oldest);
+	drop(s, oldest);
+}
+
+static bool take_outcome(struct supervisor *s, struct generation *g);
+
+/* Until g accepts nothing more, but for no longer than that can take. */
+static void await_retirement(struct supervisor *s, struct generation *g)
+{
+	uint64_t end = timer_clock() + RETIRE_MS;
+
+	while (!g->accepts_nothing && g->channel >= 0) {
+		struct pollfd p = {.fd = g->channel, .events = POLLIN};
+		uint64_t now = timer_clock();
+
+		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0 || !take_outcome(s, g))
+			return;
+	}
+}
+
+_Static_assert((int)STEERING_CPU == (int)STEER_BY_CPU && (int)STEERING_HASH == (int)STEER_BY_HASH &&
+		       (int)STEERING_LOAD == (int)STEER_BY_LOAD,
+	       "dataplane.steering and enum steer_mode are not the same");
+
+static void add_sockets(struct steer *steer, const struct generation *g)
+{
+	const struct config *cfg = g->cfg;
+
+	for (unsigned i = 0; steer && i < cfg->n_bindings; i++) {
+		const struct cfg_binding *b = &cfg->bindings[i];
+
+		if (steer_add(steer, b->group, g->listeners + (size_t)i * cfg->workers,
+			      cfg->workers))
+			log_warn("vserver %s: not steered", b->vserver->name);
+	}
+}
+
+/* Their numbers may have gaps. */
+static unsigned count_groups(const struct config *cfg)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < cfg->n_bindings; i++) {
+		if (cfg->bindings[i].group >= n)
+			n = cfg->bindings[i].group + 1;
+	}
+	return n;
+}
+
+/* The first vserver that needs sk_lookup, or NULL. */
+static const struct cfg_vserver *needs_lookup(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_bindings; i++) {
+		if (cfg->bindings[i].looked_up)
+			return cfg->bindings[i].vserver;
+	}
+	return NULL;
+}
+
+/* What leads connections to g's sockets; *out NULL: the kernel alone, where that is enough. */
+static int open_steer(const struct supervisor *s, const struct generation *g, FILE *errors,
+		      struct steer **out)
+{
+	const struct config *cfg = g->cfg;
+	const struct cfg_vserver *v = needs_lookup(cfg);
+	scoped_lookup_plan *plan = NULL;
+
+	*out = NULL;
+	/* What could not be had at the start is not tried, and told, each time. */
+	if (s->bpf && (!s->current || s->shared.steer)) {
+		if (lookup_plan_new(cfg, &plan) ||
+		    steer_open(count_groups(cfg), cfg->workers, (enum steer_mode)cfg->steering,
+			       plan, s->shared.steer, out))
+			log_warn("connections are not steered by BPF: the kernel chooses the "
+				 "worker");
+		bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
+	}
+	add_sockets(*out, g);
+	if (!v || (*out && !steer_attach(*out)))
+		return 0;
+	steer_close(TAKE_PTR(*out));
+	fprintf(errors,
+		"%s:%u: vserver.%s.listen: a prefix or a range of ports needs BPF (sk_lookup), "
+		"which is %s; or name each address and port\n",
+		v->listen_where.file, v->listen_where.line, v->name,
+		cfg->bpf_dir ? "not to be had, see above" : "switched off by bpf.dir = off");
+	return -ENOTSUP;
+}
+
+/* From here on there is no way back. */
+static void take_over(struct supervisor *s, struct generation *g, struct steer *steer)
+{
+	s->last_number = g->number;
+	if (s->shared.steer && !steer)
+		steer_close(TAKE_PTR(s->shared.steer));
+	if (steer && steer_take_over(steer, s->shared.steer, g->cfg->bpf_dir))
+		log_warn("the maps of steering are not pinned");
+	s->shared.steer = steer;
+	if (s->current) {
+		generation_retire(s->current);
+		await_retirement(s, s->current);
+	}
+	s->current = g;
+	listeners_keep(&s->listeners, g->cfg);
+}
+
+/* Listening and steered, its processes started: what can be undone. */
+static int prepare(struct supervisor *s, struct generation *g, FILE *errors, struct steer **steer)
+{
+	struct steer *before = s->shared.steer;
+	int err = listeners_open(&s->listeners, g->cfg, g->listeners, errors);
+
+	*steer = NULL;
+	if (!err)
+		err = open_steer(s, g, errors, steer);
+	if (err)
+		return err;
+	/* The data process tells its load where the new programs look. */
+	s->shared.steer = *steer;
+	err = generation_start(g, &s->shared);
+	s->shared.steer = before;
+	if (err)
+		fprintf(errors, "the new processes did not start; their log lines say why\n");
+	return err;
+}
+
+/* Takes cfg. On failure nothing of it is left, and what ran goes on. */
+static int start_generation(struct supervisor *s, struct config *cfg, FILE *errors)
+{
+	struct generation *g;
+	struct steer *steer;
+	int err;
+
+	if (free_slot(s) < 0)
+		make_room(s);
+	g = generation_new(cfg, s->last_number + 1, (unsigned)free_slot(s));
+	if (!g) {
+		fprintf(errors, "out of memory or descriptors\n");
+		return -ENOMEM;
+	}
+	s->generations[g->slot] = g;
+	err = prepare(s, g, errors, &steer);
+	if (!err) {
+		take_over(s, g, steer);
+		return 0;
+	}
+	steer_close(steer);
+	generation_stop(g);
+	(void)!generation_wait(g);
+	drop(s, g);
+	listeners_keep(&s->listeners, s->current ? s->current->cfg : NULL);
+	if (s->current)
+		add_sockets(s->shared.steer, s->current);
+	return err;
+}
+
+/* ---- starting and reloading ---- */
+
+static const char *plural(unsigned n)
+{
+	return n == 1 ? "" : "s";
+}
+
+static const char *engine_name(const struct supervisor *s)
+{
+	return s->current->cfg->engine == ENGINE_USER || s->shared.ktls.error ? "user" : "ktls";
+}
+
+static bool all_alive(const struct supervisor *s)
+{
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (s->generations[i] && !generation_runs(s->generations[i]))
+			return false;
+	}
+	return true;
+}
+
+/* The state in one line, for `systemctl status`. */
+static void tell_state(const struct supervisor *s, const char *also)
+{
+	const struct config *cfg = s->current->cfg;
+
+	notify_send("%sSTATUS=%u vserver%s, %u worker%s, engine %s", also, cfg->n_vservers,
+		    plural(cfg->n_vservers), cfg->workers, plural(cfg->workers), engine_name(s));
+}
+
+static int start(struct supervisor *s)
+{
+	struct config *cfg;
+	int err = config_read(s->path, stderr, &s->texts);
+
+	if (!err)
+		err = load_checked(s, &s->texts, stderr, &cfg);
+	if (err)
+		return err;
+	log_open("ktlsgated", cfg->log_level);
+	err = open_once(s, cfg);
+	if (!err)
+		err = check_ktls(s, cfg, stderr);
+	if (err) {
+		config_free(cfg);
+		return err;
+	}
+	/* Sockets made from here on belong to the cgroup that is counted. */
+	open_count(s, cfg);
+	err = start_generation(s, cfg, stderr);
+	if (err)
+		return err;
+	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
+		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
+		 plural(cfg->workers), engine_name(s));
+	tell_state(s, "READY=1\n");
+	return 0;
+}
+
+static uint64_t flows_of(const struct supervisor *s, const struct generation *g)
+{
+	return stats_area_sum(s->shared.area, g->slot, offsetof(struct stats, flows_active));
+}
+
+/* Takes texts when they come into force. */
+static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
+{
+	struct generation *before = s->current;
+	struct config *cfg;
+	int err = load_checked(s, texts, errors, &cfg);
+
+	if (!err)
+		err = start_generation(s, cfg, errors);
+	if (err)
+		return err;
+	config_texts_free(&s->texts);
+	s->texts = *texts;
+	*texts = (struct cfg_texts){0};
+	log_open("ktlsgated", s->current->cfg->log_level);
+	log_info("reloaded: generation %u, %u vserver%s; generation %u goes on with %" PRIu64
+		 " flow%s",
+		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,
+		 flows_of(s, before), plural((unsigned)flows_of(s, before)));
+	return 0;
+}
+
+static void log_lines(const char *text)
+{
+	while (*text) {
+		size_t len = strcspn(text, "\n");
+
+		log_error("%.*s", (int)len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
+/*
+ * All of it, or nothing and why: text NULL reads the files again, else it is put
+ * behind what runs. *answer: for the control socket, to be freed; NULL: no memory.
+ */
+static void reload(struct supervisor *s, const char *name, const char *text, size_t len,
+		   char **answer)
+{
+	struct cfg_texts texts = {0};
+	char *why = NULL;
+	size_t why_len = 0;
+	FILE *errors = open_memstream(&why, &why_len);
+	int err;
+
+	*answer = NULL;
+	if (!errors)
+		return;
+	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, timer_clock() * 1000);
+	if (!text)
+		err = config_read(s->path, errors, &texts);
+	else
+		err = config_texts_copy(&s->texts, &texts);
+	if (!err && text)
+		err = config_texts_add(&texts, name, text, len);
+	if (err == -ENOMEM)
+		fprintf(errors, "out of memory\n");
+	if (!err)
+		err = change(s, &texts, errors);
+	config_texts_free(&texts);
+	tell_state(s, "READY=1\n");
+	if (!fclose(errors) && err) {
+		log_error("configuration refused, nothing has changed:");
+		log_lines(why);
+	}
+	if (asprintf(answer, err ? "error refused, nothing has changed:\n%s" : "ok\n%s", why) < 0)
+		*answer = NULL;
+	free(why);
+}
+
+/* ---- requests of the control socket ---- */
+
+/* What `status` says of a generation. */
+static void print_generation(const struct supervisor *s, const struct generation *g, FILE *out)
+{
+	fprintf(out,
+		"generation=%u\tstate=%s\tage_s=%" PRIu64 "\tflows=%" PRIu64
+		"\tvservers=%u\tdata_pid=%d\tsigner_pid=%d\n",
+		g->number, g == s->current ? "current" : "retired",
+		(timer_clock() - g->since) / 1000, flows_of(s, g), g->cfg->n_vservers,
+		g->children[CHILD_DATA], g->children[CHILD_SIGNER]);
+}
+
+static char *status_text(const struct supervisor *s)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	fputs("ok\n", out);
+	for (unsigned n = s->last_number; n; n--) {
+		for (unsigned i = 0; i < STATS_SLOTS; i++) {
+			if (s->generations[i] && s->generations[i]->number == n)
+				print_generation(s, s->generations[i], out);
+		}
+	}
+	return fclose(out) ? NULL : text;
+}
+
+/* The newest generation with a data process and a number below limit; NULL: none. */
+static struct generation *next_asked(const struct supervisor *s, unsigned limit)
+{
+	struct generation *best = NULL;
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		struct generation *g = s->generations[i];
+
+		if (g && g->channel >= 0 && g->number < limit &&
+		    (!best || g->number > best->number))
+			best = g;
+	}
+	return best;
+}
+
+/* Asks the next older generation, if there is one; below: the number of the last asked. */
+static void ask_below(struct supervisor *s, struct control_client *c, unsigned below)
+{
+	struct generation *g;
+	char text[REQUEST_MAX + 256];
+
+	while ((g = next_asked(s, below))) {
+		below = g->number;
+		c->asked = g->number;
+		if (!answer_hand_over(g->channel, c->id, !c->answered, c->line, c->fd))
+			return;
+	}
+	if (c->answered) {
+		control_answer(c, NULL);
+		return;
+	}
+	if (!strncmp(c->line, "kill ", 5))
+		snprintf(text, sizeof(text), "error there is no flow %s\n", c->line + 5);
+	else if (!next_asked(s, UINT_MAX))
+		snprintf(text, sizeof(text), "error the data process is being started again\n");
+	else
+		snprintf(text, sizeof(text),
+			 "error unknown request \"%s\": want stats, metrics, flows, kill ID, ping, "
+			 "status, config [KEY], origins, requests SERVICE, reload or set NAME "
+			 "LENGTH\n",
+			 c->line);
+	control_answer(c, text);
+}
+
+static void answer_and_free(struct control_client *c, char *text)
+{
+	control_answer(c, text ? text : "error out of memory\n");
+	free(text);
+}
+
+static void change_requested(struct supervisor *s, struct control_client *c)
+{
+	char name[REQUEST_MAX], *answer;
+	const char *length = strrchr(c->line, ' ');
+
+	if (!strcmp(c->line, "reload")) {
+		log_info("reload: asked for on the control socket");
+		reload(s, NULL, NULL, 0, &answer);
+	} else {
+		snprintf(name, sizeof(name), "%.*s", (int)(length - c->line - 4), c->line + 4);
+		log_info("set: assignments from the control socket (%s)", name);
+		reload(s, name, c->body, c->body_len, &answer);
+	}
+	answer_and_free(c, answer);
+}
+
+static bool changes(const char *line)
+{
+	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || !strncmp(line, "kill ", 5);
+}
+
+static void request(void *arg, struct control_client *c)
+{
+	struct supervisor *s = arg;
+
+	if (changes(c->line) && !c->privileged)
+		control_answer(c, "error this is for root only\n");
+	else if (!strcmp(c->line, "status"))
+		answer_and_free(c, status_text(s));
+	else if (changes(c->line) && strncmp(c->line, "kill ", 5))
+		change_requested(s, c);
+	else
+		ask_below(s, c, UINT_MAX);
+}
+
+/* What a data process has done with a request; false: there is nothing more to read now. */
+static bool take_outcome(struct supervisor *s, struct generation *g)
+{
+	struct control_client *c;
+	enum outcome outcome;
+	uint32_t id;
+
+	if (!answer_outcome(g->channel, &id, &outcome))
+		return false;
+	if (id == RETIRED_ID)
+		g->accepts_nothing = true;
+	c = control_find(&s->control, id);
+	if (!c || c->asked != g->number)
+		return true;
+	if (outcome != OUTCOME_NONE)
+		c->answered = true;
+	if (outcome == OUTCOME_DONE)
+		control_answer(c, NULL);
+	else
+		ask_below(s, c, g->number);
+	return true;
+}
+
+/* It is gone: what it was asked, the next one may know. */
+static void asked_in_vain(struct supervisor *s, const struct generation *g)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		struct control_client *c = &s->control.clients[i];
+
+		if (c->fd >= 0 && c->asked == g->number)
+			ask_below(s, c, g->number);
+	}
+}
+
+/* ---- watching ---- */
+
+static void reap(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (unsigned i = 0; i < STATS_SLOTS; i++) {
+			struct generation *g = s->generations[i];
+
+			if (!g || !generation_reap(g, &s->shared, pid, status))
+				continue;
+			if (g->channel < 0)
+				asked_in_vain(s, g);
+			if (!generation_over(g))
+				break;
+			log_info("generation %u has ended: its last flow has", g->number);
+			drop(s, g);
+			break;
+		}
+	}
+}
+
+static void start_missing(struct supervisor *s)
+{
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		struct generation *g = s->generations[i];
+
+		if (g && !generation_runs(g) && timer_clock() >= g->pause_end)
+			(void)!generation_start(g, &s->shared);
+	}
+	if (all_alive(s))
+		tell_state(s, "");
+}
+
 /* What a signal asks for. True: to end. */
 static bool obey(struct supervisor *s, unsigned signal_number)
 {
+	char *answer;
+
 	switch (signal_number) {
 	case SIGHUP:
-		log_warn("SIGHUP ignored: a new configuration takes a restart");
+		log_info("SIGHUP: reading %s again", s->path);
+		reload(s, NULL, NULL, 0, &answer);
+		free(answer);
 		return false;
 	case SIGCHLD:
 		reap(s);
@@ -472,139 +760,126 @@ static bool obey(struct supervisor *s, unsigned signal_number)
 	}
 }
 
-/* Milliseconds until the watchdog or, if a child is missing, pause_end; -1: for ever. */
-static int patience(const struct supervisor *s, uint64_t pause_end)
+static int earlier(int a, int b)
 {
-	int ms = watchdog_wait(&s->watchdog);
-	uint64_t now = timer_clock();
-	int pause = pause_end > now ? (int)(pause_end - now) : 0;
+	if (a < 0 || b < 0)
+		return a < 0 ? b : a;
+	return a < b ? a : b;
+}
 
-	if (all_alive(s) || (ms >= 0 && ms < pause))
-		return ms;
-	return pause;
+/* Milliseconds until something is due; -1: for ever. */
+static int patience(const struct supervisor *s)
+{
+	int ms = earlier(watchdog_wait(&s->watchdog), control_wait(&s->control));
+	uint64_t now = timer_clock();
+
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		const struct generation *g = s->generations[i];
+
+		if (g && !generation_runs(g))
+			ms = earlier(ms, g->pause_end > now ? (int)(g->pause_end - now) : 0);
+	}
+	return ms;
+}
+
+static bool take_signal(struct supervisor *s)
+{
+	struct signalfd_siginfo si;
+
+	return read(s->signal_fd, &si, sizeof(si)) != sizeof(si) || obey(s, si.ssi_signo);
 }
 
 /* What has died is started again after a pause, and again after each failure. */
 static void watch(struct supervisor *s)
 {
-	struct signalfd_siginfo si;
-	uint64_t pause_end = 0;
+	struct pollfd p[2 + STATS_SLOTS + 1 + CONTROL_CLIENTS];
 
-	watchdog_init(&s->watchdog, s->cfg->control_socket);
+	watchdog_init(&s->watchdog, s->control.path);
 	for (;;) {
-		struct pollfd p[] = {
-			{.fd = s->signal_fd, .events = POLLIN},
-			{.fd = s->watchdog.fd, .events = POLLIN},
-		};
+		struct pollfd *channels = p + 2, *clients = channels + STATS_SLOTS;
+		unsigned n;
 
-		if (poll(p, ARRAY_SIZE(p), patience(s, pause_end)) < 0)
+		p[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
+		p[1] = (struct pollfd){.fd = s->watchdog.fd, .events = POLLIN};
+		for (unsigned i = 0; i < STATS_SLOTS; i++)
+			channels[i] = (struct pollfd){
+				.fd = s->generations[i] ? s->generations[i]->channel : -1,
+				.events = POLLIN};
+		n = control_poll(&s->control, clients);
+		if (poll(p, 2 + STATS_SLOTS + n, patience(s)) < 0)
 			continue;
-		if (p[0].revents) {
-			if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si) ||
-			    obey(s, si.ssi_signo))
-				return;
-			pause_end = timer_clock() + RESTART_PAUSE_MS;
-		} else if (!all_alive(s) && timer_clock() >= pause_end) {
-			start_missing(s);
-			pause_end = timer_clock() + RESTART_PAUSE_MS;
+		for (unsigned i = 0; i < STATS_SLOTS; i++) {
+			if (channels[i].revents & POLLIN)
+				take_outcome(s, s->generations[i]);
 		}
 		watchdog_turn(&s->watchdog, p[1].revents, all_alive(s));
+		control_turn(&s->control, clients, n);
+		if (p[0].revents && take_signal(s))
+			return;
+		if (!all_alive(s))
+			start_missing(s);
 	}
 }
 
-/* The data process gives its flows timeout.drain, each after its last word. */
-static unsigned seconds_to_end(const struct supervisor *s, enum child_kind kind)
-{
-	return STOP_SECONDS + (kind == CHILD_DATA ? 2 * s->cfg->drain_timeout : 0);
-}
+/* ---- ending ---- */
 
 /* The manager must not lose patience before we do. */
 static void tell_end(const struct supervisor *s)
 {
 	unsigned seconds = 1;
 
-	for (int kind = 0; kind < CHILDREN; kind++)
-		seconds += seconds_to_end(s, (enum child_kind)kind);
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (s->generations[i] && generation_patience(s->generations[i]) >= seconds)
+			seconds = generation_patience(s->generations[i]) + 1;
+	}
 	notify_send("STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu\nSTATUS=ending all flows",
 		    seconds * 1000000ull);
 }
 
-/* One that hangs must not keep us from ending. */
-static void kill_late(const struct supervisor *s, enum child_kind kind)
+/* All at once are told, then each is waited for. Returns the exit status. */
+static int stop_all(struct supervisor *s)
 {
-	scoped_fd fd = (int)syscall(SYS_pidfd_open, s->children[kind], 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-	unsigned seconds = seconds_to_end(s, kind);
+	int status = EXIT_SUCCESS;
 
-	if (fd < 0 || poll(&p, 1, (int)seconds * 1000) != 0)
-		return;
-	log_error("%s (pid %d) did not end within %u s: killed", child_names[kind],
-		  s->children[kind], seconds);
-	kill(s->children[kind], SIGKILL);
-}
-
-/* The data process first: it may still need the signer. Returns the exit status. */
-static int stop_children(struct supervisor *s)
-{
-	int worst = EXIT_SUCCESS;
-
-	if (s->stop_write >= 0)
-		close(s->stop_write);
-	s->stop_write = -1;
-	for (int kind = CHILD_DATA; kind >= 0; kind--) {
-		int status;
-
-		if (s->children[kind] <= 0)
-			continue;
-		kill_late(s, (enum child_kind)kind);
-		if (waitpid(s->children[kind], &status, 0) < 0)
-			continue;
-		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
-			char how[64];
-
-			describe(status, how, sizeof(how));
-			log_error("%s (pid %d) ended badly: %s", child_names[kind],
-				  s->children[kind], how);
-			worst = EXIT_FAILURE;
-		}
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (s->generations[i])
+			generation_stop(s->generations[i]);
 	}
-	return worst;
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		if (!s->generations[i])
+			continue;
+		if (!generation_wait(s->generations[i]))
+			status = EXIT_FAILURE;
+		drop(s, s->generations[i]);
+	}
+	return status;
 }
 
 static void close_everything(struct supervisor *s)
 {
-	unsigned n = s->cfg->workers;
-
 	watchdog_close(&s->watchdog);
-	steer_close(s->steer);
-	count_close(s->count);
-	if (s->control_fd >= 0) {
-		close(s->control_fd);
-		unlink(s->cfg->control_socket);
+	listeners_keep(&s->listeners, NULL);
+	steer_close(s->shared.steer);
+	count_close(s->shared.count);
+	if (s->listening) {
+		const char *path = s->control.path;
+
+		control_close(&s->control);
+		free((char *)path);
 	}
-	if (s->stop_read >= 0)
-		close(s->stop_read);
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
-	if (s->listeners)
-		close_ends(s->listeners, n * s->cfg->n_bindings);
-	if (s->worker_ends && s->signer_ends) {
-		close_ends(s->worker_ends, n);
-		close_ends(s->signer_ends, n);
-	}
-	replay_free(s->seen);
-	free(s->listeners);
-	free(s->worker_ends);
-	free(s->signer_ends);
+	replay_free(s->shared.seen);
+	stats_area_free(s->shared.area);
+	config_texts_free(&s->texts);
 }
 
-int supervisor_run(struct config *cfg)
+int supervisor_run(const char *path)
 {
 	struct supervisor s = {
-		.cfg = cfg,
-		.control_fd = -1,
-		.stop_read = -1,
-		.stop_write = -1,
+		.shared.leave = leave,
+		.path = path,
+		.control = {.fd = -1, .request = request, .arg = &s},
 		.signal_fd = -1,
 		.watchdog.fd = -1,
 	};
@@ -613,20 +888,12 @@ int supervisor_run(struct config *cfg)
 	/* The log's reader may go away; the daemon stays. */
 	signal(SIGPIPE, SIG_IGN);
 	s.signal_fd = open_signals();
-	if (s.signal_fd < 0 || open_everything(&s)) {
-		close_everything(&s);
-		return EXIT_FAILURE;
-	}
-	if (!start_child(&s, CHILD_SIGNER) && !start_child(&s, CHILD_DATA)) {
-		log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
-			 KTLSGATE_VERSION, cfg->n_vservers, cfg->n_vservers == 1 ? "" : "s",
-			 cfg->workers, cfg->workers == 1 ? "" : "s", engine_name(&s));
-		tell_state(&s, "READY=1\n");
+	if (s.signal_fd >= 0 && !start(&s)) {
 		watch(&s);
 		tell_end(&s);
 		status = EXIT_SUCCESS;
 	}
-	if (stop_children(&s))
+	if (stop_all(&s))
 		status = EXIT_FAILURE;
 	close_everything(&s);
 	return status;

@@ -74,6 +74,15 @@ void gate_free(struct gate *gate)
 
 /* ---- accepting ---- */
 
+/* A socket that the next generation does not have must not take connections for nobody. */
+static void close_retired(struct listener *l)
+{
+	if (l->op.armed || l->fd < 0)
+		return;
+	close(l->fd);
+	l->fd = -1;
+}
+
 static void accepted(struct ring_op *op, int res)
 {
 	struct listener *l = container_of(op, struct listener, op);
@@ -84,10 +93,12 @@ static void accepted(struct ring_op *op, int res)
 	} else if (res >= 0) {
 		flow_accept(w, l->vserver, res);
 	} else if (res != -ECANCELED && res != -ECONNABORTED && res != -EINTR) {
-		stat_inc(&w->stats, accept_errors);
+		stat_inc(w->stats, accept_errors);
 		log_warn("vserver %s: accept: %s", l->vserver->name, strerror(-res));
 	}
-	if (op->armed || w->stopping)
+	if (w->retired)
+		close_retired(l);
+	if (op->armed || w->retired)
 		return;
 	/* Out of descriptors or memory: the backlog keeps the connections for a moment. */
 	if (res < 0)
@@ -100,7 +111,7 @@ static void accept_again(struct timer *t)
 {
 	struct listener *l = container_of(t, struct listener, retry);
 
-	if (!l->op.armed && !l->worker->stopping)
+	if (!l->op.armed && !l->worker->retired)
 		ring_accept_multishot(l->worker->ring, &l->op, l->fd);
 }
 
@@ -194,7 +205,7 @@ static int forger_setup(struct worker *w)
 {
 	w->forger.cache = w->gate->cache;
 	w->forger.keys = w->gate->keys;
-	w->forger.stats = &w->stats;
+	w->forger.stats = w->stats;
 	w->forger.wake_fd = w->wake_fd;
 	return forger_init(&w->forger, w->ring, w->gate->signer_fds[w->index]);
 }
@@ -209,7 +220,7 @@ static int worker_setup(struct worker *w)
 	w->timers.now = timer_clock();
 	w->env.ring = w->ring;
 	w->env.timers = &w->timers;
-	w->env.stats = &w->stats;
+	w->env.stats = w->stats;
 	w->env.caps = &w->gate->ktls;
 	w->env.copy = cfg->relay == RELAY_COPY;
 	w->env.key_limit = (uint64_t)cfg->key_limit << 20;
@@ -281,6 +292,7 @@ int workers_start(struct gate *gate)
 
 		w->index = i;
 		w->gate = gate;
+		w->stats = &gate->stats[i];
 		LIST_INIT(&w->flows);
 		pthread_mutex_init(&w->lock, NULL);
 		pthread_cond_init(&w->answered, NULL);
@@ -307,14 +319,48 @@ void workers_go(struct gate *gate)
 
 /* ---- stopping ---- */
 
-static void stop(struct worker *w, void *arg)
+static void retire(struct worker *w, void *arg)
 {
 	(void)arg;
-	w->stopping = true;
+	if (w->retired)
+		return;
+	w->retired = true;
 	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++) {
 		timer_clear(&w->timers, &w->listeners[b].retry);
 		ring_cancel(w->ring, &w->listeners[b].op);
+		close_retired(&w->listeners[b]);
 	}
+}
+
+void workers_retire(struct gate *gate)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], retire, NULL);
+}
+
+static void look(struct worker *w, void *arg)
+{
+	bool *accepting = arg;
+
+	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++) {
+		if (w->listeners[b].op.armed)
+			*accepting = true;
+	}
+}
+
+bool workers_accepting(const struct gate *gate)
+{
+	bool accepting = false;
+
+	for (unsigned i = 0; !accepting && i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], look, &accepting);
+	return accepting;
+}
+
+static void stop(struct worker *w, void *arg)
+{
+	retire(w, arg);
+	w->stopping = true;
 	flows_shutdown(w);
 }
 

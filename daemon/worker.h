@@ -27,6 +27,9 @@ struct gate {
 	struct count *count; /* NULL: no BPF */
 	uint64_t *load;	     /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
+	struct stats_area *area; /* everybody's counters */
+	struct stats *stats;	 /* ours, by worker */
+	unsigned generation;	 /* its number, from 1 */
 	unsigned n_workers;
 	struct worker *workers;
 	pthread_barrier_t set_up, go; /* of all workers and who starts them */
@@ -58,14 +61,15 @@ struct worker {
 	struct timers timers;
 	struct relay_env env;
 	struct forger forger;
-	struct stats stats;
+	struct stats *stats;	    /* in shared memory */
 	struct listener *listeners; /* one per binding */
 	struct balance *balances;   /* by vserver index */
 	LIST_HEAD(, flow) flows;
 	unsigned n_flows;
 	int error; /* of the set-up */
 	uint64_t next_flow_id;
-	bool stopping;
+	bool retired;  /* accepts nothing more */
+	bool stopping; /* and ends with the last flow */
 
 	int wake_fd; /* eventfd */
 	uint64_t wake_value;
@@ -86,6 +90,10 @@ void gate_free(struct gate *gate);
  */
 int workers_start(struct gate *gate) must_check;
 void workers_go(struct gate *gate);
+/* Stops accepting; flows go on. */
+void workers_retire(struct gate *gate);
+/* One more connection may come. */
+bool workers_accepting(const struct gate *gate);
 /* Stops accepting, ends all flows (bounded by timeout.drain), joins the threads. */
 void workers_stop(struct gate *gate);
 /* Runs run(worker, arg) in worker w's thread and waits for it. From other threads only. */

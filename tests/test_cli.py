@@ -133,7 +133,7 @@ def test_counters_are_explained(running):
     assert [r[0] for r in rows] == [x.split()[0] for x in running.ctl("stats").splitlines()]
     assert {r[0] for r in rows if r[1] == "gauge"} == {
         "flows_active", "flows_relaying_active", "pipes_active", "forge_cache_entries",
-        "forge_keys_ready", "workers"}
+        "forge_keys_ready", "workers", "generations", "generation"}
 
 
 def test_flows(running, pki, engine):

@@ -37,7 +37,7 @@ def test_options(name, section):
 
 
 def test_commands():
-    assert {"stats name ...", "flows", "metrics", "key ..."} <= set(items("ktlsgatectl.8"))
+    assert {"stats name ...", "metrics", "key ...", "status", "reload", "kill id ..."} <= set(items("ktlsgatectl.8"))
 
 
 def test_keys():

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ktlsgatectl: asks a running ktlsgated over its control socket and prints the answer. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,26 +15,37 @@
 
 static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
-	"       ktlsgatectl [-s SOCKET] [--json] flows\n"
-	"       ktlsgatectl [-s SOCKET] metrics\n"
-	"       ktlsgatectl [-s SOCKET] requests SERVICE\n"
+	"       ktlsgatectl [-s SOCKET] [--json] flows [FIELD=GLOB...]\n"
+	"       ktlsgatectl [-s SOCKET] metrics | status | reload | requests SERVICE\n"
+	"       ktlsgatectl [-s SOCKET] kill ID...\n"
 	"       ktlsgatectl [-s SOCKET] explain SERVICE CHAIN.pem\n"
 	"       ktlsgatectl [-s SOCKET | -f FILE] forged SERIAL\n"
 	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
-	"Asks a running ktlsgated.\n"
+	"       ktlsgatectl [-s SOCKET] [-n] -w KEY=VALUE...\n"
+	"       ktlsgatectl [-s SOCKET] -p FILE | -T\n"
+	"Asks a running ktlsgated, or changes its configuration.\n"
 	"\n"
 	"  stats [NAME...]     counters; with names only these\n"
-	"  flows               connections with their stage, engine and bytes\n"
+	"  flows [FIELD=GLOB]  connections with their stage, engine and bytes; those that match "
+	"all\n"
 	"  metrics             counters in the text format of Prometheus\n"
 	"  requests SERVICE    what its backend last asked for in a CertificateRequest\n"
 	"  explain SERVICE CHAIN.pem\n"
 	"                      what would be forged from the chain for it, explained by\n"
 	"                      ktlsgate-forge with its rules and its backend's last request\n"
 	"  forged SERIAL       lines of the audit log about the certificate that a backend saw\n"
+	"  status              the configuration that runs, and older ones that still have flows\n"
 	"  KEY...              effective value of configuration keys\n"
 	"  -a, --all           all of them\n"
+	"  -T, --origins       all of them with the file and line each came from\n"
 	"  -n, --values        values only, no keys\n"
 	"  -f, --file FILE     another audit log than the daemon's\n"
+	"Changes, for root only; all of one call, or nothing and why. New connections see them:\n"
+	"  -w, --write         assign until the next reload or restart\n"
+	"  -p, --load FILE     the same with the assignments of a file; -: standard input\n"
+	"  reload              read the configuration files again, as SIGHUP does\n"
+	"  kill ID...          end flows\n"
+	"\n"
 	"  -s, --socket PATH   control socket (default " DEFAULT_SOCKET ")\n"
 	"      --json          as JSON: an array of flows, or an object\n"
 	"  -V, --version       version\n"
@@ -64,7 +76,29 @@ static int connect_daemon(void)
 	return TAKE_FD(fd);
 }
 
-FILE *ask(const char *request)
+static bool send_all(int fd, const char *text, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n < 0)
+			return false;
+		text += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+static void copy_lines(FILE *in, FILE *out)
+{
+	char line[8192];
+
+	while (fgets(line, sizeof(line), in))
+		fputs(line, out);
+}
+
+/* The lines behind "ok", as a stream; NULL after a message. body: what follows the request. */
+static FILE *ask_with(const char *request, const char *body, size_t len)
 {
 	int fd = connect_daemon();
 	char line[1024];
@@ -72,19 +106,37 @@ FILE *ask(const char *request)
 
 	if (fd < 0)
 		return NULL;
-	in = fdopen(fd, "r+");
-	if (!in || dprintf(fd, "%s\n", request) < 0 || !fgets(line, sizeof(line), in)) {
+	in = fdopen(fd, "r");
+	if (!in || !send_all(fd, request, strlen(request)) || !send_all(fd, "\n", 1) ||
+	    !send_all(fd, body, len) || !fgets(line, sizeof(line), in)) {
 		fprintf(stderr, "ktlsgatectl: %s: no answer\n", socket_path);
 	} else if (!strcmp(line, "ok\n")) {
 		return in;
 	} else {
 		fprintf(stderr, "ktlsgatectl: %s", line);
+		copy_lines(in, stderr);
 	}
 	if (in)
 		fclose(in);
 	else
 		close(fd);
 	return NULL;
+}
+
+FILE *ask(const char *request)
+{
+	return ask_with(request, NULL, 0);
+}
+
+/* For requests whose answer is printed as it comes. */
+static int show(const char *request)
+{
+	scoped_file *in = ask(request);
+
+	if (!in)
+		return EXIT_FAILURE;
+	copy_lines(in, stdout);
+	return EXIT_SUCCESS;
 }
 
 /* ---- stats ---- */
@@ -215,17 +267,52 @@ static void flow_row(char *line, bool first)
 	printf("\n");
 }
 
-static int flows(void)
+/* Has the line a field that the term FIELD=GLOB describes? */
+static bool matches(const char *line, const char *term)
 {
-	scoped_file *in = ask("flows");
+	size_t name = strcspn(term, "=") + 1;
+	scoped_mem char *copy = strdup(line);
+
+	if (!copy)
+		return false;
+	for (char *f = strtok(copy, "\t\n"); f; f = strtok(NULL, "\t\n")) {
+		if (!strncmp(f, term, name))
+			return !fnmatch(term + name, f + name, 0);
+	}
+	return false;
+}
+
+static bool matches_all(const char *line, char **terms, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (!matches(line, terms[i]))
+			return false;
+	}
+	return true;
+}
+
+static int flows(char **terms, int n)
+{
+	scoped_file *in = NULL;
 	char line[2048];
 	bool first = true;
+
+	for (int i = 0; i < n; i++) {
+		if (!strchr(terms[i], '=')) {
+			fprintf(stderr, "ktlsgatectl: %s: want FIELD=GLOB, say vserver=app\n",
+				terms[i]);
+			return 2;
+		}
+	}
+	in = ask("flows");
 
 	if (!in)
 		return EXIT_FAILURE;
 	if (json)
 		printf("[");
 	while (fgets(line, sizeof(line), in)) {
+		if (!matches_all(line, terms, n))
+			continue;
 		if (json)
 			flow_json(line, first);
 		else
@@ -237,18 +324,19 @@ static int flows(void)
 	return EXIT_SUCCESS;
 }
 
-/* ---- metrics, requests ---- */
-
-static int print_answer(const char *request)
+/* Each is asked for by itself: one that is not there keeps no other one alive. */
+static int kill_flows(char **ids, int n)
 {
-	scoped_file *in = ask(request);
-	char line[1024];
+	int status = EXIT_SUCCESS;
 
-	if (!in)
-		return EXIT_FAILURE;
-	while (fgets(line, sizeof(line), in))
-		fputs(line, stdout);
-	return EXIT_SUCCESS;
+	for (int i = 0; i < n; i++) {
+		char request[64];
+
+		snprintf(request, sizeof(request), "kill %.40s", ids[i]);
+		if (show(request))
+			status = EXIT_FAILURE;
+	}
+	return status;
 }
 
 static int requests(const char *service)
@@ -256,7 +344,7 @@ static int requests(const char *service)
 	char request[256];
 
 	snprintf(request, sizeof(request), "requests %s", service);
-	return print_answer(request);
+	return show(request);
 }
 
 /* ---- configuration ---- */
@@ -314,28 +402,140 @@ static int config(char **keys, int n)
 	return status;
 }
 
+/* All of text, or nothing. name: what errors in it begin with. */
+static int set(const char *name, const char *text, size_t len)
+{
+	scoped_file *in = NULL;
+	char request[512];
+
+	snprintf(request, sizeof(request), "set %.400s %zu", name, len);
+	in = ask_with(request, text, len);
+	return in ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* -w KEY=VALUE...; what is set is shown, as sysctl(8) does. */
+static int write_keys(char **assignments, int n)
+{
+	scoped_mem char *text = NULL;
+	const char *separator = "";
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+	int status;
+
+	if (!out)
+		return EXIT_FAILURE;
+	for (int i = 0; i < n; i++) {
+		if (!strchr(assignments[i], '=') || strchr(assignments[i], '\n')) {
+			fprintf(stderr, "ktlsgatectl: %s: want KEY=VALUE\n", assignments[i]);
+			fclose(out);
+			return 2;
+		}
+		fprintf(out, "%s\n", assignments[i]);
+	}
+	fclose(out);
+	status = set("-w", text, len);
+	for (int i = 0; i < n && !status; i++) {
+		char *key = assignments[i];
+
+		key[strcspn(key, "= \t")] = '\0';
+		status = print_settings(key, &separator);
+	}
+	return status;
+}
+
+/* -p FILE */
+static int load(const char *path)
+{
+	bool standard = !strcmp(path, "-");
+	scoped_file *in = fopen(standard ? "/dev/stdin" : path, "re");
+	scoped_mem char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+	int c;
+
+	if (!in || !out) {
+		fprintf(stderr, "ktlsgatectl: %s: %s\n", path, strerror(errno));
+		if (out)
+			fclose(out);
+		return EXIT_FAILURE;
+	}
+	while ((c = getc(in)) != EOF)
+		putc(c, out);
+	if (fclose(out) || ferror(in)) {
+		fprintf(stderr, "ktlsgatectl: %s: cannot be read\n", path);
+		return EXIT_FAILURE;
+	}
+	return set(standard ? "stdin" : path, text, len);
+}
+
+/* ---- the command line ---- */
+
+static int wrong_usage(void)
+{
+	fputs(usage, stderr);
+	return 2;
+}
+
+/* audit: a file to look at instead of the daemon's, or NULL. */
+static int command(int argc, char **argv, const char *audit)
+{
+	const char *name = argv[0];
+
+	if (!strcmp(name, "stats"))
+		return stats(argv + 1, argc - 1);
+	if (!strcmp(name, "flows"))
+		return flows(argv + 1, argc - 1);
+	if (!strcmp(name, "kill"))
+		return argc > 1 ? kill_flows(argv + 1, argc - 1) : wrong_usage();
+	if (!strcmp(name, "requests"))
+		return argc == 2 ? requests(argv[1]) : wrong_usage();
+	if (!strcmp(name, "forged"))
+		return argc == 2 ? ctl_forged(argv[1], audit) : wrong_usage();
+	if (!strcmp(name, "explain"))
+		return argc == 3 ? ctl_explain(argv[1], argv[2]) : wrong_usage();
+	if (!strcmp(name, "metrics") || !strcmp(name, "status") || !strcmp(name, "reload"))
+		return argc == 1 ? show(name) : wrong_usage();
+	return config(argv, argc);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"socket", required_argument, NULL, 's'}, {"file", required_argument, NULL, 'f'},
-		{"all", no_argument, NULL, 'a'},	  {"values", no_argument, NULL, 'n'},
-		{"json", no_argument, NULL, 'j'},	  {"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'},	  {NULL, 0, NULL, 0},
+		{"socket", required_argument, NULL, 's'},
+		{"all", no_argument, NULL, 'a'},
+		{"origins", no_argument, NULL, 'T'},
+		{"write", no_argument, NULL, 'w'},
+		{"load", required_argument, NULL, 'p'},
+		{"values", no_argument, NULL, 'n'},
+		{"json", no_argument, NULL, 'j'},
+		{"version", no_argument, NULL, 'V'},
+		{"file", required_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
 	};
-	const char *file = NULL;
-	bool all = false;
-	int opt;
+	bool all = false, origins = false, assign = false;
+	const char *file = NULL, *audit = NULL;
+	int opt, modes;
 
-	while ((opt = getopt_long(argc, argv, "s:f:anVh", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "s:f:anTwp:Vh", options, NULL)) != -1) {
 		switch (opt) {
 		case 's':
 			socket_path = optarg;
 			break;
 		case 'f':
-			file = optarg;
+			audit = optarg;
 			break;
 		case 'a':
 			all = true;
+			break;
+		case 'T':
+			origins = true;
+			break;
+		case 'w':
+			assign = true;
+			break;
+		case 'p':
+			file = optarg;
 			break;
 		case 'n':
 			values_only = true;
@@ -354,23 +554,16 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	}
-	if (all && optind == argc)
+	argc -= optind;
+	argv += optind;
+	modes = all + origins + assign + (file != NULL);
+	if (modes > 1 || (argc > 0) != (!modes || assign))
+		return wrong_usage();
+	if (all)
 		return config(NULL, 0);
-	if (all || optind == argc) {
-		fputs(usage, stderr);
-		return 2;
-	}
-	if (!strcmp(argv[optind], "stats"))
-		return stats(argv + optind + 1, argc - optind - 1);
-	if (!strcmp(argv[optind], "flows") && optind + 1 == argc)
-		return flows();
-	if (!strcmp(argv[optind], "metrics") && optind + 1 == argc)
-		return print_answer("metrics");
-	if (!strcmp(argv[optind], "requests") && optind + 2 == argc)
-		return requests(argv[optind + 1]);
-	if (!strcmp(argv[optind], "forged") && optind + 2 == argc)
-		return ctl_forged(argv[optind + 1], file);
-	if (!strcmp(argv[optind], "explain") && optind + 3 == argc)
-		return ctl_explain(argv[optind + 1], argv[optind + 2]);
-	return config(argv + optind, argc - optind);
+	if (origins)
+		return show("origins");
+	if (file)
+		return load(file);
+	return assign ? write_keys(argv, argc) : command(argc, argv, audit);
 }

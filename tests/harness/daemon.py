@@ -135,6 +135,23 @@ class Ktlsgated:
         assert self.process is None or self.process.poll() is None, (
             f"ktlsgated ended with {self.process.returncode}:\n{self.log()}")
 
+    def reconfigure(self, **changes):
+        """Changes its file, "." spelled "__", None removes; nobody is told."""
+        self.settings.update({key.replace("__", "."): value for key, value in changes.items()})
+        write_config(self.conf_file, {k: v for k, v in self.settings.items() if v is not None})
+
+    def reload(self, **changes):
+        """reconfigure(), SIGHUP, and until it has taken effect."""
+        before = self.stats()["generation"]
+        self.reconfigure(**changes)
+        self.process.send_signal(signal.SIGHUP)
+        assert self.log_contains(rf"reloaded: generation {before + 1}\b", START_TIMEOUT), self.log()
+
+    def generations(self):
+        """What `status` shows, the newest first."""
+        return [dict(f.split("=", 1) for f in line.split("\t"))
+                for line in self.ctl("status").splitlines()]
+
     # ---- what it says ----
 
     def log(self):
@@ -257,10 +274,10 @@ def _tasks(pid):
     return []
 
 
-def ctl(*args):
+def ctl(*args, **options):
     """The finished process of ktlsgatectl."""
     return subprocess.run([program("ktlsgatectl"), *map(str, args)], capture_output=True,
-                          text=True, timeout=10 * SCALE, check=False)
+                          text=True, timeout=10 * SCALE, check=False, **options)
 
 
 def probe():

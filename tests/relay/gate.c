@@ -20,6 +20,7 @@ struct test_gate {
 	void *services[1];
 	struct cfg_vserver vserver;
 	struct worker worker;
+	struct stats stats;
 	int pipe[2]; /* of pointers to gate_flow; NULL: stop */
 	struct ring_op handed;
 	struct gate_flow *next;
@@ -124,7 +125,7 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	/* As start_relay(), but for the handshakes. */
 	free_handshake(f);
 	f->stage = FLOW_STAGE_RELAY;
-	stat_inc(&w->stats, flows_relaying_active);
+	stat_inc(w->stats, flows_relaying_active);
 	f->relay.engine = engine;
 	start_polls(f);
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, tell_and_close);
@@ -219,8 +220,9 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	g->gate.cfg = &g->cfg;
 	g->gate.ktls = *caps;
 	w->gate = &g->gate;
+	w->stats = &g->stats;
 	w->env.timers = &w->timers;
-	w->env.stats = &w->stats;
+	w->env.stats = w->stats;
 	w->env.key_limit = o->key_limit;
 	w->env.copy = o->copy;
 	w->env.caps = &g->gate.ktls;
@@ -245,7 +247,7 @@ static unsigned left(const char *what, uint64_t n)
 
 unsigned test_gate_stop(struct test_gate *g)
 {
-	struct stats *s = &g->worker.stats;
+	struct stats *s = g->worker.stats;
 	struct timespec until;
 	unsigned count;
 

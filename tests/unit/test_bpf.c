@@ -442,7 +442,8 @@ static void test_steer(void)
 {
 	scoped_steer *steer = NULL;
 
-	CHECK_INT(steer_open(bpf_dir, 3, MAX_WORKERS, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(steer_open(3, MAX_WORKERS, STEER_BY_CPU, NULL, NULL, &steer), 0);
+	CHECK_INT(steer_take_over(steer, NULL, bpf_dir), 0);
 	if (!steer)
 		return;
 	for (unsigned workers = 1; workers <= MAX_WORKERS; workers++)
@@ -851,8 +852,10 @@ static void test_errors(void)
 		die("mkdtemp");
 	snprintf(dir, sizeof(dir), "%s/pins", tmp);
 	CHECK_INT(count_open(dir, cgroup_name, 16, &count), -EMEDIUMTYPE);
-	CHECK_INT(steer_open(dir, 1, 1, STEER_BY_CPU, NULL, &steer), -EMEDIUMTYPE);
-	CHECK(!count && !steer);
+	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer), 0);
+	CHECK_INT(steer_take_over(steer, NULL, dir), -EMEDIUMTYPE);
+	steer_close(steer);
+	CHECK(!count);
 	CHECK(!in_cgroup(cgroup_name));
 	CHECK(!rmdir(tmp)); /* nothing left in it */
 	CHECK_INT(count_open(bpf_dir, "no/such", 16, &count), -ENOENT);
@@ -877,7 +880,7 @@ static void test_no_rights(void)
 		_exit(2);
 	unit_failures = 0;
 	CHECK_INT(count_open(bpf_dir, cgroup_name, 16, &count), -EACCES);
-	CHECK_INT(steer_open(bpf_dir, 1, 1, STEER_BY_CPU, NULL, &steer), -EPERM);
+	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer), -EPERM);
 	CHECK(!count && !steer);
 	_exit(unit_failures);
 }
@@ -894,7 +897,8 @@ static int hold(void)
 	char c;
 
 	if (count_open(bpf_dir, cgroup_name, MAP_FLOWS_DEFAULT, &count) ||
-	    steer_open(bpf_dir, 1, 1, STEER_BY_CPU, NULL, &steer))
+	    steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer) ||
+	    steer_take_over(steer, NULL, bpf_dir))
 		return 1;
 	l = open_listeners(loopback4(), 1);
 	if (steer_add(steer, 0, l.fds, 1))

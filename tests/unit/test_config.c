@@ -233,12 +233,10 @@ static void test_table(void)
 	CHECK_INT(cfg_set_defaults(SCOPE_GLOBAL, &cfg), 0);
 	for (scope = SCOPE_CERTKEY; scope < SCOPES; scope++)
 		CHECK(cfg_object_add(&cfg, scope, "x"));
-	cfg.path = strdup("x");
 	for (scope = SCOPE_GLOBAL; scope < SCOPES; scope++)
 		CHECK_INT(cfg_count(&cfg, scope), 1);
 	free(cfg.bpf_dir);
 	free(cfg.control_socket);
-	free(cfg.path);
 	for (scope = SCOPE_CERTKEY; scope < SCOPES; scope++) {
 		struct cfg_head *head = cfg_object(&cfg, scope, 0);
 

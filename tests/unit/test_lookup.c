@@ -50,8 +50,8 @@ static struct lookup_plan *plan_of(const struct place *places, unsigned n, int w
 		vservers[i] = (struct cfg_vserver){
 			.name = (char *)places[i].vserver, .index = i, .listen = {&listens[i], 1}};
 		list[i] = &vservers[i];
-		bindings[i] =
-			(struct cfg_binding){&vservers[i], listens[i].address, places[i].looked_up};
+		bindings[i] = (struct cfg_binding){&vservers[i], listens[i].address,
+						   places[i].looked_up, i};
 	}
 	CHECK_INT(lookup_plan_new(&cfg, &plan), want);
 	return plan;

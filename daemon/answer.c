@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Requests about flows, counters and settings, answered in the data process; see answer.h. */
+#include "answer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include "flow.h"
+#include "log.h"
+
+#define RETIRED_LOOK_MS 100  /* between two looks whether the last flow has ended */
+#define RETIRE_MS	1000 /* accepts are cancelled long before */
+#define CLIENT_SECONDS	5    /* one that reads nothing for so long is left */
+
+/* ---- the channel ---- */
+
+struct message {
+	uint32_t id; /* of the connection */
+	bool retire; /* instead of a request */
+	bool first;
+	char line[REQUEST_MAX];
+};
+
+struct reply {
+	uint32_t id;
+	uint32_t outcome;
+};
+
+union rights {
+	struct cmsghdr head;
+	char space[CMSG_SPACE(sizeof(int))];
+};
+
+static int send_message(int channel, const struct message *m, int fd)
+{
+	struct iovec iov = {(void *)m, sizeof(*m)};
+	union rights rights = {0};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		msg.msg_control = &rights;
+		msg.msg_controllen = sizeof(rights.space);
+		rights.head = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+			.cmsg_len = CMSG_LEN(sizeof(int)),
+		};
+		memcpy(CMSG_DATA(&rights.head), &fd, sizeof(fd));
+	}
+	return sendmsg(channel, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+int answer_tell_retire(int channel)
+{
+	return send_message(channel, &(struct message){.retire = true}, -1);
+}
+
+int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd)
+{
+	struct message m = {.id = id, .first = first};
+
+	snprintf(m.line, sizeof(m.line), "%s", line);
+	return send_message(channel, &m, fd);
+}
+
+bool answer_outcome(int channel, uint32_t *id, enum outcome *out)
+{
+	struct reply r;
+	ssize_t n = recv(channel, &r, sizeof(r), MSG_DONTWAIT);
+
+	if (n != sizeof(r))
+		return false;
+	*id = r.id;
+	*out = r.outcome <= OUTCOME_NONE ? (enum outcome)r.outcome : OUTCOME_NONE;
+	return true;
+}
+
+/* >0: a message, with *fd or -1; 0: the end. */
+static ssize_t receive(int channel, struct message *m, int *fd)
+{
+	struct iovec iov = {m, sizeof(*m)};
+	union rights rights = {0};
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &rights,
+		.msg_controllen = sizeof(rights.space),
+	};
+	ssize_t n = TEMP_FAILURE_RETRY(recvmsg(channel, &msg, MSG_CMSG_CLOEXEC));
+	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+	*fd = -1;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	return n == sizeof(*m) ? n : 0;
+}
+
+/* ---- requests ---- */
+
+static void write_stats(struct gate *gate, bool metrics, FILE *out)
+{
+	struct gauges gauges = {
+		.forge_cache_entries = forge_cache_entries(gate->cache),
+		.forge_keys_ready = keymaker_ready(gate->keys),
+		.workers = gate->n_workers,
+		.generations = stats_area_slots(gate->area),
+		.generation = gate->generation,
+	};
+
+	if (metrics)
+		stats_write_metrics(gate->area, &gauges, out);
+	else
+		stats_write(gate->area, &gauges, out);
+}
+
+static void print_flows(struct worker *w, void *arg)
+{
+	struct flow *f;
+
+	LIST_FOREACH (f, &w->flows, link)
+		flow_print(f, arg);
+}
+
+static void write_flows(struct gate *gate, FILE *out)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], print_flows, out);
+}
+
+struct kill {
+	uint64_t id;
+	bool found;
+};
+
+static void kill_flow(struct worker *w, void *arg)
+{
+	struct kill *k = arg;
+
+	if (flow_kill(w, k->id))
+		k->found = true;
+}
+
+/* Nothing written unless it is ours: another generation may have it. */
+static enum outcome answer_kill(struct gate *gate, const char *text, FILE *out)
+{
+	char *end;
+	struct kill k = {.id = strtoull(text, &end, 10)};
+
+	for (unsigned i = 0; i < gate->n_workers && *text && !*end; i++)
+		worker_call(&gate->workers[i], kill_flow, &k);
+	if (!k.found)
+		return OUTCOME_NONE;
+	fputs("ok\n", out);
+	return OUTCOME_DONE;
+}
+
+static void write_setting(const struct config *cfg, const char *key, FILE *out)
+{
+	fputs("ok\n", out);
+	if (config_print(cfg, key, out))
+		return;
+	rewind(out);
+	if (config_has(cfg, key))
+		fprintf(out, "error %s is not set\n", key);
+	else
+		fprintf(out, "error unknown key \"%s\"\n", key);
+}
+
+/* What the service's backend asked for last, when it asked for a certificate. */
+static void write_request(struct gate *gate, const char *service, FILE *out)
+{
+	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
+		if (strcmp(gate->cfg->services[i]->name, service) != 0)
+			continue;
+		fputs("ok\n", out);
+		certreq_write(gate->certreqs, gate->cfg->services[i], timer_clock(), out);
+		return;
+	}
+	fprintf(out, "error there is no service \"%s\"\n", service);
+}
+
+static void do_nothing(struct worker *w, void *arg)
+{
+	(void)w;
+	(void)arg;
+}
+
+/* Returns when the loop of each worker has come round: the supervisor's watchdog. */
+static void ping(struct gate *gate)
+{
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		worker_call(&gate->workers[i], do_nothing, NULL);
+}
+
+/* The whole answer is built in memory: a slow reader must not hold up a worker. */
+static enum outcome answer(struct gate *gate, const struct message *m, FILE *out)
+{
+	const char *request = m->line;
+
+	if (!strcmp(request, "stats")) {
+		fputs("ok\n", out);
+		write_stats(gate, false, out);
+	} else if (!strcmp(request, "metrics")) {
+		fputs("ok\n", out);
+		write_stats(gate, true, out);
+	} else if (!strcmp(request, "flows")) {
+		if (m->first)
+			fputs("ok\n", out);
+		write_flows(gate, out);
+		return OUTCOME_MORE;
+	} else if (!strncmp(request, "kill ", 5)) {
+		return answer_kill(gate, request + 5, out);
+	} else if (!strcmp(request, "ping")) {
+		ping(gate);
+		fputs("ok\n", out);
+	} else if (!strcmp(request, "config")) {
+		fputs("ok\n", out);
+		config_print(gate->cfg, NULL, out);
+	} else if (!strcmp(request, "origins")) {
+		fputs("ok\n", out);
+		config_print_origins(gate->cfg, out);
+	} else if (!strncmp(request, "requests ", 9)) {
+		write_request(gate, request + 9, out);
+	} else if (!strncmp(request, "config ", 7)) {
+		write_setting(gate->cfg, request + 7, out);
+	} else {
+		return OUTCOME_NONE;
+	}
+	return OUTCOME_DONE;
+}
+
+static void send_all(int fd, const char *buf, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			return;
+		buf += n;
+		len -= (size_t)n;
+	}
+}
+
+static void serve(struct gate *gate, int channel, const struct message *m, int fd)
+{
+	struct timeval patience = {.tv_sec = CLIENT_SECONDS};
+	struct reply r = {.id = m->id, .outcome = OUTCOME_DONE};
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (out) {
+		r.outcome = answer(gate, m, out);
+		if (!fclose(out))
+			send_all(fd, text, len);
+		free(text);
+	}
+	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
+		log_warn("the supervisor cannot be answered: %s", strerror(errno));
+}
+
+/* Answers when the next connection is surely the next generation's. */
+static void retire(struct gate *gate, int channel)
+{
+	struct reply r = {.id = RETIRED_ID, .outcome = OUTCOME_DONE};
+
+	workers_retire(gate);
+	for (int ms = 0; ms < RETIRE_MS && workers_accepting(gate); ms++)
+		(void)!poll(NULL, 0, 1);
+	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
+		log_warn("the supervisor cannot be answered: %s", strerror(errno));
+}
+
+static bool idle(const struct gate *gate)
+{
+	uint64_t flows = 0;
+
+	for (unsigned i = 0; i < gate->n_workers; i++)
+		flows += gate->stats[i].flows_active;
+	return !flows && !workers_accepting(gate);
+}
+
+void answer_run(struct gate *gate, int channel)
+{
+	struct pollfd p = {.fd = channel, .events = POLLIN};
+	bool retired = false;
+
+	for (;;) {
+		struct message m;
+		scoped_fd fd = -1;
+		int n = poll(&p, 1, retired ? RETIRED_LOOK_MS : -1);
+
+		if (n < 0 && errno != EINTR)
+			return;
+		if (n <= 0) {
+			if (retired && idle(gate))
+				return;
+			continue;
+		}
+		if (!receive(channel, &m, &fd))
+			return;
+		m.line[sizeof(m.line) - 1] = '\0';
+		if (m.retire) {
+			retired = true;
+			retire(gate, channel);
+		} else if (fd >= 0) {
+			serve(gate, channel, &m, fd);
+		}
+	}
+}

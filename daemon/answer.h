@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data process's main thread: answers what the supervisor hands over from
+ * the control socket, each request with the connection that the answer goes to.
+ * The channel between the two is a SOCK_SEQPACKET pair of blocking sockets; both
+ * ends are the same binary.
+ */
+#ifndef KTLSGATE_ANSWER_H
+#define KTLSGATE_ANSWER_H
+
+#include "worker.h"
+
+#define REQUEST_MAX 512 /* a request's line with its NUL */
+
+enum outcome {
+	OUTCOME_DONE, /* answered, for all generations */
+	OUTCOME_MORE, /* our part is written: the next generation goes on */
+	OUTCOME_NONE, /* nothing written: not known here */
+};
+
+/* ---- the supervisor's end: never block, 0 or -1 with errno ---- */
+
+/* Its outcome, with this id, comes when it accepts nothing more. */
+#define RETIRED_ID 0
+int answer_tell_retire(int channel) must_check;
+/* first: this generation begins the answer with "ok". fd stays the caller's. */
+int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd) must_check;
+/* False: nothing (errno EAGAIN) or the end. */
+bool answer_outcome(int channel, uint32_t *id, enum outcome *out);
+
+/* ---- the data process's ---- */
+
+/* Returns when the channel ends, or when it was to retire and its last flow has ended. */
+void answer_run(struct gate *gate, int channel);
+
+#endif

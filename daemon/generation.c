@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Starts, retires and ends the two processes of a configuration; see generation.h. */
+#include "generation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include "answer.h"
+#include "log.h"
+#include "notify.h"
+#include "sandbox.h"
+#include "signer.h"
+#include "worker.h"
+
+#define START_TIMEOUT_MS 20000
+#define RESTART_PAUSE_MS 1000
+#define STOP_SECONDS	 5
+
+static const char *const child_names[CHILDREN] = {"signer", "data process"};
+
+/* ---- what it has ---- */
+
+/* n descriptors that are not open yet; NULL: out of memory */
+static int *no_descriptors(size_t n)
+{
+	int *fds = calloc(n, sizeof(*fds));
+
+	for (size_t i = 0; fds && i < n; i++)
+		fds[i] = -1;
+	return fds;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void close_all(int *fds, unsigned n)
+{
+	for (unsigned i = 0; fds && i < n; i++)
+		close_fd(&fds[i]);
+}
+
+/* Both ends stay here: a restarted process finds the same socket, no worker notices. */
+static int open_signer_sockets(struct generation *g)
+{
+	for (unsigned i = 0; i < g->cfg->workers; i++) {
+		int pair[2];
+
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+			return -errno;
+		g->worker_ends[i] = pair[0];
+		g->signer_ends[i] = pair[1];
+	}
+	return 0;
+}
+
+static int open_stop(struct generation *g)
+{
+	int stop[2];
+
+	if (pipe2(stop, O_CLOEXEC))
+		return -errno;
+	g->stop_read = stop[0];
+	g->stop_write = stop[1];
+	return 0;
+}
+
+struct generation *generation_new(struct config *cfg, unsigned number, unsigned slot)
+{
+	struct generation *g = calloc(1, sizeof(*g));
+
+	if (!g) {
+		config_free(cfg);
+		return NULL;
+	}
+	g->cfg = cfg;
+	g->number = number;
+	g->slot = slot;
+	g->since = timer_clock();
+	g->stop_read = g->stop_write = g->channel = -1;
+	g->listeners = no_descriptors((size_t)cfg->workers * cfg->n_bindings);
+	g->worker_ends = no_descriptors(cfg->workers);
+	g->signer_ends = no_descriptors(cfg->workers);
+	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
+	    !open_stop(g))
+		return g;
+	generation_free(g);
+	return NULL;
+}
+
+void generation_free(struct generation *g)
+{
+	if (!g)
+		return;
+	close_all(g->worker_ends, g->cfg->workers);
+	close_all(g->signer_ends, g->cfg->workers);
+	close_fd(&g->stop_read);
+	close_fd(&g->stop_write);
+	close_fd(&g->channel);
+	free(g->listeners);
+	free(g->worker_ends);
+	free(g->signer_ends);
+	config_free(g->cfg);
+	free(g);
+}
+
+/* ---- in the children ---- */
+
+static int run_data(struct generation *g, struct shared *sh, int channel, int ready_fd)
+{
+	struct config *cfg = g->cfg;
+	struct gate gate = {
+		.cfg = cfg,
+		.count = sh->count,
+		.load = steer_load(sh->steer),
+		.ktls = sh->ktls,
+		.n_workers = cfg->workers,
+		.area = sh->area,
+		.stats = stats_area_begin(sh->area, g->slot, cfg->workers),
+		.generation = g->number,
+		.listeners = g->listeners,
+		.signer_fds = g->worker_ends,
+	};
+
+	log_open("ktlsgated[data]", cfg->log_level);
+	close_all(g->signer_ends, cfg->workers);
+	close_fd(&g->stop_read);
+	replay_free(TAKE_PTR(sh->seen));
+	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
+	    sandbox_drop_privileges(cfg->user) || workers_start(&gate) || sandbox_data())
+		return EXIT_FAILURE;
+	workers_go(&gate);
+	if (write(ready_fd, "", 1) != 1)
+		return EXIT_FAILURE;
+	close(ready_fd);
+	answer_run(&gate, channel);
+	workers_stop(&gate);
+	gate_free(&gate);
+	return EXIT_SUCCESS;
+}
+
+static int run_child(struct generation *g, struct shared *sh, enum child_kind kind, int channel,
+		     int ready_fd)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* ^C goes to the whole group, systemd's SIGTERM to the whole cgroup: the supervisor
+	 * decides. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	sh->leave(sh, g);
+	close_fd(&g->stop_write);
+	close_fd(&g->channel);
+	if (kind == CHILD_DATA)
+		return run_data(g, sh, channel, ready_fd);
+	return signer_run(g->cfg, g->signer_ends, g->cfg->workers, ready_fd, g->stop_read,
+			  sh->seen);
+}
+
+_Noreturn static void become_child(struct generation *g, struct shared *sh, enum child_kind kind,
+				   int channel, int ready_fd)
+{
+	int status = run_child(g, sh, kind, channel, ready_fd);
+
+	config_free(g->cfg);
+	fflush(NULL);
+	exit(status);
+}
+
+/* ---- starting ---- */
+
+/* Until it says that it is ready. */
+static int await_child(struct generation *g, enum child_kind kind, int ready_fd)
+{
+	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	pid_t pid = g->children[kind];
+	char byte;
+
+	while (poll(&p, 1, START_TIMEOUT_MS) < 0 && errno == EINTR)
+		;
+	if (p.revents & POLLIN && read(ready_fd, &byte, 1) == 1)
+		return 0;
+	log_error("%s (pid %d) did not start", child_names[kind], pid);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	g->children[kind] = 0;
+	close_fd(&g->channel);
+	return -ECHILD;
+}
+
+static int start_child(struct generation *g, struct shared *sh, enum child_kind kind)
+{
+	int ready[2], channel[2] = {-1, -1}, err;
+	pid_t pid;
+
+	if (pipe2(ready, O_CLOEXEC))
+		return -errno;
+	if (kind == CHILD_DATA && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel)) {
+		err = -errno;
+		close(ready[0]);
+		close(ready[1]);
+		return err;
+	}
+	fflush(NULL);
+	pid = fork();
+	if (!pid) {
+		close(ready[0]);
+		close_fd(&channel[0]);
+		become_child(g, sh, kind, channel[1], ready[1]);
+	}
+	err = pid < 0 ? -errno : 0;
+	close(ready[1]);
+	close_fd(&channel[1]);
+	if (!err) {
+		g->children[kind] = pid;
+		if (kind == CHILD_DATA)
+			g->channel = channel[0];
+		err = await_child(g, kind, ready[0]);
+	} else {
+		close_fd(&channel[0]);
+	}
+	close(ready[0]);
+	return err;
+}
+
+/* A retired data process that has died has no flows left to serve; its signer then neither. */
+static bool should_run(const struct generation *g, enum child_kind kind)
+{
+	return !g->retired || (kind == CHILD_SIGNER && g->children[CHILD_DATA]);
+}
+
+int generation_start(struct generation *g, struct shared *sh)
+{
+	int err = 0;
+
+	for (int kind = 0; !err && kind < CHILDREN; kind++) {
+		if (!g->children[kind] && should_run(g, (enum child_kind)kind))
+			err = start_child(g, sh, (enum child_kind)kind);
+	}
+	g->pause_end = timer_clock() + RESTART_PAUSE_MS;
+	return err;
+}
+
+bool generation_runs(const struct generation *g)
+{
+	for (int kind = 0; kind < CHILDREN; kind++) {
+		if (!g->children[kind] && should_run(g, (enum child_kind)kind))
+			return false;
+	}
+	return true;
+}
+
+/* ---- ending ---- */
+
+void generation_retire(struct generation *g)
+{
+	g->retired = true;
+	if (g->channel >= 0 && answer_tell_retire(g->channel))
+		log_error("generation %u cannot be told to retire: %s", g->number, strerror(errno));
+}
+
+void generation_stop(struct generation *g)
+{
+	g->retired = true;
+	close_fd(&g->channel);
+	/* A signer is stopped after its data process, which may still need it. */
+	if (!g->children[CHILD_DATA])
+		close_fd(&g->stop_write);
+}
+
+/* The data process gives its flows timeout.drain, each after its last word. */
+static unsigned seconds_to_end(const struct generation *g, enum child_kind kind)
+{
+	return STOP_SECONDS + (kind == CHILD_DATA ? 2 * g->cfg->drain_timeout : 0);
+}
+
+unsigned generation_patience(const struct generation *g)
+{
+	return seconds_to_end(g, CHILD_SIGNER) + seconds_to_end(g, CHILD_DATA);
+}
+
+/* One that hangs must not keep us from ending. */
+static void kill_late(const struct generation *g, enum child_kind kind)
+{
+	scoped_fd fd = (int)syscall(SYS_pidfd_open, g->children[kind], 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	unsigned seconds = seconds_to_end(g, kind);
+
+	if (fd < 0 || poll(&p, 1, (int)seconds * 1000) != 0)
+		return;
+	log_error("%s (pid %d) did not end within %u s: killed", child_names[kind],
+		  g->children[kind], seconds);
+	kill(g->children[kind], SIGKILL);
+}
+
+static void describe(int status, char *buf, size_t len)
+{
+	if (WIFSIGNALED(status))
+		snprintf(buf, len, "killed by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else
+		snprintf(buf, len, "exit status %d", WEXITSTATUS(status));
+}
+
+bool generation_wait(struct generation *g)
+{
+	bool well = true;
+
+	for (int kind = CHILD_DATA; kind >= 0; kind--) {
+		int status;
+
+		if (kind == CHILD_SIGNER)
+			close_fd(&g->stop_write);
+		if (g->children[kind] <= 0)
+			continue;
+		kill_late(g, (enum child_kind)kind);
+		if (waitpid(g->children[kind], &status, 0) >= 0 && status) {
+			char how[64];
+
+			describe(status, how, sizeof(how));
+			log_error("%s (pid %d) ended badly: %s", child_names[kind],
+				  g->children[kind], how);
+			well = false;
+		}
+		g->children[kind] = 0;
+	}
+	return well;
+}
+
+static enum child_kind kind_of(const struct generation *g, pid_t pid)
+{
+	int kind = 0;
+
+	while (kind < CHILDREN && g->children[kind] != pid)
+		kind++;
+	return (enum child_kind)kind;
+}
+
+static void tell_death(const struct generation *g, enum child_kind kind, int status)
+{
+	const char *again = should_run(g, kind) ? "; starting it again" : "";
+	char how[64];
+
+	describe(status, how, sizeof(how));
+	log_error("%s (pid %d) died: %s%s", child_names[kind], g->children[kind], how, again);
+	notify_send("STATUS=%s died: %s%s", child_names[kind], how, again);
+}
+
+bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int status)
+{
+	enum child_kind kind = kind_of(g, pid);
+	bool expected = g->retired && !status && (kind == CHILD_DATA || g->stop_write < 0);
+
+	if (kind == CHILDREN)
+		return false;
+	if (!expected)
+		tell_death(g, kind, status);
+	g->children[kind] = 0;
+	g->pause_end = timer_clock() + RESTART_PAUSE_MS;
+	if (kind == CHILD_DATA) {
+		stats_area_end(sh->area, g->slot);
+		close_fd(&g->channel);
+	}
+	if (kind == CHILD_DATA && g->retired)
+		close_fd(&g->stop_write);
+	return true;
+}
+
+bool generation_over(const struct generation *g)
+{
+	return g->retired && !g->children[CHILD_SIGNER] && !g->children[CHILD_DATA];
+}

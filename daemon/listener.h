@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The listening sockets, one per worker and binding: opened by the supervisor,
+ * kept across configurations that name the same address, so that no connection
+ * in a backlog is lost. Knows addresses, not what a vserver does.
+ */
+#ifndef KTLSGATE_LISTENER_H
+#define KTLSGATE_LISTENER_H
+
+#include "config.h"
+
+struct listener_group;
+
+struct listeners {
+	struct listener_group *groups;
+	unsigned n;
+	unsigned workers;
+};
+
+/*
+ * Finds or opens the sockets of all bindings of cfg, writes them to
+ * out[binding * workers + worker], and numbers their groups in cfg; they stay
+ * ours. On failure what was opened is closed, after a line to errors for each
+ * address, and -errno.
+ */
+int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *errors) must_check;
+/* Closes the sockets of addresses that cfg does not name; NULL: of all. */
+void listeners_keep(struct listeners *l, const struct config *cfg);
+/* In a child: closes those that cfg does not name, and forgets the others, which are its own. */
+void listeners_leave(struct listeners *l, const struct config *cfg);
+
+#endif
