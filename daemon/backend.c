@@ -51,7 +51,7 @@ int back_init(struct back *back, const struct cfg_service *service)
 	struct verify_policy policy = config_policy(profile, &profile->server_revocation);
 
 	back->service = service;
-	back->ctx = handshake_ctx_new(false);
+	back->ctx = handshake_ctx_new(false, profile);
 	back->verifier = verifier_new(profile->server_ca, &policy);
 	if (!back->ctx || !back->verifier) {
 		log_error("service %s: out of memory", service->name);

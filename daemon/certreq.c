@@ -77,6 +77,11 @@ enum key_type certreq_key_type(const struct certreq *r, enum cfg_forge_key wante
 	return KEY_TYPES;
 }
 
+bool certreq_accepts(const struct certreq *r, EVP_PKEY *key)
+{
+	return EVP_PKEY_is_a(key, "RSA") ? accepts_rsa(r) : accepts_p256(r);
+}
+
 /* ---- which CA ---- */
 
 static bool names_hold(const STACK_OF(X509_NAME) * names, const X509_NAME *name)

@@ -33,6 +33,9 @@ void certreq_read(SSL *ssl, struct certreq *out);
  */
 enum key_type certreq_key_type(const struct certreq *r, enum cfg_forge_key wanted);
 
+/* Does the backend accept a certificate with this key, RSA or P-256? */
+bool certreq_accepts(const struct certreq *r, EVP_PKEY *key);
+
 /*
  * The first of the CAs (struct cfg_certkey) that the backend names, itself or a
  * CA above it in its file or above that; 0 if the backend names none at all, -1

@@ -126,7 +126,7 @@ static int staple_cb(SSL *ssl, void *arg)
 
 static int make_ctx(struct front *front, unsigned group)
 {
-	SSL_CTX *ctx = front->ctxs[group] = handshake_ctx_new(true);
+	SSL_CTX *ctx = front->ctxs[group] = handshake_ctx_new(true, front->vserver->profile);
 	int ret;
 
 	if (!ctx)

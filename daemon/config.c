@@ -480,6 +480,10 @@ static void resolve_references(struct loader *l)
 	for_each_object(l->cfg, SCOPE_PROFILE, i)
 	{
 		const struct cfg_list *list = &l->cfg->profiles[i]->forging_certkeys;
+		struct cfg_certkey *fallback = l->cfg->profiles[i]->fallback_certkey;
+
+		if (fallback)
+			fallback->serving = true;
 
 		for (unsigned c = 0; c < list->n; c++)
 			((struct cfg_certkey *)list->items[c])->forging = true;
@@ -658,6 +662,19 @@ static void check_certkey(struct loader *l, const struct cfg_certkey *ck)
 			    n, log_openssl(why, sizeof(why)));
 }
 
+/* What certreq.c knows a backend to accept or not. */
+static void check_fallback(struct loader *l, const struct cfg_profile *p)
+{
+	EVP_PKEY *key = p->fallback_certkey && p->fallback_certkey->cert
+				? X509_get0_pubkey(p->fallback_certkey->cert)
+				: NULL;
+
+	if (key && !EVP_PKEY_is_a(key, "RSA") &&
+	    !(EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) == 256))
+		complain_at(l, row("profile.<name>.fallback_certkey"), p->index,
+			    "has a key that backends may not take; use RSA or P-256");
+}
+
 static void check_certkeys(struct loader *l)
 {
 	for_each_object(l->cfg, SCOPE_CERTKEY, i)
@@ -755,6 +772,12 @@ static void check_profiles(struct loader *l)
 	{
 		const struct cfg_profile *p = l->cfg->profiles[i];
 
+		check_fallback(l, p);
+		if (p->tls_min > p->tls_max)
+			complain_at(l, row("profile.<name>.tls_min"), i,
+				    "is newer than profile.%s.tls_max; no version is left, set "
+				    "tls_min = 1.2 or tls_max = 1.3",
+				    p->name);
 		if (p->client_auth != CLIENT_AUTH_OFF && !said(l, client_auth, i)->wrong &&
 		    !said(l, client_ca, i)->value)
 			complain_at(l, client_auth, i,

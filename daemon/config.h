@@ -168,6 +168,13 @@ struct cfg_profile {
 	unsigned index;
 	struct verify_policy verify; /* of whom the profile is about; see config_policy() */
 	struct cfg_revocation client_revocation, server_revocation;
+	/* both sides */
+	unsigned tls_min, tls_max; /* TLS1_2_VERSION, TLS1_3_VERSION */
+	struct cfg_where tls_min_where;
+	/* As OpenSSL takes them: names between colons. */
+	char *ciphers;	    /* TLS 1.2 */
+	char *ciphersuites; /* TLS 1.3 */
+	char *groups;
 	/* front */
 	enum cfg_client_auth client_auth;
 	struct cfg_where client_auth_where;
@@ -185,6 +192,7 @@ struct cfg_profile {
 	struct cfg_where server_ca_where;
 	STACK_OF(X509) * server_ca;
 	bool require_certificate_request;
+	struct cfg_certkey *fallback_certkey; /* shown where nothing can be forged; or NULL */
 	struct cfg_forge forge;
 };
 

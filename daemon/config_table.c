@@ -835,6 +835,60 @@ static const struct cfg_type type_listens = {
 	.owns_string = true,
 };
 
+/* ---- words: some of the choices, in the order that is preferred; kept with colons between ---- */
+
+static const char *find_word(const struct cfg_key *k, const char *text, size_t len)
+{
+	for (const struct cfg_choice *c = k->choices; c->word; c++) {
+		if (strlen(c->word) == len && !strncasecmp(c->word, text, len))
+			return c->word;
+	}
+	return NULL;
+}
+
+static int parse_words(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	char joined[512] = "";
+	const char *word;
+	size_t len;
+
+	for (text += strspn(text, CFG_BLANK); *text; text += len, text += strspn(text, CFG_BLANK)) {
+		len = strcspn(text, CFG_BLANK);
+		word = find_word(k, text, len);
+		if (!word)
+			return wrong_value(k, why,
+					   "holds a word that is none of the possible ones");
+		if (strlen(joined) + 1 + len >= sizeof(joined))
+			return wrong_value(k, why, "names some twice");
+		if (joined[0])
+			strcat(joined, ":");
+		strcat(joined, word);
+	}
+	return set_string(member, joined, why);
+}
+
+static void print_words(const struct cfg_key *k, const void *member, FILE *out)
+{
+	(void)k;
+	for (const char *p = *(char *const *)member; *p; p++)
+		fputc(*p == ':' ? ' ' : *p, out);
+}
+
+static void range_words(const struct cfg_key *k, FILE *out)
+{
+	fputs("some of ", out);
+	for (const struct cfg_choice *c = k->choices; c->word; c++)
+		fprintf(out, "%s%s", c == k->choices ? "" : " ", c->word);
+}
+
+static const struct cfg_type type_words = {
+	.name = "words",
+	.parse = parse_words,
+	.print = print_words,
+	.range = range_words,
+	.owns_string = true,
+};
+
 /* ---- application protocols ---- */
 
 static int parse_alpn(const struct cfg_key *k, const char *text, void *member, char *why)
@@ -967,6 +1021,22 @@ static const struct cfg_choice client_auths[] = {{"off", CLIENT_AUTH_OFF},
 						 {"optional", CLIENT_AUTH_OPTIONAL},
 						 {"mandatory", CLIENT_AUTH_MANDATORY},
 						 {0}};
+static const struct cfg_choice versions[] = {{"1.2", TLS1_2_VERSION}, {"1.3", TLS1_3_VERSION}, {0}};
+/* Forward secrecy and AEAD, and within the power of both engines: see the table in keys.c. */
+static const struct cfg_choice ciphers[] = {{"ECDHE-ECDSA-AES256-GCM-SHA384", 0},
+					    {"ECDHE-RSA-AES256-GCM-SHA384", 0},
+					    {"ECDHE-ECDSA-AES128-GCM-SHA256", 0},
+					    {"ECDHE-RSA-AES128-GCM-SHA256", 0},
+					    {"ECDHE-ECDSA-CHACHA20-POLY1305", 0},
+					    {"ECDHE-RSA-CHACHA20-POLY1305", 0},
+					    {0}};
+static const struct cfg_choice ciphersuites[] = {{"TLS_AES_256_GCM_SHA384", 0},
+						 {"TLS_CHACHA20_POLY1305_SHA256", 0},
+						 {"TLS_AES_128_GCM_SHA256", 0},
+						 {0}};
+static const struct cfg_choice groups[] = {{"X25519", 0},    {"P-256", 0},     {"X448", 0},
+					   {"P-521", 0},     {"P-384", 0},     {"ffdhe2048", 0},
+					   {"ffdhe3072", 0}, {"ffdhe4096", 0}, {0}};
 static const struct cfg_choice snis[] = {{"fixed", SNI_FIXED}, {"mirror", SNI_MIRROR}, {0}};
 static const struct cfg_choice revocations[] = {{"off", REVOCATION_OFF},
 						{"optional", REVOCATION_OPTIONAL},
@@ -1079,6 +1149,24 @@ const struct cfg_key cfg_keys[] = {
 	{"certkey.<name>.crl", CERTKEY(crl), .type = &type_uris, .max = FORGE_URI_MAX,
 	 .help = "a forging CA: where its CRL is fetched"},
 
+	{"profile.<name>.tls_min", PROFILE(tls_min), .where = offsetof(struct cfg_profile, tls_min_where),
+	 .type = &type_choice, .choices = versions, .value = "1.2",
+	 .help = "both: the oldest TLS version that is spoken"},
+	{"profile.<name>.tls_max", PROFILE(tls_max), .type = &type_choice, .choices = versions,
+	 .value = "1.3",
+	 .help = "both: the newest TLS version that is spoken"},
+	{"profile.<name>.ciphers", PROFILE(ciphers), .type = &type_words, .choices = ciphers,
+	 .value = "ECDHE-ECDSA-AES256-GCM-SHA384 ECDHE-RSA-AES256-GCM-SHA384 "
+		  "ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256 "
+		  "ECDHE-ECDSA-CHACHA20-POLY1305 ECDHE-RSA-CHACHA20-POLY1305",
+	 .help = "both: ciphers of TLS 1.2, the preferred first"},
+	{"profile.<name>.ciphersuites", PROFILE(ciphersuites), .type = &type_words,
+	 .choices = ciphersuites,
+	 .value = "TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256 TLS_AES_128_GCM_SHA256",
+	 .help = "both: cipher suites of TLS 1.3, the preferred first"},
+	{"profile.<name>.groups", PROFILE(groups), .type = &type_words, .choices = groups,
+	 .value = "X25519 P-256 X448 P-521 P-384",
+	 .help = "both: groups of the key exchange, the preferred first"},
 	{"profile.<name>.client_auth", PROFILE(client_auth),
 	 .where = offsetof(struct cfg_profile, client_auth_where), .type = &type_choice,
 	 .choices = client_auths, .value = "off",
@@ -1102,6 +1190,9 @@ const struct cfg_key cfg_keys[] = {
 	{"profile.<name>.forge.no_matching_ca", PROFILE(forge.no_matching_ca), .type = &type_choice,
 	 .choices = no_matching_cas, .value = "send",
 	 .help = "the backend's CA names hold none of these CAs: send the first one's certificate, or fail"},
+	{"profile.<name>.fallback_certkey", PROFILE(fallback_certkey), .type = &cfg_type_reference,
+	 .refers = SCOPE_CERTKEY,
+	 .help = "service: shown to the backend for clients without a certificate (client_auth = optional); unset: they fail"},
 	{"profile.<name>.server_ca", PROFILE(server_ca_file),
 	 .where = offsetof(struct cfg_profile, server_ca_where), .type = &type_file,
 	 .help = "service: the CAs that the backend's certificate is verified against"},

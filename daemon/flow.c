@@ -423,7 +423,7 @@ static void drop_backend(struct flow *f)
 	close(s->fd);
 	s->fd = -1;
 	f->hs->backend_suspended = f->hs->backend_resumed = false;
-	f->forged = false;
+	f->forged = f->fallback = false;
 	timer_clear(&f->worker->timers, &f->hs->backend_timer);
 }
 
@@ -534,7 +534,7 @@ static void client_failed(struct flow *f)
 static void backend_failed(struct flow *f)
 {
 	const struct handshake *hs = f->backend.hs;
-	enum reason reason = backend_failure(hs, f->forged);
+	enum reason reason = backend_failure(hs, f->forged || f->fallback);
 	char buf[64];
 
 	if (lost_patience(f)) {
@@ -545,6 +545,8 @@ static void backend_failed(struct flow *f)
 		backend_unreachable(f, reason, failure_detail(hs, buf, sizeof(buf)));
 		return;
 	}
+	if (reason == REASON_backend_refused_certificate && f->fallback)
+		reason = REASON_backend_refused_fallback;
 	/* The client is told what the backend thinks of its identity. */
 	flow_close(f, reason,
 		   reason == REASON_backend_refused_certificate ? hs->alert
@@ -572,19 +574,23 @@ static int make_identity(struct flow *f)
 	return 0;
 }
 
+/* On purpose: nothing can be forged, so the backend must not be reached. */
+static void client_cert_absent(struct flow *f)
+{
+	int alert = SSL_version(f->client.hs->ssl) == TLS1_3_VERSION ? ALERT_CERTIFICATE_REQUIRED
+								     : ALERT_HANDSHAKE_FAILURE;
+
+	flow_close(f, REASON_client_cert_absent, alert,
+		   reasons[REASON_client_cert_absent].backend_alert, NULL);
+}
+
 /* The client's certificate, chain and CertificateVerify are checked; or it had none to show. */
 static void client_verified(struct flow *f)
 {
 	bool has_cert = SSL_get0_peer_certificate(f->client.hs->ssl) != NULL;
 
-	if (!has_cert && forges(f)) {
-		/* On purpose: nothing can be forged, so the backend must not be reached. */
-		int alert = SSL_version(f->client.hs->ssl) == TLS1_3_VERSION
-				    ? ALERT_CERTIFICATE_REQUIRED
-				    : ALERT_HANDSHAKE_FAILURE;
-
-		flow_close(f, REASON_client_cert_absent, alert,
-			   reasons[REASON_client_cert_absent].backend_alert, NULL);
+	if (!has_cert && forges(f) && !back_profile(f)->fallback_certkey) {
+		client_cert_absent(f);
 		return;
 	}
 	if (has_cert && make_identity(f)) {
@@ -731,6 +737,31 @@ static bool find_or_forge(struct flow *f)
 	return !ret;
 }
 
+/* For a client that has no certificate, and need not have one. */
+static void present_fallback(struct flow *f)
+{
+	const struct cfg_certkey *ck = f->service->profile->fallback_certkey;
+	SSL *ssl = f->backend.hs->ssl;
+	struct certreq request;
+
+	/* Another service of the vserver has one. */
+	if (!ck) {
+		client_cert_absent(f);
+		return;
+	}
+	certreq_read(ssl, &request);
+	if (!certreq_accepts(&request, X509_get0_pubkey(ck->cert))) {
+		flow_fail(f, REASON_backend_key_type, "of fallback_certkey");
+		return;
+	}
+	if (SSL_use_cert_and_key(ssl, ck->cert, ck->pkey, ck->chain, 1) != 1) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->fallback = true;
+	stat_inc(f->worker->stats, backend_fallback);
+}
+
 /* The forged certificate, with the whole chain of its issuer (rule 18), goes to the backend. */
 static void present(struct flow *f)
 {
@@ -778,9 +809,12 @@ static void answer_certificate_request(struct flow *f)
 		resume_backend(f);
 		return;
 	}
-	if (!find_or_forge(f))
+	if (!f->hs->identity)
+		present_fallback(f);
+	else if (find_or_forge(f))
+		present(f);
+	else
 		return;
-	present(f);
 	if (f->stage == FLOW_STAGE_HANDSHAKE)
 		resume_backend(f);
 }
@@ -956,8 +990,10 @@ static void log_established(const struct flow *f, const struct engine *engine)
 		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
 		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
 		 backend_text(f, backend, sizeof(backend)), SSL_get_version(f->backend.hs->ssl),
-		 f->forged ? "forged certificate" : "no certificate", engine->name,
-		 f->alpn[0] ? ", alpn " : "", f->alpn);
+		 f->forged     ? "forged certificate"
+		 : f->fallback ? "fallback certificate"
+			       : "no certificate",
+		 engine->name, f->alpn[0] ? ", alpn " : "", f->alpn);
 }
 
 static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert);
@@ -1083,9 +1119,10 @@ static void relay_ended(struct relay *r, enum reason reason, int client_alert, i
 			snprintf(text, sizeof(text), "alert %d", alert);
 	}
 	/* A TLS 1.3 server's verdict on our certificate comes behind our Finished. */
-	if (reason == REASON_backend_alert && f->forged && !r->from_backend.bytes &&
-	    backend_alert_is_refusal(alert))
-		reason = REASON_backend_refused_certificate;
+	if (reason == REASON_backend_alert && (f->forged || f->fallback) &&
+	    !r->from_backend.bytes && backend_alert_is_refusal(alert))
+		reason = f->forged ? REASON_backend_refused_certificate
+				   : REASON_backend_refused_fallback;
 	flow_close(f, reason, client_alert, backend_alert, text[0] ? text : NULL);
 }
 
@@ -1365,7 +1402,10 @@ void flow_print(const struct flow *f, FILE *out)
 		client_text(f, client, sizeof(client)), service_name(f),
 		backend_text(f, backend, sizeof(backend)));
 	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine->name, f->alpn,
-		f->forged ? "yes" : "no", hex);
+		f->forged     ? "yes"
+		: f->fallback ? "fallback"
+			      : "no",
+		hex);
 	fprintf(out, "\tbytes_from_client=%" PRIu64 "\tbytes_from_backend=%" PRIu64 "\n",
 		f->relay.from_client.bytes, f->relay.from_backend.bytes);
 }

@@ -29,6 +29,7 @@ struct flow {
 	uint8_t stage;		  /* enum flow_stage */
 	uint8_t reason;		  /* enum reason, from CLOSING on */
 	bool forged;		  /* the backend was shown a forged certificate */
+	bool fallback;		  /* or the fallback certificate */
 	uint32_t tick;		  /* ms between looks at a closing flow */
 	uint64_t since;		  /* ms: accepted; from CLOSING on: closed */
 	int16_t alert[2];	  /* CLOSING: to be told, by side role */

@@ -134,17 +134,17 @@ static void message_cb(int sent, int version, int content_type, const void *buf,
 		hs->transcript_done = hs->transcript_on;
 }
 
-SSL_CTX *handshake_ctx_new(bool server)
+SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile)
 {
 	SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 
 	if (!ctx)
 		return NULL;
-	if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) ||
-	    !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
-	    !SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") ||
-	    !SSL_CTX_set_ciphersuites(ctx, "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:"
-					   "TLS_AES_128_GCM_SHA256")) {
+	if (!SSL_CTX_set_min_proto_version(ctx, (int)profile->tls_min) ||
+	    !SSL_CTX_set_max_proto_version(ctx, (int)profile->tls_max) ||
+	    !SSL_CTX_set_cipher_list(ctx, profile->ciphers) ||
+	    !SSL_CTX_set_ciphersuites(ctx, profile->ciphersuites) ||
+	    !SSL_CTX_set1_groups_list(ctx, profile->groups)) {
 		SSL_CTX_free(ctx);
 		return NULL;
 	}

@@ -102,7 +102,7 @@ struct handshake {
  * Prepares an SSL_CTX for handshakes run by this file: versions, AEAD suites
  * with forward secrecy, callbacks, no resumption, no renegotiation.
  */
-SSL_CTX *handshake_ctx_new(bool server) must_check;
+SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile) must_check;
 
 /* ctx from handshake_ctx_new(). Takes side->fd's I/O over until DONE or FAILED. NULL: out of
  * memory. */

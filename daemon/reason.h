@@ -95,6 +95,8 @@
 	  "backend refused the handshake with an alert")                                           \
 	X(backend_refused_certificate, ALERT_ACCESS_DENIED, ALERT_NONE,                            \
 	  "backend refused the forged certificate")                                                \
+	X(backend_refused_fallback, ALERT_ACCESS_DENIED, ALERT_NONE,                               \
+	  "backend refused the fallback certificate")                                              \
 	X(backend_cert_untrusted, ALERT_INTERNAL_ERROR, ALERT_NONE,                                \
 	  "backend certificate is not from a trusted CA")                                          \
 	X(backend_cert_expired, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
@@ -111,6 +113,8 @@
 	  "backend certificate was refused")                                                       \
 	X(backend_no_certificate_request, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,        \
 	  "backend did not ask for a client certificate")                                          \
+	X(backend_late_request, ALERT_INTERNAL_ERROR, ALERT_UNEXPECTED_MESSAGE,                    \
+	  "backend asked for a client certificate after the handshake")                            \
 	X(backend_key_type, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,                      \
 	  "backend accepts no key type we can forge with")                                         \
 	X(backend_ca_names, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,                      \

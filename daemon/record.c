@@ -22,6 +22,7 @@
 /* Handshake message types, RFC 8446 section 4 and RFC 5246 section 7.4. */
 enum message_type {
 	MESSAGE_HELLO_REQUEST = 0,
+	MESSAGE_CERTIFICATE_REQUEST = 13,
 	MESSAGE_CLIENT_HELLO = 1,
 	MESSAGE_NEW_SESSION_TICKET = 4,
 	MESSAGE_KEY_UPDATE = 24,
@@ -457,6 +458,8 @@ static bool next_message(struct record_control *rc, uint16_t version, bool from_
 	/* The first byte will do: who sends no more than that is not waited for. */
 	if (!rule) {
 		*ev = illegal(ALERT_UNEXPECTED_MESSAGE);
+		ev->late_request = version == TLS_13 && from_server &&
+				   rc->header[0] == MESSAGE_CERTIFICATE_REQUEST;
 		return true;
 	}
 	if (!complete)

@@ -143,7 +143,8 @@ enum record_event_kind {
 struct record_event {
 	enum record_event_kind kind;
 	int alert;
-	bool requested; /* KeyUpdate: update_requested */
+	bool requested;	   /* KeyUpdate: update_requested */
+	bool late_request; /* ILLEGAL: a server's TLS 1.3 CertificateRequest after the handshake */
 };
 
 /*

@@ -286,7 +286,9 @@ static bool control_event(struct half *h, const struct record_event *ev)
 		h->own_alert = ALERT_NONE;
 		return false;
 	case EVENT_ILLEGAL:
-		relay_fail(h, REASON_client_illegal, REASON_backend_illegal, ev->alert);
+		relay_fail(h, REASON_client_illegal,
+			   ev->late_request ? REASON_backend_late_request : REASON_backend_illegal,
+			   ev->alert);
 		return false;
 	}
 	return false;

@@ -46,6 +46,7 @@
 	X(backend_no_request, "flows whose backend asked for no client certificate")               \
 	X(backend_no_certificate,                                                                  \
 	  "flows whose backend asked for a client certificate and was given none")                 \
+	X(backend_fallback, "times the fallback certificate was shown to a backend")               \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \
