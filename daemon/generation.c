@@ -13,6 +13,7 @@
 #include "answer.h"
 #include "log.h"
 #include "notify.h"
+#include "provider.h"
 #include "sandbox.h"
 #include "signer.h"
 #include "worker.h"
@@ -134,8 +135,11 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 	close_all(g->signer_ends, cfg->workers);
 	close_fd(&g->stop_read);
 	replay_free(TAKE_PTR(sh->seen));
-	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr) || gate_init(&gate) ||
-	    sandbox_drop_privileges(cfg->user) || workers_start(&gate) || sandbox_data())
+	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr))
+		return EXIT_FAILURE;
+	provider_use();
+	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
+	    sandbox_data())
 		return EXIT_FAILURE;
 	workers_go(&gate);
 	if (write(ready_fd, "", 1) != 1)

@@ -19,11 +19,12 @@ static int unhex(const char *hex, uint8_t *out, size_t max)
 	size_t n = 0;
 
 	for (; n < max && hex[0] && hex[1]; hex += 2, n++) {
-		unsigned byte;
+		int high = OPENSSL_hexchar2int((unsigned char)hex[0]);
+		int low = OPENSSL_hexchar2int((unsigned char)hex[1]);
 
-		if (sscanf(hex, "%2x", &byte) != 1)
+		if (high < 0 || low < 0)
 			break;
-		out[n] = (uint8_t)byte;
+		out[n] = (uint8_t)(high << 4 | low);
 	}
 	return (int)n;
 }

@@ -19,6 +19,7 @@
 #include <time.h>
 #include "audit.h"
 #include "log.h"
+#include "provider.h"
 #include "sandbox.h"
 #include "signer.h"
 #include "verify.h"
@@ -136,6 +137,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 		return EXIT_FAILURE;
 	if (config_load_keys(cfg, CFG_KEYS_FORGING, stderr) < 0)
 		return EXIT_FAILURE;
+	provider_use();
 	if (prepare(&s, cfg) < 0 || watch(&s, stop_fd) < 0)
 		return EXIT_FAILURE;
 	if (cfg->audit_log &&

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include "flow.h"
 #include "log.h"
+#include "provider.h"
 #include "worker.h"
 
 #define RING_ENTRIES	1024
@@ -264,6 +265,7 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 
+	provider_use();
 	/* The ring belongs to the thread that made it. */
 	w->error = worker_setup(w);
 	pthread_barrier_wait(&w->gate->set_up);

@@ -69,8 +69,9 @@ class Ktlsgated:
     recent = []  # gates started since the last test began, and those still running
 
     def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, inside=(),
-                 **options):
+                 build=BUILD, **options):
         directory.mkdir()
+        self.build = build
         self.inside = inside
         self.env = {**os.environ, **(fault.env if fault else {})}
         self.pki, self.engine, self.faults = pki, engine, faults
@@ -101,7 +102,8 @@ class Ktlsgated:
                 **self.env, "KTLSGATE_FAULTS": self.faults,
                 "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         with open(self.log_file, "wb") as log:
-            self.process = subprocess.Popen([*self.inside, program(name), "-c", self.conf_file],
+            self.process = subprocess.Popen([*self.inside, self.build / name, "-c",
+                                             self.conf_file],
                                             env=env, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log)
         assert self.log_contains(r"ktlsgated: ready|: ready$", START_TIMEOUT), (

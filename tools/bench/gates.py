@@ -62,7 +62,7 @@ class Gate:
 
     def __init__(self, name, identities, directory, back, **changes):
         self.name, self.ids, self.back, self.changes = name, identities, back, changes
-        self.directory = directory / f"{name}-{free_port()}"
+        self.directory = directory / f"{name.partition('@')[0]}-{free_port()}"
         self.process, self.port = None, free_port()
 
     @property
@@ -143,13 +143,16 @@ class Haproxy(Gate):
 
 
 class Ktlsgate(Gate):
-    """engine: user or ktls. Further settings by keyword, "." spelled "__"."""
+    """
+    engine: user or ktls. build: where its programs are. Further settings by keyword, "." spelled
+    "__".
+    """
 
     shows_static = False
 
-    def __init__(self, name, identities, directory, back, engine, **changes):
+    def __init__(self, name, identities, directory, back, engine, *, build=BUILD, **changes):
         super().__init__(name, identities, directory, back, **changes)
-        self.engine = engine
+        self.engine, self.build = engine, build
 
     def start(self):
         ids, pki = self.ids, self.ids.pki
@@ -158,7 +161,7 @@ class Ktlsgate(Gate):
             "certkey__web__cert": ids.web.cert_file, "certkey__web__key": ids.web.key_file,
             "certkey__forge__cert": forge.cert_file, "certkey__forge__key": forge.key_file,
             "dataplane__workers": 1, **self.changes})
-        self.gate = Ktlsgated(self.directory, pki, self.engine, conf)
+        self.gate = Ktlsgated(self.directory, pki, self.engine, conf, build=self.build)
         self.gate.start()
         self.process = self.gate.process
 
