@@ -110,10 +110,12 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 		.generation = gate->generation,
 	};
 
-	if (metrics)
-		stats_write_metrics(gate->area, &gauges, out);
-	else
+	if (!metrics) {
 		stats_write(gate->area, &gauges, out);
+		return;
+	}
+	stats_write_metrics(gate->area, &gauges, out);
+	services_write_metrics(gate->services, gate->cfg->n_services, timer_clock(), out);
 }
 
 static void print_flows(struct worker *w, void *arg)
@@ -182,6 +184,18 @@ static void write_request(struct gate *gate, const char *service, FILE *out)
 	fprintf(out, "error there is no service \"%s\"\n", service);
 }
 
+static void drain(struct gate *gate, const char *name, bool draining, FILE *out)
+{
+	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
+		if (strcmp(gate->cfg->services[i]->name, name) != 0)
+			continue;
+		service_drain(&gate->services[i], draining);
+		fputs("ok\n", out);
+		return;
+	}
+	fprintf(out, "error there is no service \"%s\"\n", name);
+}
+
 static void do_nothing(struct worker *w, void *arg)
 {
 	(void)w;
@@ -213,6 +227,13 @@ static enum outcome answer(struct gate *gate, const struct message *m, FILE *out
 		return OUTCOME_MORE;
 	} else if (!strncmp(request, "kill ", 5)) {
 		return answer_kill(gate, request + 5, out);
+	} else if (!strcmp(request, "services")) {
+		fputs("ok\n", out);
+		services_print(gate->services, gate->cfg->n_services, timer_clock(), out);
+	} else if (!strncmp(request, "services drain ", 15)) {
+		drain(gate, request + 15, true, out);
+	} else if (!strncmp(request, "services undrain ", 17)) {
+		drain(gate, request + 17, false, out);
 	} else if (!strcmp(request, "ping")) {
 		ping(gate);
 		fputs("ok\n", out);

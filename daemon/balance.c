@@ -143,7 +143,10 @@ void balance_free(struct balance *b)
 struct choice {
 	struct balance *b;
 	const struct balance_tried *tried;
+	uint64_t now;
 	bool backup;
+	bool last_resort; /* one that is ejected is better than none: that is a guess, and may be
+			     over */
 };
 
 static struct service *service_at(const struct choice *c, unsigned position)
@@ -157,7 +160,16 @@ static bool is_candidate(const struct choice *c, unsigned position)
 		if (c->tried->at[i] == position)
 			return false;
 	}
-	return service_at(c, position)->cfg->backup == c->backup;
+	if (service_at(c, position)->cfg->backup != c->backup)
+		return false;
+	switch (service_state(service_at(c, position), c->now)) {
+	case SERVICE_UP:
+		return true;
+	case SERVICE_EJECTED:
+		return c->last_resort;
+	default:
+		return false;
+	}
 }
 
 static bool any_candidate(const struct choice *c)
@@ -171,7 +183,7 @@ static bool any_candidate(const struct choice *c)
 
 static uint64_t weight_of(const struct choice *c, unsigned position)
 {
-	return service_at(c, position)->cfg->weight;
+	return service_weight(service_at(c, position), c->now);
 }
 
 /* ---- the ways to choose; there is a candidate ---- */
@@ -230,6 +242,14 @@ static uint64_t hash_client(const struct sockaddr_in6 *client)
 
 #define REHASHES 16
 
+/* While a service starts slowly, it has only so many of its clients. */
+static bool admitted(const struct choice *c, unsigned position, uint64_t h)
+{
+	const struct service *s = service_at(c, position);
+
+	return mix(h) % SERVICE_WHOLE * s->cfg->weight < service_weight(s, c->now);
+}
+
 /*
  * Where the table names a service that cannot be used, the client's next hash
  * decides: only that service's clients move, spread over all others, and they
@@ -241,8 +261,10 @@ static int by_source(const struct choice *c, const struct sockaddr_in6 *client)
 	uint64_t h = hash_client(client);
 
 	for (unsigned i = 0; i < REHASHES; i++, h = mix(h)) {
-		if (is_candidate(c, m->entries[h % m->size]))
-			return m->entries[h % m->size];
+		unsigned position = m->entries[h % m->size];
+
+		if (is_candidate(c, position) && admitted(c, position, h))
+			return (int)position;
 	}
 	for (uint32_t i = 0; i < m->size; i++) {
 		if (is_candidate(c, m->entries[(h + i) % m->size]))
@@ -251,22 +273,28 @@ static int by_source(const struct choice *c, const struct sockaddr_in6 *client)
 	return -1;
 }
 
-int balance_choose(struct balance *b, const struct sockaddr_in6 *client,
-		   const struct balance_tried *tried)
+static int choose(const struct choice *c, const struct sockaddr_in6 *client)
 {
-	struct choice c = {.b = b, .tried = tried};
-
-	if (!any_candidate(&c)) {
-		c.backup = true;
-		if (!any_candidate(&c))
-			return -1;
-	}
-	switch (b->vserver->balance) {
+	switch (c->b->vserver->balance) {
 	case BALANCE_LEAST_CONNECTIONS:
-		return least_busy(&c);
+		return least_busy(c);
 	case BALANCE_SOURCE_HASH:
-		return by_source(&c, client);
+		return by_source(c, client);
 	default:
-		return by_turn(&c);
+		return by_turn(c);
 	}
+}
+
+int balance_choose(struct balance *b, const struct sockaddr_in6 *client,
+		   const struct balance_tried *tried, uint64_t now)
+{
+	struct choice c = {.b = b, .tried = tried, .now = now};
+
+	for (unsigned i = 0; i < 4; i++) {
+		c.backup = i & 1;
+		c.last_resort = i & 2;
+		if (any_candidate(&c))
+			return choose(&c, client);
+	}
+	return -1;
 }

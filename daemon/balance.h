@@ -51,9 +51,9 @@ void balance_free(struct balance *b);
 /*
  * The position of the service for a connection of client (of its address the
  * port does not count, nor the lower half in IPv6: a host changes it), or -1:
- * there is none that was not tried.
+ * there is none that can be used and was not tried. now: of timer_clock().
  */
 int balance_choose(struct balance *b, const struct sockaddr_in6 *client,
-		   const struct balance_tried *tried) must_check;
+		   const struct balance_tried *tried, uint64_t now) must_check;
 
 #endif

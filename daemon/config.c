@@ -495,6 +495,11 @@ static void resolve_references(struct loader *l)
 		for (unsigned c = 0; c < list->n; c++)
 			((struct cfg_certkey *)list->items[c])->serving = true;
 	}
+	for_each_object(l->cfg, SCOPE_SERVICE, i)
+	{
+		if (l->cfg->services[i]->check_certkey)
+			l->cfg->services[i]->check_certkey->monitor = true;
+	}
 }
 
 static STACK_OF(X509) *
@@ -792,6 +797,22 @@ static void check_profiles(struct loader *l)
 	}
 }
 
+/* The data process holds its key: it must not be the signer's. */
+static void check_monitor(struct loader *l, const struct cfg_service *s)
+{
+	const struct cfg_key *key = row("service.<name>.check_certkey");
+
+	if (!s->check_certkey)
+		return;
+	if (s->check_certkey->forging)
+		complain_at(l, key, s->index,
+			    "is a forging CA; the monitor needs a client certificate of its own");
+	else if (s->check != CHECK_TLS)
+		complain_at(l, key, s->index,
+			    "is shown by no check; set service.%s.check = tls, or leave it out",
+			    s->name);
+}
+
 static void check_services(struct loader *l)
 {
 	const struct cfg_key *profile = row("service.<name>.profile");
@@ -806,6 +827,7 @@ static void check_services(struct loader *l)
 				    "this profile has no CA to verify the backend against; set "
 				    "profile.%s.server_ca",
 				    p->name);
+		check_monitor(l, l->cfg->services[i]);
 	}
 }
 
@@ -1207,7 +1229,7 @@ int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)
 	for_each_object(cfg, SCOPE_CERTKEY, i)
 	{
 		struct cfg_certkey *ck = cfg->certkeys[i];
-		bool wanted = (kinds & CFG_KEYS_SERVING && ck->serving) ||
+		bool wanted = (kinds & CFG_KEYS_SERVING && (ck->serving || ck->monitor)) ||
 			      (kinds & CFG_KEYS_FORGING && ck->forging);
 
 		if (wanted && !ck->pkey)

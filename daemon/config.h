@@ -60,6 +60,11 @@ enum cfg_connect {
 	CONNECT_EARLY,
 	CONNECT_VERIFIED
 };
+enum cfg_check {
+	CHECK_OFF,
+	CHECK_CONNECT,
+	CHECK_TLS
+};
 enum cfg_balance {
 	BALANCE_ROUND_ROBIN,
 	BALANCE_LEAST_CONNECTIONS,
@@ -144,6 +149,7 @@ struct cfg_certkey {
 	EVP_PKEY *pkey;		/* NULL until config_load_keys() */
 	bool forging;		/* named by some profile.<n>.forging_certkey */
 	bool serving;		/* named by some vserver.<n>.certkey */
+	bool monitor;		/* named by some service.<n>.check_certkey */
 	/* what its forged certificates say of it: URIs separated by blanks, or NULL */
 	char *ocsp, *ca_issuers, *crl;
 };
@@ -206,6 +212,15 @@ struct cfg_service {
 	enum cfg_connect connect;
 	unsigned weight;
 	bool backup; /* for when no other service of the vserver can be used */
+	bool drain;  /* gets no new connection */
+	enum cfg_check check;
+	struct cfg_certkey *check_certkey; /* shown to a backend that asks; or NULL */
+	unsigned check_rise, check_fall;   /* checks in a row that change the verdict */
+	unsigned eject_after;		   /* failed connects in a row; 0: never */
+	/* seconds */
+	unsigned check_interval, check_timeout;
+	unsigned eject_time, eject_time_max; /* out for so long, doubled each time in a row */
+	unsigned slow_start;		     /* from up again to its full share */
 };
 
 struct cfg_vserver {

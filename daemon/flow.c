@@ -206,9 +206,8 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	if (!f)
 		return NULL;
 	f->hs = calloc(1, sizeof(*f->hs));
-	/* Two deadlines a flow, and the listeners' retries. */
-	if (!f->hs ||
-	    timers_reserve(&w->timers, 2 * (w->n_flows + 1) + w->gate->cfg->n_bindings + 1)) {
+	/* Two deadlines a flow. */
+	if (!f->hs || timers_reserve(&w->timers, 2 * (w->n_flows + 1) + worker_timers(w))) {
 		free(f->hs);
 		free(f);
 		return NULL;
@@ -347,13 +346,29 @@ static void connect_backend(struct flow *f)
 static bool choose_service(struct flow *f)
 {
 	struct balance_tried *tried = &f->hs->tried;
-	int at = balance_choose(&f->worker->balances[f->vserver->index], &f->peer, tried);
+	int at = balance_choose(&f->worker->balances[f->vserver->index], &f->peer, tried,
+				f->worker->timers.now);
 
 	if (at < 0)
 		return false;
 	tried->at[tried->n++] = (uint16_t)at;
 	f->service = cfg_service_at(f->vserver, (unsigned)at);
 	return true;
+}
+
+/* It may be out of use since it was chosen: a person takes a minute to type a PIN. */
+static void connect_chosen(struct flow *f)
+{
+	const struct service *s = &f->worker->gate->services[f->service->index];
+
+	if (service_state(s, f->worker->timers.now) != SERVICE_UP) {
+		f->hs->tried.n = 0;
+		if (!choose_service(f)) {
+			flow_fail(f, REASON_no_service, NULL);
+			return;
+		}
+	}
+	connect_backend(f);
 }
 
 static void release_service(struct flow *f)
@@ -405,7 +420,7 @@ static void backend_unreachable(struct flow *f, enum reason reason, const char *
 
 	snprintf(why, sizeof(why), "%s: %s%s%s", backend_text(f, address, sizeof(address)),
 		 reasons[reason].text, detail ? ": " : "", detail ? detail : "");
-	service_failed(f->acquired, why);
+	service_failed(f->acquired, why, f->worker->timers.now);
 	if (!try_another(f, reason))
 		flow_fail(f, reason, detail);
 }
@@ -455,7 +470,7 @@ static void reconnect(struct flow *f)
 	stat_inc(f->worker->stats, backend_reconnects);
 	if (f->backend.fd >= 0)
 		drop_backend(f);
-	connect_backend(f);
+	connect_chosen(f);
 }
 
 /* The backend hung up while it waited at its CertificateRequest. */
@@ -500,35 +515,12 @@ static bool lost_patience(const struct flow *f)
 
 /* ---- events of the two handshakes ---- */
 
-static const char *failure_detail(const struct handshake *hs, char *buf, size_t len)
-{
-	switch (hs->failure) {
-	case HANDSHAKE_PEER_ALERT:
-		if (alert_name(hs->alert))
-			snprintf(buf, len, "%s", alert_name(hs->alert));
-		else
-			snprintf(buf, len, "alert %d", hs->alert);
-		return buf;
-	case HANDSHAKE_VERIFY:
-		return verify_error_text(hs->error);
-	case HANDSHAKE_RESET:
-		return strerror(hs->error);
-	case HANDSHAKE_EOF:
-	case HANDSHAKE_NOT_TLS:
-	case HANDSHAKE_NO_CERTIFICATE:
-	case HANDSHAKE_NO_MEMORY:
-		return NULL;
-	default:
-		return hs->detail[0] ? hs->detail : NULL;
-	}
-}
-
 static void client_failed(struct flow *f)
 {
 	const struct handshake *hs = f->client.hs;
 	char buf[64];
 
-	flow_fail(f, client_failure(hs), failure_detail(hs, buf, sizeof(buf)));
+	flow_fail(f, client_failure(hs), handshake_failure_detail(hs, buf, sizeof(buf)));
 }
 
 static void backend_failed(struct flow *f)
@@ -542,7 +534,7 @@ static void backend_failed(struct flow *f)
 		return;
 	}
 	if (reason == REASON_backend_gone && before_server_hello(f)) {
-		backend_unreachable(f, reason, failure_detail(hs, buf, sizeof(buf)));
+		backend_unreachable(f, reason, handshake_failure_detail(hs, buf, sizeof(buf)));
 		return;
 	}
 	if (reason == REASON_backend_refused_certificate && f->fallback)
@@ -551,7 +543,7 @@ static void backend_failed(struct flow *f)
 	flow_close(f, reason,
 		   reason == REASON_backend_refused_certificate ? hs->alert
 								: reasons[reason].client_alert,
-		   reasons[reason].backend_alert, failure_detail(hs, buf, sizeof(buf)));
+		   reasons[reason].backend_alert, handshake_failure_detail(hs, buf, sizeof(buf)));
 }
 
 static int make_identity(struct flow *f)
@@ -608,7 +600,7 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 	switch (ev) {
 	case HANDSHAKE_HELLO:
 		if (!choose_service(f))
-			flow_fail(f, REASON_backend_connect_failed, "no service");
+			flow_fail(f, REASON_no_service, NULL);
 		else if (f->service->connect == CONNECT_EARLY)
 			connect_backend(f);
 		break;
@@ -664,7 +656,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 	case HANDSHAKE_SUSPENDED:
 		f->hs->backend_suspended = f->hs->backend_asked = true;
 		f->hs->suspended_at = f->worker->timers.now;
-		service_worked(f->acquired);
+		service_worked(f->acquired, f->worker->timers.now);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
 		certreq_remember(f->worker->gate->certreqs, f->service, hs->ssl,
 				 f->worker->timers.now);
@@ -673,7 +665,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		break;
 	case HANDSHAKE_DONE:
 		f->hs->backend_done = true;
-		service_worked(f->acquired);
+		service_worked(f->acquired, f->worker->timers.now);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
 		proceed(f);
 		break;
@@ -835,7 +827,7 @@ static void proceed(struct flow *f)
 	if (f->backend.fd < 0) {
 		/* Never connected (service.<n>.connect = verified), or it hung up meanwhile. */
 		if (!h->backend_asked)
-			connect_backend(f);
+			connect_chosen(f);
 		else if (h->reconnects < RECONNECTS_MAX)
 			reconnect(f);
 		else

@@ -272,6 +272,29 @@ static enum handshake_failure classify(struct handshake *hs, int *error)
 	}
 }
 
+const char *handshake_failure_detail(const struct handshake *hs, char *buf, size_t len)
+{
+	switch (hs->failure) {
+	case HANDSHAKE_PEER_ALERT:
+		if (alert_name(hs->alert))
+			snprintf(buf, len, "%s", alert_name(hs->alert));
+		else
+			snprintf(buf, len, "alert %d", hs->alert);
+		return buf;
+	case HANDSHAKE_VERIFY:
+		return verify_error_text(hs->error);
+	case HANDSHAKE_RESET:
+		return strerror(hs->error);
+	case HANDSHAKE_EOF:
+	case HANDSHAKE_NOT_TLS:
+	case HANDSHAKE_NO_CERTIFICATE:
+	case HANDSHAKE_NO_MEMORY:
+		return NULL;
+	default:
+		return hs->detail[0] ? hs->detail : NULL;
+	}
+}
+
 /* ---- output ---- */
 
 static void sent(struct ring_op *op, int res);

@@ -135,6 +135,9 @@ int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *t
  */
 size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64]) must_check;
 
+/* What HANDSHAKE_FAILED was about, beyond the kind of failure; NULL: no more is known. */
+const char *handshake_failure_detail(const struct handshake *hs, char *buf, size_t len);
+
 /* Only when neither side->rx nor side->tx is armed. NULL-safe; wipes secrets. */
 void handshake_free(struct handshake *hs);
 

@@ -73,6 +73,7 @@
 	X(forge_timeout, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                            \
 	  "signer did not answer in time")                                                         \
 	/* the backend's handshake */                                                              \
+	X(no_service, ALERT_INTERNAL_ERROR, ALERT_NONE, "no service of the vserver can be used")   \
 	X(backend_connect_refused, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
 	  "backend refused the connection")                                                        \
 	X(backend_connect_failed, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend is unreachable")      \

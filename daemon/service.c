@@ -1,39 +1,248 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Successes and failures of services, counted; see service.h. Knows no flow and no worker. */
+/* Successes and failures of services and what follows; see service.h. Knows no flow and no worker.
+ */
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
 #include "log.h"
 #include "service.h"
+
+#define LOAD(member)	 atomic_load_explicit(&(member), memory_order_relaxed)
+#define STORE(member, v) atomic_store_explicit(&(member), (v), memory_order_relaxed)
+#define ADD(member, v)	 atomic_fetch_add_explicit(&(member), (v), memory_order_relaxed)
+#define SLOW_START_LEAST (SERVICE_WHOLE / 10)
+#define EJECT_DOUBLINGS	 16
+
+static const char *const state_names[SERVICE_STATES] = {"up", "down", "ejected", "draining"};
 
 struct service *services_new(const struct config *cfg)
 {
 	struct service *services = calloc(cfg->n_services + 1, sizeof(*services));
 
-	for (unsigned i = 0; services && i < cfg->n_services; i++)
+	for (unsigned i = 0; services && i < cfg->n_services; i++) {
 		services[i].cfg = cfg->services[i];
+		STORE(services[i].draining, cfg->services[i]->drain);
+		pthread_mutex_init(&services[i].lock, NULL);
+	}
 	return services;
+}
+
+void services_free(struct service *services)
+{
+	free(services);
+}
+
+enum service_state service_state(const struct service *s, uint64_t now)
+{
+	if (LOAD(s->draining))
+		return SERVICE_DRAINING;
+	if (LOAD(s->down))
+		return SERVICE_DOWN;
+	return LOAD(s->ejected_until) > now ? SERVICE_EJECTED : SERVICE_UP;
+}
+
+uint64_t service_weight(const struct service *s, uint64_t now)
+{
+	uint64_t since = LOAD(s->up_since), whole = s->cfg->slow_start * 1000ull, part;
+
+	if (!since || now - since >= whole)
+		return (uint64_t)s->cfg->weight * SERVICE_WHOLE;
+	part = SERVICE_WHOLE * (now - since) / whole;
+	return s->cfg->weight * (part > SLOW_START_LEAST ? part : SLOW_START_LEAST);
 }
 
 void service_acquire(struct service *s)
 {
-	atomic_fetch_add_explicit(&s->flows, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed);
+	ADD(s->flows, 1);
+	ADD(s->connections, 1);
 }
 
 void service_release(struct service *s)
 {
-	atomic_fetch_sub_explicit(&s->flows, 1, memory_order_relaxed);
+	ADD(s->flows, (uint64_t)-1);
 }
 
-void service_worked(struct service *s)
+static void note_error(struct service *s, const char *why)
+{
+	pthread_mutex_lock(&s->lock);
+	snprintf(s->last_error, sizeof(s->last_error), "%s", why);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- what flows meet ---- */
+
+void service_worked(struct service *s, uint64_t now)
 {
 	/* Mostly zero already: then nobody's cache line is taken away. */
-	if (atomic_load_explicit(&s->streak, memory_order_relaxed))
-		atomic_store_explicit(&s->streak, 0, memory_order_relaxed);
+	if (!LOAD(s->streak) || !atomic_exchange(&s->streak, 0))
+		return;
+	log_info("service %s: answers again", s->cfg->name);
+	if (atomic_exchange(&s->ejected_in_row, 0))
+		STORE(s->up_since, now);
+	STORE(s->ejected_until, 0);
 }
 
-void service_failed(struct service *s, const char *why)
+static uint64_t eject_ms(const struct service *s, uint32_t in_row)
 {
-	atomic_fetch_add_explicit(&s->failures, 1, memory_order_relaxed);
-	if (!atomic_fetch_add_explicit(&s->streak, 1, memory_order_relaxed))
+	uint64_t ms = s->cfg->eject_time * 1000ull, most = s->cfg->eject_time_max * 1000ull;
+
+	ms <<= in_row < EJECT_DOUBLINGS ? in_row : EJECT_DOUBLINGS;
+	return ms < most ? ms : most;
+}
+
+/* One of the workers that meet the limit at the same time does it. */
+static void eject(struct service *s, const char *why, uint64_t now)
+{
+	uint64_t until = LOAD(s->ejected_until), ms;
+
+	if (until > now)
+		return;
+	ms = eject_ms(s, LOAD(s->ejected_in_row));
+	if (!atomic_compare_exchange_strong(&s->ejected_until, &until, now + ms))
+		return;
+	ADD(s->ejected_in_row, 1);
+	ADD(s->ejections, 1);
+	log_warn("service %s: ejected for %" PRIu64 " s after %u failures in a row: %s",
+		 s->cfg->name, ms / 1000, LOAD(s->streak), why);
+}
+
+void service_failed(struct service *s, const char *why, uint64_t now)
+{
+	uint32_t streak = ADD(s->streak, 1) + 1;
+
+	ADD(s->failures, 1);
+	note_error(s, why);
+	if (streak == 1)
 		log_warn("service %s: %s", s->cfg->name, why);
+	if (s->cfg->eject_after && streak >= s->cfg->eject_after)
+		eject(s, why, now);
+}
+
+/* ---- what checks find ---- */
+
+/* The first check decides alone: a gate that starts does not send clients to the dead. */
+static bool changes_verdict(struct service *s, bool well)
+{
+	bool first = !s->checked;
+
+	s->checked = true;
+	if (well != LOAD(s->down)) {
+		s->check_row = 0;
+		return false;
+	}
+	s->check_row++;
+	return first || s->check_row >= (well ? s->cfg->check_rise : s->cfg->check_fall);
+}
+
+void service_checked(struct service *s, const char *why, uint64_t now)
+{
+	ADD(s->checks, 1);
+	if (why) {
+		ADD(s->checks_failed, 1);
+		note_error(s, why);
+	}
+	if (!changes_verdict(s, !why))
+		return;
+	s->check_row = 0;
+	if (!why)
+		STORE(s->up_since, now);
+	STORE(s->down, why != NULL);
+	if (why)
+		log_warn("service %s: down: %s", s->cfg->name, why);
+	else
+		log_info("service %s: up", s->cfg->name);
+}
+
+void service_drain(struct service *s, bool drain)
+{
+	if (atomic_exchange(&s->draining, drain) != drain)
+		log_info("service %s: %s", s->cfg->name,
+			 drain ? "draining: no new connections" : "no longer draining");
+}
+
+/* ---- for the control socket ---- */
+
+static void print_address(const struct cfg_service *cfg, FILE *out)
+{
+	const struct sockaddr *sa = (const struct sockaddr *)&cfg->address.ss;
+	char ip[INET6_ADDRSTRLEN] = "?";
+
+	if (sa->sa_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)sa;
+
+		inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
+		fprintf(out, "[%s]:%u", ip, ntohs(in6->sin6_port));
+	} else {
+		const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+
+		inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
+		fprintf(out, "%s:%u", ip, ntohs(in->sin_port));
+	}
+}
+
+static void print_service(struct service *s, uint64_t now, FILE *out)
+{
+	fprintf(out, "service=%s\taddress=", s->cfg->name);
+	print_address(s->cfg, out);
+	fprintf(out, "\tstate=%s\tweight=%u\tflows=%" PRIu64 "\tconnections=%" PRIu64,
+		state_names[service_state(s, now)], s->cfg->weight, LOAD(s->flows),
+		LOAD(s->connections));
+	fprintf(out, "\tfailures=%" PRIu64 "\tejections=%" PRIu64, LOAD(s->failures),
+		LOAD(s->ejections));
+	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
+		LOAD(s->checks_failed));
+	pthread_mutex_lock(&s->lock);
+	fprintf(out, "\tlast_error=%s\n", s->last_error);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void services_print(struct service *services, unsigned n, uint64_t now, FILE *out)
+{
+	for (unsigned i = 0; i < n; i++)
+		print_service(&services[i], now, out);
+}
+
+static uint64_t usable(const struct service *s, uint64_t now)
+{
+	return service_state(s, now) == SERVICE_UP;
+}
+
+#define COUNTER(name)                                                                              \
+	static uint64_t get_##name(const struct service *s, uint64_t now)                          \
+	{                                                                                          \
+		(void)now;                                                                         \
+		return LOAD(s->name);                                                              \
+	}
+COUNTER(flows)
+COUNTER(connections)
+COUNTER(failures)
+COUNTER(ejections)
+COUNTER(checks)
+COUNTER(checks_failed)
+#undef COUNTER
+
+void services_write_metrics(const struct service *services, unsigned n, uint64_t now, FILE *out)
+{
+	static const struct {
+		const char *name, *kind, *help;
+		uint64_t (*get)(const struct service *s, uint64_t now);
+	} families[] = {
+		{"usable", "gauge", "1: up, and neither ejected nor draining", usable},
+		{"flows", "gauge", "connections of flows to the service now", get_flows},
+		{"connections_total", "counter", "connections begun for flows", get_connections},
+		{"failures_total", "counter", "connections that came to nothing", get_failures},
+		{"ejections_total", "counter", "times it was avoided for a while", get_ejections},
+		{"checks_total", "counter", "health checks", get_checks},
+		{"checks_failed_total", "counter", "health checks that failed", get_checks_failed},
+	};
+
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		fprintf(out, "# HELP ktlsgate_service_%s %s\n# TYPE ktlsgate_service_%s %s\n",
+			families[f].name, families[f].help, families[f].name, families[f].kind);
+		for (unsigned i = 0; i < n; i++)
+			fprintf(out, "ktlsgate_service_%s{service=\"%s\"} %" PRIu64 "\n",
+				families[f].name, services[i].cfg->name,
+				families[f].get(&services[i], now));
+	}
 }

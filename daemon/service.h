@@ -2,13 +2,23 @@
 /*
  * What is known of a service while the data process runs: one struct service
  * per configured one, shared by all workers, every member changed by atomic
- * operations only. What is decided from it is in balance.c.
+ * operations, but for the text of the last error. What is decided from it is in
+ * balance.c, how it is checked in check.c. Times are those of timer_clock().
  */
 #ifndef KTLSGATE_SERVICE_H
 #define KTLSGATE_SERVICE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include "config.h"
+
+enum service_state {
+	SERVICE_UP,
+	SERVICE_DOWN,	 /* its checks say */
+	SERVICE_EJECTED, /* for a time: too many flows failed on it */
+	SERVICE_DRAINING,
+	SERVICE_STATES
+};
 
 struct service {
 	const struct cfg_service *cfg;
@@ -16,21 +26,52 @@ struct service {
 	_Atomic uint64_t connections; /* begun for flows, in all */
 	_Atomic uint64_t failures;    /* of those: no connection, or no ServerHello */
 	_Atomic uint32_t streak;      /* failures since the last success */
+
+	_Atomic bool draining;
+	_Atomic bool down;
+	_Atomic uint64_t up_since;	/* ms; 0: from the start, or never down */
+	_Atomic uint64_t ejected_until; /* ms */
+	_Atomic uint32_t ejected_in_row;
+	_Atomic uint64_t ejections;
+
+	_Atomic uint64_t checks, checks_failed;
+	uint32_t check_row; /* checks against the present verdict; the checking worker's */
+	bool checked;	    /* once at least; the checking worker's */
+
+	pthread_mutex_t lock;
+	char last_error[192]; /* under lock; empty: none yet */
 };
 
-/* By service index; NULL: out of memory. To be freed with free(). */
+/* By service index; NULL: out of memory. */
 struct service *services_new(const struct config *cfg) must_check;
+void services_free(struct service *services);
+
+enum service_state service_state(const struct service *s, uint64_t now);
+
+/* Its weight in units of 1/256, less while it starts slowly. */
+uint64_t service_weight(const struct service *s, uint64_t now);
+#define SERVICE_WHOLE 256
 
 /* A flow begins to connect; service_release() when it has let go of the connection. */
 void service_acquire(struct service *s);
 void service_release(struct service *s);
 
-/* It answered a ClientHello. */
-void service_worked(struct service *s);
+/* It answered a flow's ClientHello. */
+void service_worked(struct service *s, uint64_t now);
 /*
  * It could not be connected to, or left before its ServerHello: nothing that a
- * client could cause. The first failure of a row is logged.
+ * client could cause. The first failure of a row is logged, and ejection.
  */
-void service_failed(struct service *s, const char *why);
+void service_failed(struct service *s, const char *why, uint64_t now);
+
+/* What a check found; why NULL: it is well. By one worker only. */
+void service_checked(struct service *s, const char *why, uint64_t now);
+
+void service_drain(struct service *s, bool drain);
+
+/* One line per service, tab-separated key=value, for the control socket. */
+void services_print(struct service *services, unsigned n, uint64_t now, FILE *out);
+/* Prometheus's text format. */
+void services_write_metrics(const struct service *services, unsigned n, uint64_t now, FILE *out);
 
 #endif

@@ -623,8 +623,8 @@ static void ask_below(struct supervisor *s, struct control_client *c, unsigned b
 	else
 		snprintf(text, sizeof(text),
 			 "error unknown request \"%s\": want stats, metrics, flows, kill ID, ping, "
-			 "status, config [KEY], origins, requests SERVICE, reload or set NAME "
-			 "LENGTH\n",
+			 "status, config [KEY], origins, requests SERVICE, "
+			 "services [drain | undrain SERVICE], reload or set NAME LENGTH\n",
 			 c->line);
 	control_answer(c, text);
 }
@@ -651,9 +651,15 @@ static void change_requested(struct supervisor *s, struct control_client *c)
 	answer_and_free(c, answer);
 }
 
+/* Changes in the data process, which the configuration knows nothing of. */
+static bool changes_at_once(const char *line)
+{
+	return !strncmp(line, "kill ", 5) || !strncmp(line, "services ", 9);
+}
+
 static bool changes(const char *line)
 {
-	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || !strncmp(line, "kill ", 5);
+	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || changes_at_once(line);
 }
 
 static void request(void *arg, struct control_client *c)
@@ -664,7 +670,7 @@ static void request(void *arg, struct control_client *c)
 		control_answer(c, "error this is for root only\n");
 	else if (!strcmp(c->line, "status"))
 		answer_and_free(c, status_text(s));
-	else if (changes(c->line) && strncmp(c->line, "kill ", 5))
+	else if (changes(c->line) && !changes_at_once(c->line))
 		change_requested(s, c);
 	else
 		ask_below(s, c, UINT_MAX);

@@ -64,13 +64,21 @@ void gate_free(struct gate *gate)
 	for (unsigned i = 0; gate->tables && i < gate->cfg->n_vservers; i++)
 		balance_tables_free(&gate->tables[i]);
 	free(gate->tables);
-	free(gate->services);
+	services_free(gate->services);
 	free(gate->fronts);
 	free(gate->backs);
 	free(gate->workers);
 	forge_cache_free(gate->cache);
 	keymaker_free(gate->keys);
 	certreq_memory_free(gate->certreqs);
+}
+
+/* The listeners' retries, the checks. */
+unsigned worker_timers(const struct worker *w)
+{
+	const struct config *cfg = w->gate->cfg;
+
+	return cfg->n_bindings + cfg->n_services / w->gate->n_workers + 2;
 }
 
 /* ---- accepting ---- */
@@ -121,7 +129,7 @@ static int prepare_listeners(struct worker *w)
 	const struct config *cfg = w->gate->cfg;
 
 	w->listeners = calloc(cfg->n_bindings, sizeof(*w->listeners));
-	if (!w->listeners || timers_reserve(&w->timers, cfg->n_bindings + 1))
+	if (!w->listeners || timers_reserve(&w->timers, worker_timers(w)))
 		return -ENOMEM;
 	for (unsigned b = 0; b < cfg->n_bindings; b++) {
 		struct listener *l = &w->listeners[b];
@@ -154,6 +162,34 @@ static void free_balances(struct worker *w)
 	for (unsigned v = 0; w->balances && v < w->gate->cfg->n_vservers; v++)
 		balance_free(&w->balances[v]);
 	free(w->balances);
+}
+
+/* ---- health checks ---- */
+
+#define CHECK_STAGGER_MS 50
+
+static int start_checks(struct worker *w)
+{
+	const struct gate *gate = w->gate;
+	unsigned n = gate->cfg->n_services;
+
+	w->checks = calloc(n / gate->n_workers + 1, sizeof(*w->checks));
+	if (!w->checks)
+		return -ENOMEM;
+	/* Spread over a second: backends and we are spared a burst. */
+	for (unsigned i = w->index; i < n; i += gate->n_workers)
+		check_start(&w->checks[w->n_checks++], &gate->services[i], &gate->backs[i], w->ring,
+			    &w->timers, i * CHECK_STAGGER_MS % 1000);
+	return 0;
+}
+
+static bool checks_stopped(struct worker *w)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < w->n_checks; i++)
+		all = check_stop(&w->checks[i]) && all;
+	return all;
 }
 
 /* ---- commands from other threads ---- */
@@ -233,6 +269,8 @@ static int worker_setup(struct worker *w)
 		ret = prepare_listeners(w);
 	if (!ret)
 		ret = prepare_balances(w);
+	if (!ret)
+		ret = start_checks(w);
 	if (ret) {
 		log_error("worker %u: %s", w->index, strerror(-ret));
 		return ret;
@@ -244,7 +282,7 @@ static int worker_setup(struct worker *w)
 
 static void worker_loop(struct worker *w)
 {
-	while (!w->stopping || w->n_flows) {
+	while (!w->stopping || w->n_flows || !checks_stopped(w)) {
 		bool more = relay_run_ready(&w->env);
 		int ret = ring_wait(w->ring, more ? 0 : timers_next(&w->timers));
 
@@ -278,6 +316,7 @@ static void *worker_main(void *arg)
 	relay_env_free(&w->env);
 	free(w->listeners);
 	free_balances(w);
+	free(w->checks);
 	free(w->timers.heap);
 	return NULL;
 }

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include "backend.h"
 #include "balance.h"
+#include "check.h"
 #include "client.h"
 #include "count.h"
 #include "forging.h"
@@ -64,6 +65,8 @@ struct worker {
 	struct stats *stats;	    /* in shared memory */
 	struct listener *listeners; /* one per binding */
 	struct balance *balances;   /* by vserver index */
+	struct check *checks;	    /* of every n-th service, n being the workers */
+	unsigned n_checks;
 	LIST_HEAD(, flow) flows;
 	unsigned n_flows;
 	int error; /* of the set-up */
@@ -78,6 +81,9 @@ struct worker {
 	pthread_cond_t answered;
 	struct command *commands;
 };
+
+/* Those that belong to no flow. */
+unsigned worker_timers(const struct worker *w);
 
 /* Builds contexts and cache. The serving keys must be loaded. Returns 0 or -errno. */
 int gate_init(struct gate *gate) must_check;

@@ -316,6 +316,11 @@ BAD = [
     ({"service.app1.weight": "0"}, "service.app1.weight", "out of range", "1..256"),
     ({"vserver.app.balance": "random"}, "vserver.app.balance", "none of",
      "round-robin | least-connections | source-hash"),
+    ({"service.app1.check": "ping"}, "service.app1.check", "none of", "off | connect | tls"),
+    ({"service.app1.check_certkey": "web"}, "service.app1.check_certkey", "shown by no check",
+     "set service.app1.check = tls"),
+    ({"service.app1.check_certkey": "forge", "service.app1.check": "tls"},
+     "service.app1.check_certkey", "is a forging CA", "of its own"),
     ({"vserver.app.retries": "17"}, "vserver.app.retries", "out of range", "0..16"),
     ({"vserver.app.profile": "a/b"}, "vserver.app.profile", "no valid name", "name of a profile"),
     # what is missing

@@ -69,7 +69,17 @@ def test_flow_fields():
     code = (ROOT / "daemon/flow.c").read_text()
     fields = re.findall(r"(?:\"|\\t)([a-z_]+)=%", code[code.index("void flow_print("):])
     page = (MAN / "ktlsgatectl.8").read_text()
-    section = page[page.index(".Sh FLOWS"):page.index(".Sh COUNTERS")]
+    section = page[page.index(".Sh FLOWS"):page.index(".Sh SERVICES")]
+    explained = re.findall(r"^\.It Cm (.*)$", section, re.MULTILINE)
+    assert sorted(fields) == sorted(" , ".join(explained).split(" , "))
+
+
+def test_service_fields():
+    code = (ROOT / "daemon/service.c").read_text()
+    fields = re.findall(r"(?:\"|\\t)([a-z_]+)=[%\"]", code[code.index("void print_service("):
+                                                       code.index("void services_print(")])
+    page = (MAN / "ktlsgatectl.8").read_text()
+    section = page[page.index(".Sh SERVICES"):page.index(".Sh COUNTERS")]
     explained = re.findall(r"^\.It Cm (.*)$", section, re.MULTILINE)
     assert sorted(fields) == sorted(" , ".join(explained).split(" , "))
 

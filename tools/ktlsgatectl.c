@@ -17,6 +17,8 @@ static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
 	"       ktlsgatectl [-s SOCKET] [--json] flows [FIELD=GLOB...]\n"
 	"       ktlsgatectl [-s SOCKET] metrics | status | reload | requests SERVICE\n"
+	"       ktlsgatectl [-s SOCKET] [--json] services\n"
+	"       ktlsgatectl [-s SOCKET] services drain | undrain SERVICE\n"
 	"       ktlsgatectl [-s SOCKET] kill ID...\n"
 	"       ktlsgatectl [-s SOCKET] explain SERVICE CHAIN.pem\n"
 	"       ktlsgatectl [-s SOCKET | -f FILE] forged SERIAL\n"
@@ -30,6 +32,7 @@ static const char usage[] =
 	"all\n"
 	"  metrics             counters in the text format of Prometheus\n"
 	"  requests SERVICE    what its backend last asked for in a CertificateRequest\n"
+	"  services            services with their state, flows, failures and checks\n"
 	"  explain SERVICE CHAIN.pem\n"
 	"                      what would be forged from the chain for it, explained by\n"
 	"                      ktlsgate-forge with its rules and its backend's last request\n"
@@ -45,9 +48,11 @@ static const char usage[] =
 	"  -p, --load FILE     the same with the assignments of a file; -: standard input\n"
 	"  reload              read the configuration files again, as SIGHUP does\n"
 	"  kill ID...          end flows\n"
+	"  services drain SERVICE\n"
+	"                      gives it no new connection; undrain: again\n"
 	"\n"
 	"  -s, --socket PATH   control socket (default " DEFAULT_SOCKET ")\n"
-	"      --json          as JSON: an array of flows, or an object\n"
+	"      --json          as JSON: an array of flows or services, or an object\n"
 	"  -V, --version       version\n"
 	"  -h, --help          this text\n"
 	"\n"
@@ -201,8 +206,10 @@ static int stats(char **names, int n)
 /* All others are text, also where they look like numbers. */
 static bool is_number(const char *field)
 {
-	static const char *const numbers[] = {"id", "age_ms", "bytes_from_client",
-					      "bytes_from_backend"};
+	static const char *const numbers[] = {
+		"id",	     "age_ms", "bytes_from_client", "bytes_from_backend",
+		"weight",    "flows",  "connections",	    "failures",
+		"ejections", "checks", "checks_failed"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		if (!strcmp(field, numbers[i]))
@@ -225,7 +232,7 @@ static void json_string(const char *s)
 	putchar('"');
 }
 
-static void flow_json(char *line, bool first)
+static void row_json(char *line, bool first)
 {
 	const char *separator = "";
 
@@ -247,23 +254,24 @@ static void flow_json(char *line, bool first)
 }
 
 /* Columns as in the daemon's line; the header comes from its names. */
-static void flow_row(char *line, bool first)
+#define COLUMNS 13
+
+static void row_text(const int *widths, char *line, bool first)
 {
-	static const int widths[] = {6, 10, 9, 12, 22, 12, 22, 7, 7, 17, 18, 19};
 	char *copy = first ? strdup(line) : NULL;
 	int column = 0;
 
 	if (copy) {
 		for (char *f = strtok(copy, "\t\n"); f; f = strtok(NULL, "\t\n"), column++) {
 			f[strcspn(f, "=")] = '\0';
-			printf("%-*s ", column < 12 ? widths[column] : 0, f);
+			printf("%-*s ", column < COLUMNS ? widths[column] : 0, f);
 		}
 		printf("\n");
 		free(copy);
 		column = 0;
 	}
 	for (char *f = strtok(line, "\t\n"); f; f = strtok(NULL, "\t\n"), column++)
-		printf("%-*s ", column < 12 ? widths[column] : 0, f + strcspn(f, "=") + 1);
+		printf("%-*s ", column < COLUMNS ? widths[column] : 0, f + strcspn(f, "=") + 1);
 	printf("\n");
 }
 
@@ -291,7 +299,8 @@ static bool matches_all(const char *line, char **terms, int n)
 	return true;
 }
 
-static int flows(char **terms, int n)
+/* The daemon's lines about things of one kind, those that match all terms. */
+static int table(const char *request, const int *widths, char **terms, int n)
 {
 	scoped_file *in = NULL;
 	char line[2048];
@@ -304,7 +313,7 @@ static int flows(char **terms, int n)
 			return 2;
 		}
 	}
-	in = ask("flows");
+	in = ask(request);
 
 	if (!in)
 		return EXIT_FAILURE;
@@ -314,14 +323,37 @@ static int flows(char **terms, int n)
 		if (!matches_all(line, terms, n))
 			continue;
 		if (json)
-			flow_json(line, first);
+			row_json(line, first);
 		else
-			flow_row(line, first);
+			row_text(widths, line, first);
 		first = false;
 	}
 	if (json)
 		printf("%s]\n", first ? "" : "\n");
 	return EXIT_SUCCESS;
+}
+
+static int flows(char **terms, int n)
+{
+	static const int widths[COLUMNS] = {6, 10, 9, 12, 22, 12, 22, 7, 7, 17, 18, 19};
+
+	return table("flows", widths, terms, n);
+}
+
+static bool is_draining(char **words, int n)
+{
+	return n == 2 && (!strcmp(words[0], "drain") || !strcmp(words[0], "undrain"));
+}
+
+static int services(char **words, int n)
+{
+	static const int widths[COLUMNS] = {12, 22, 8, 6, 6, 11, 8, 9, 7, 13};
+	char request[512];
+
+	if (!n)
+		return table("services", widths, NULL, 0);
+	snprintf(request, sizeof(request), "services %s %s", words[0], words[1]);
+	return show(request);
 }
 
 /* Each is asked for by itself: one that is not there keeps no other one alive. */
@@ -485,6 +517,9 @@ static int command(int argc, char **argv, const char *audit)
 		return stats(argv + 1, argc - 1);
 	if (!strcmp(name, "flows"))
 		return flows(argv + 1, argc - 1);
+	if (!strcmp(name, "services"))
+		return argc == 1 || is_draining(argv + 1, argc - 1) ? services(argv + 1, argc - 1)
+								    : wrong_usage();
 	if (!strcmp(name, "kill"))
 		return argc > 1 ? kill_flows(argv + 1, argc - 1) : wrong_usage();
 	if (!strcmp(name, "requests"))

@@ -88,7 +88,7 @@ class Backend:
 
     def __init__(self, script=echo, *, certkey=None, client_ca=None, version=None, cipher=None,
                  key_log=None, handshake_timeout=TIMEOUT, tcp_script=None, before_flight=None,
-                 after_flight=None, hold=None, tickets=2, reset_on_timeout=False, host=HOST):
+                 after_flight=None, hold=None, tickets=2, reset_on_timeout=False, host=HOST, port=0):
         self.script, self.tcp_script, self.hold = script, tcp_script, hold
         self.before_flight, self.after_flight = before_flight, after_flight
         self.handshake_timeout, self.reset_on_timeout = handshake_timeout, reset_on_timeout
@@ -101,7 +101,7 @@ class Backend:
         self.seen = []
         self._changed = threading.Condition()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.listener = socket.create_server((host, 0), family=family, backlog=1024)
+        self.listener = socket.create_server((host, port), family=family, backlog=1024)
         self.port = self.listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()

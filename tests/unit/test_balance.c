@@ -32,6 +32,7 @@ static void setup(struct bench *b, enum cfg_balance how, unsigned n, const unsig
 		};
 		b->list[i] = &b->cfg[i];
 		b->services[i].cfg = &b->cfg[i];
+		pthread_mutex_init(&b->services[i].lock, NULL);
 	}
 	b->vserver = (struct cfg_vserver){.services = {b->list, n}, .balance = how};
 	CHECK_INT(balance_tables_init(&b->tables, &b->vserver), 0);
@@ -60,7 +61,7 @@ static int choose(struct bench *b, uint32_t client, int tried)
 	struct sockaddr_in6 sa = client_v4(client);
 	struct balance_tried t = {.at = {(uint16_t)tried}, .n = tried >= 0};
 
-	return balance_choose(&b->balance, &sa, &t);
+	return balance_choose(&b->balance, &sa, &t, 1000);
 }
 
 static void test_turns(void)
@@ -179,8 +180,8 @@ static void test_hash_of_what(void)
 		other = a;
 		other.sin6_port = 99;
 		other.sin6_addr.s6_addr[15] = 77;
-		CHECK_INT(balance_choose(&b.balance, &a, &none),
-			  balance_choose(&b.balance, &other, &none));
+		CHECK_INT(balance_choose(&b.balance, &a, &none, 1000),
+			  balance_choose(&b.balance, &other, &none, 1000));
 	}
 	teardown(&b);
 }
@@ -200,11 +201,11 @@ static void test_backups(void)
 			CHECK(choose(&b, i, -1) < 2);
 		CHECK_INT(choose(&b, 0, 0), 1);
 		tried.n = 2;
-		CHECK(balance_choose(&b.balance, &sa, &tried) >= 2);
+		CHECK(balance_choose(&b.balance, &sa, &tried, 1000) >= 2);
 		tried.n = 3;
-		CHECK_INT(balance_choose(&b.balance, &sa, &tried), 3);
+		CHECK_INT(balance_choose(&b.balance, &sa, &tried, 1000), 3);
 		tried.n = 4;
-		CHECK_INT(balance_choose(&b.balance, &sa, &tried), -1);
+		CHECK_INT(balance_choose(&b.balance, &sa, &tried, 1000), -1);
 		teardown(&b);
 	}
 }

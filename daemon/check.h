@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Health checks of services: by a connection, or by a TLS handshake, on a
+ * worker's ring and in between its flows. Each service is checked by one worker.
+ */
+#ifndef KTLSGATE_CHECK_H
+#define KTLSGATE_CHECK_H
+
+#include "backend.h"
+#include "service.h"
+#include "timer.h"
+
+struct check {
+	struct service *service;
+	const struct back *back;
+	struct ring *ring;
+	struct timers *timers;
+	struct timer timer; /* the next check; while one runs: the end of its time */
+	struct side side;   /* of no flow */
+	bool running;	    /* from the connect to the verdict */
+	bool ending;	    /* the verdict is there; what is armed comes back */
+	bool presented;	    /* the monitor certificate */
+	uint8_t buf[2048];  /* what comes behind the handshake */
+};
+
+/*
+ * Checks back's service from now on, if it is to be checked. The timers have
+ * room for one more, and both outlive the check. delay: ms to the first one.
+ */
+void check_start(struct check *c, struct service *service, const struct back *back,
+		 struct ring *ring, struct timers *timers, uint64_t delay);
+/* No more checks; what is under way is given up. False: not yet, call again. */
+bool check_stop(struct check *c) must_check;
+
+#endif
