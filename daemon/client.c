@@ -124,6 +124,123 @@ static int staple_cb(SSL *ssl, void *arg)
 	return SSL_TLSEXT_ERR_OK;
 }
 
+/* ---- session tickets ---- */
+
+static const struct front *front_of(const SSL *ssl)
+{
+	return SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+}
+
+static int key_cb(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
+		  EVP_MAC_CTX *mac, int encrypt)
+{
+	return ticket_key_cb(front_of(ssl)->tickets, name, iv, cipher, mac, encrypt);
+}
+
+/* Without data a ticket of TLS 1.2, which the handshake has promised, is worth nothing. */
+static int ticket_made_cb(SSL *ssl, void *arg)
+{
+	const struct handshake *hs = SSL_get_app_data(ssl);
+	SSL_SESSION *session = SSL_get_session(ssl);
+
+	(void)arg;
+	if (!hs->ticket_data_len)
+		return 1;
+	SSL_SESSION_set_timeout(session, hs->ticket_end - time(NULL));
+	return SSL_SESSION_set1_ticket_appdata(session, hs->ticket_data, hs->ticket_data_len);
+}
+
+/*
+ * Whom a session is of is looked at now as at the first time: dates, trust,
+ * revocation. If that fails, the full handshake will say why.
+ */
+static bool still_good(const struct front *front, struct handshake *hs, SSL_SESSION *session)
+{
+	X509 *leaf = SSL_SESSION_get0_peer(session);
+	scoped_certs *rest = NULL;
+	struct verify_result verdict;
+	const uint8_t *token = NULL;
+	time_t now = time(NULL);
+	void *data;
+	size_t len;
+
+	sk_X509_pop_free(TAKE_PTR(hs->resumed_chain), X509_free);
+	if (!SSL_SESSION_get0_ticket_appdata(session, &data, &len) ||
+	    !ticket_read(data, len, &token, &rest))
+		return false;
+	if (!leaf)
+		return front->vserver->profile->client_auth != CLIENT_AUTH_MANDATORY;
+	if (!front->verifier || (front->forges && (!token || token_end(token) <= now)))
+		return false;
+	if (verify_chain(front->verifier, VERIFY_CLIENT, leaf, rest, now, &verdict))
+		return false;
+	hs->resumed_chain = verdict.chain;
+	if (token)
+		memcpy(hs->resumed_token, token, TOKEN_LEN);
+	return true;
+}
+
+static SSL_TICKET_RETURN ticket_seen_cb(SSL *ssl, SSL_SESSION *session, const unsigned char *name,
+					size_t name_len, SSL_TICKET_STATUS status, void *arg)
+{
+	struct handshake *hs = SSL_get_app_data(ssl);
+
+	(void)name;
+	(void)name_len;
+	if ((status == SSL_TICKET_SUCCESS || status == SSL_TICKET_SUCCESS_RENEW) &&
+	    still_good(arg, hs, session))
+		return SSL_TICKET_RETURN_USE;
+	return SSL_TICKET_RETURN_IGNORE_RENEW;
+}
+
+/* One vserver's sessions are not another's, nor those of another policy. */
+static int set_session_context(const struct front *front, SSL_CTX *ctx)
+{
+	const struct cfg_vserver *v = front->vserver;
+	char text[2 * 64 + 16];
+	uint8_t digest[32];
+
+	snprintf(text, sizeof(text), "%s/%s/%u", v->name, v->profile->name,
+		 (unsigned)v->profile->client_auth);
+	return EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL) == 1 &&
+			       SSL_CTX_set_session_id_context(ctx, digest, sizeof(digest)) == 1
+		       ? 0
+		       : -ENOMEM;
+}
+
+static int use_tickets(struct front *front, SSL_CTX *ctx)
+{
+	if (!front->tickets)
+		return 0;
+	SSL_CTX_clear_options(ctx, SSL_OP_NO_TICKET);
+	SSL_CTX_set_app_data(ctx, front);
+	SSL_CTX_set_timeout(ctx, (long)front->vserver->profile->ticket_lifetime);
+	if (!SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, key_cb) ||
+	    !SSL_CTX_set_session_ticket_cb(ctx, ticket_made_cb, ticket_seen_cb, front))
+		return -ENOMEM;
+	return set_session_context(front, ctx);
+}
+
+bool front_ticket(const struct front *front, struct handshake *hs, const STACK_OF(X509) * chain,
+		  const uint8_t *token)
+{
+	time_t now = time(NULL);
+
+	if (!front->tickets || hs->ticket_data || (chain && front->forges && !token))
+		return false;
+	/* Without it a session of TLS 1.2 can be another's (RFC 7627). */
+	if (SSL_version(hs->ssl) == TLS1_2_VERSION && !hs->extended_master_secret)
+		return false;
+	hs->ticket_end =
+		token ? token_end(token) : now + (time_t)front->vserver->profile->ticket_lifetime;
+	if (hs->ticket_end <= now)
+		return false;
+	hs->ticket_data_len = ticket_write(chain, token, &hs->ticket_data);
+	return hs->ticket_data_len;
+}
+
+/* ---- contexts ---- */
+
 static int make_ctx(struct front *front, unsigned group)
 {
 	SSL_CTX *ctx = front->ctxs[group] = handshake_ctx_new(true, front->vserver->profile);
@@ -134,6 +251,8 @@ static int make_ctx(struct front *front, unsigned group)
 	SSL_CTX_set_tlsext_status_cb(ctx, staple_cb);
 	SSL_CTX_set_tlsext_status_arg(ctx, front);
 	ret = use_certkeys(front, ctx, sni_group(front->sni, group));
+	if (!ret)
+		ret = use_tickets(front, ctx);
 	return ret ? ret : require_client_cert(front, ctx, front->vserver->profile);
 }
 
@@ -166,6 +285,12 @@ int front_init(struct front *front, const struct cfg_vserver *vserver)
 		if (!front->verifier)
 			return -ENOMEM;
 	}
+	front->forges = cfg_service_at(vserver, 0)->profile->dynamic_client_cert;
+	if (profile->session_tickets) {
+		front->tickets = ticket_keys_new(profile->ticket_lifetime);
+		if (!front->tickets)
+			return -ENOMEM;
+	}
 	ret = read_names(front);
 	if (!ret)
 		ret = make_ctxs(front);
@@ -180,6 +305,7 @@ void front_free(struct front *front)
 		SSL_CTX_free(front->ctxs[i]);
 	free(front->ctxs);
 	free(front->stale);
+	ticket_keys_free(front->tickets);
 	sni_table_free(front->sni);
 	verifier_free(front->verifier);
 	*front = (struct front){0};
@@ -243,6 +369,11 @@ static int choose_protocol(const struct cfg_alpn *alpn, struct handshake *hs, in
 
 int front_hello(const struct front *front, struct handshake *hs, int *alert)
 {
+	const unsigned char *ext;
+	size_t len;
+
+	hs->extended_master_secret =
+		SSL_client_hello_get0_ext(hs->ssl, TLSEXT_TYPE_extended_master_secret, &ext, &len);
 	if (!choose_certificates(front, hs, alert))
 		return SSL_CLIENT_HELLO_ERROR;
 	return choose_protocol(&front->vserver->profile->alpn, hs, alert);

@@ -10,12 +10,15 @@
 #include "handshake.h"
 #include "reason.h"
 #include "sni.h"
+#include "ticket.h"
 
 struct front {
 	const struct cfg_vserver *vserver;
 	struct sni_table *sni;
-	SSL_CTX **ctxs;		   /* by group of sni: they differ in their certificates only */
-	struct verifier *verifier; /* of clients; NULL when client_auth = off */
+	SSL_CTX **ctxs;		     /* by group of sni: they differ in their certificates only */
+	struct verifier *verifier;   /* of clients; NULL when client_auth = off */
+	struct ticket_keys *tickets; /* NULL: nobody resumes */
+	bool forges;		     /* the vserver's services do: who resumes needs a token */
 	atomic_bool *stale; /* by certkey: it was said that its OCSP response is out of date */
 };
 
@@ -36,6 +39,13 @@ void front_offer(const struct handshake *hs, const uint8_t **list, size_t *len);
 
 /* The backend has chosen (len 0: nothing): a client that waits for this goes on. */
 void front_choose(struct handshake *hs, const uint8_t *name, size_t len);
+
+/*
+ * Prepares hs->ticket_data for a client with the verified chain (NULL: it has no
+ * certificate) and the signer's token (NULL: none). False: it gets no ticket.
+ */
+bool front_ticket(const struct front *front, struct handshake *hs, const STACK_OF(X509) * chain,
+		  const uint8_t *token) must_check;
 
 /* Why the client's handshake failed. */
 enum reason client_failure(const struct handshake *hs);

@@ -188,6 +188,8 @@ struct cfg_profile {
 	struct cfg_where client_ca_where;
 	STACK_OF(X509) * client_ca;
 	bool announce_ca_names;
+	bool session_tickets;
+	unsigned ticket_lifetime; /* seconds */
 	struct cfg_alpn alpn;
 	struct cfg_where alpn_where;
 	/* back */

@@ -45,6 +45,8 @@ struct flow_handshake {
 	struct identity *identity;
 	struct forging forging;
 	struct forging_ask ask;
+	uint8_t *proof; /* of a client that resumed: see ticket.h */
+	size_t proof_len;
 	char detail[160]; /* for the log line */
 };
 
@@ -548,12 +550,15 @@ static void backend_failed(struct flow *f)
 
 static int make_identity(struct flow *f)
 {
-	STACK_OF(X509) *chain = SSL_get0_verified_chain(f->client.hs->ssl);
+	struct handshake *client = f->client.hs;
+	STACK_OF(X509) *chain = SSL_session_reused(client->ssl)
+					? client->resumed_chain
+					: SSL_get0_verified_chain(client->ssl);
 	struct flow_handshake *h = f->hs;
 
 	if (h->identity)
 		return 0;
-	chain = X509_chain_up_ref(chain);
+	chain = chain ? X509_chain_up_ref(chain) : NULL;
 	if (!chain)
 		return -ENOMEM;
 	h->identity = identity_new(chain);
@@ -580,6 +585,9 @@ static void client_cert_absent(struct flow *f)
 static void client_verified(struct flow *f)
 {
 	bool has_cert = SSL_get0_peer_certificate(f->client.hs->ssl) != NULL;
+
+	if (SSL_session_reused(f->client.hs->ssl))
+		stat_inc(f->worker->stats, client_resumptions);
 
 	if (!has_cert && forges(f) && !back_profile(f)->fallback_certkey) {
 		client_cert_absent(f);
@@ -704,7 +712,15 @@ static bool find_or_forge(struct flow *f)
 	int ret;
 
 	/* Without the client's proof nothing is shown to a backend, not from the cache either. */
-	if (!client->transcript_done) {
+	if (SSL_session_reused(client->ssl)) {
+		if (!h->proof)
+			h->proof_len =
+				ticket_proof(h->identity->chain, client->resumed_token, &h->proof);
+		if (!h->proof_len) {
+			flow_fail(f, REASON_no_memory, NULL);
+			return false;
+		}
+	} else if (!client->transcript_done) {
 		if (client->transcript_no_memory)
 			flow_fail(f, REASON_no_memory, NULL);
 		else
@@ -720,8 +736,10 @@ static bool find_or_forge(struct flow *f)
 				      .identity = h->identity,
 				      .peer = (const struct sockaddr *)&f->peer,
 				      .flow = f->id,
-				      .transcript = client->transcript,
-				      .transcript_len = client->transcript_len};
+				      .transcript = h->proof ? h->proof : client->transcript,
+				      .transcript_len =
+					      h->proof ? h->proof_len : client->transcript_len,
+				      .resumed = h->proof};
 	ret = forging_get(&f->worker->forger, &h->forging, f->backend.hs->ssl, &h->ask, &why,
 			  &detail);
 	if (ret && ret != -EINPROGRESS)
@@ -813,6 +831,34 @@ static void answer_certificate_request(struct flow *f)
 
 static void hand_over(struct flow *f);
 
+/* For the client's next connection: the proof of this one, if there was any. */
+static bool prepare_ticket(struct flow *f)
+{
+	const struct flow_handshake *h = f->hs;
+	const struct forged *forged = h->forging.forged;
+
+	return front_ticket(&f->worker->gate->fronts[f->vserver->index], f->client.hs,
+			    h->identity ? h->identity->chain : NULL,
+			    forged && forged->has_token ? forged->token : NULL);
+}
+
+/* TLS 1.3, both handshakes through: true if a ticket is on its way; DONE comes again. */
+static bool give_ticket(struct flow *f)
+{
+	if (SSL_version(f->client.hs->ssl) != TLS1_3_VERSION || !prepare_ticket(f))
+		return false;
+	stat_inc(f->worker->stats, client_tickets);
+	handshake_ticket(f->client.hs);
+	return true;
+}
+
+/* TLS 1.2: the ticket, if the client wants one, is part of what follows. */
+static void release_client(struct flow *f)
+{
+	(void)!prepare_ticket(f);
+	handshake_release(f->client.hs);
+}
+
 /*
  * The one place that decides what comes next while the handshakes run. Called
  * whenever one of them, or the signer, got somewhere. Until the client is
@@ -844,10 +890,12 @@ static void proceed(struct flow *f)
 		flow_fail(f, REASON_backend_no_certificate_request, NULL);
 		return;
 	}
+	if (h->client_done && give_ticket(f))
+		return;
 	if (h->client_done)
 		hand_over(f);
 	else if (f->client.hs->held && !f->client.hs->released)
-		handshake_release(f->client.hs);
+		release_client(f);
 }
 
 static void free_handshake(struct flow *f)
@@ -857,6 +905,7 @@ static void free_handshake(struct flow *f)
 	if (!h)
 		return;
 	forging_cancel(&h->forging);
+	free(h->proof);
 	timer_clear(&f->worker->timers, &h->backend_timer);
 	identity_free(h->identity);
 	free(h);

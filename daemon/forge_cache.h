@@ -8,7 +8,7 @@
 #define KTLSGATE_FORGE_CACHE_H
 
 #include <stdbool.h>
-#include "identity.h"
+#include "token.h"
 
 struct forge_cache;
 
@@ -17,7 +17,9 @@ struct forged {
 	_Atomic unsigned refs;
 	X509 *cert;
 	EVP_PKEY *key;
-	time_t until; /* no longer handed out: before the end of it and of the original's chain */
+	time_t until;	/* no longer handed out: before the end of it and of the original's chain */
+	bool has_token; /* the signer's word for whom it was issued */
+	uint8_t token[TOKEN_LEN];
 };
 
 struct forge_key {
@@ -27,6 +29,7 @@ struct forge_key {
 					   path, another validity */
 	uint32_t profile;		/* index: other rules, another certificate */
 	uint32_t key_type;
+	uint32_t vserver; /* where there are session tickets, since tokens are for one: index + 1 */
 };
 
 struct forge_cache *forge_cache_new(unsigned entries) must_check;

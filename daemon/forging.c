@@ -40,6 +40,8 @@ static int make_key(const struct forging_ask *ask, unsigned ca, enum key_type ty
 	scoped_mdctx *md = EVP_MD_CTX_new();
 
 	*key = (struct forge_key){.profile = profile_of(ask)->index, .key_type = type};
+	if (ask->vserver->profile->session_tickets)
+		key->vserver = ask->vserver->index + 1;
 	memcpy(key->fingerprint, ask->identity->fingerprint, FINGERPRINT_LEN);
 	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
 		return -ENOMEM;
@@ -142,6 +144,7 @@ static int ask_signer(struct forging *fg)
 		.key = fg->new_key,
 		.transcript = ask->transcript,
 		.transcript_len = ask->transcript_len,
+		.resumed = ask->resumed,
 	};
 
 	fg->state = FORGING_ASKS;
@@ -200,6 +203,19 @@ void forger_woken(struct forger *f)
 	}
 }
 
+/*
+ * This client has just proved who it is, and may resume for as long as that is
+ * good for: an older proof's token, kept with its certificate, would cut it short.
+ */
+static bool is_stale(const struct forging *fg)
+{
+	const struct cfg_profile *front = fg->ask->vserver->profile;
+
+	return front->session_tickets && !fg->ask->resumed &&
+	       (!fg->forged->has_token ||
+		token_end(fg->forged->token) - time(NULL) < (time_t)front->ticket_lifetime / 2);
+}
+
 int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct forging_ask *ask,
 		enum reason *why, const char **detail)
 {
@@ -228,6 +244,8 @@ int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct for
 	fg->key_type = type;
 	fg->ca = ca;
 	fg->forged = forge_cache_get(f->cache, &key, time(NULL));
+	if (fg->forged && is_stale(fg))
+		forged_unref(TAKE_PTR(fg->forged));
 	if (fg->forged) {
 		stat_inc(f->stats, forge_cache_hits);
 		return 0;
@@ -262,6 +280,8 @@ static enum reason signer_reason(const struct signer_response *r)
 		return REASON_forge_rule;
 	case SIGNER_REPLAY:
 		return REASON_forge_replay;
+	case SIGNER_TOKEN:
+		return REASON_forge_token;
 	case SIGNER_AUDIT:
 		return REASON_forge_audit;
 	default:
@@ -313,6 +333,8 @@ static void issued(struct issue *issue, const struct signer_response *r)
 		finish(fg, REASON_no_memory, NULL);
 		return;
 	}
+	fg->forged->has_token = r->has_token;
+	memcpy(fg->forged->token, r->token, TOKEN_LEN);
 	stat_inc(f->stats, forged);
 	if (forge_cache_put(f->cache, &fg->key, fg->forged))
 		stat_inc(f->stats, forge_cache_evictions);

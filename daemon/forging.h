@@ -64,6 +64,7 @@ struct forging_ask {
 	uint64_t flow;
 	const uint8_t *transcript;
 	size_t transcript_len;
+	bool resumed; /* transcript is a ticket_proof() instead */
 };
 
 int forger_init(struct forger *f, struct ring *ring, int signer_fd) must_check;

@@ -209,6 +209,8 @@ void handshake_free(struct handshake *hs)
 	free(hs->record);
 	free(hs->output);
 	free(hs->transcript);
+	free(hs->ticket_data);
+	sk_X509_pop_free(hs->resumed_chain, X509_free);
 	free(hs);
 }
 
@@ -528,6 +530,21 @@ static void step(struct handshake *hs)
 	} else {
 		receive(hs);
 	}
+}
+
+void handshake_ticket(struct handshake *hs)
+{
+	ERR_clear_error();
+	if (!SSL_new_session_ticket(hs->ssl) || SSL_do_handshake(hs->ssl) != 1 ||
+	    !collect_output(hs) || !hs->output_len) {
+		ERR_clear_error();
+		(void)BIO_reset(hs->out);
+		fail(hs, HANDSHAKE_NO_MEMORY, ENOMEM);
+		return;
+	}
+	ERR_clear_error();
+	/* The number of the next record is now theirs: see keys_13(). */
+	send_output(hs);
 }
 
 void handshake_start(struct handshake *hs)

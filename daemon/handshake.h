@@ -11,8 +11,10 @@
 #define KTLSGATE_HANDSHAKE_H
 
 #include <openssl/ssl.h>
+#include <time.h>
 #include "alpn.h"
 #include "side.h"
+#include "token.h"
 
 enum handshake_event {
 	HANDSHAKE_HELLO,     /* server side: a ClientHello was accepted */
@@ -61,9 +63,17 @@ struct handshake {
 	 */
 	int (*hello)(struct handshake *hs, int *alert);
 	/* Server side, what hello found: */
-	char server_name[256]; /* asked for by the client, lower case; or empty */
-	struct alpn alpn;      /* the protocol to choose */
-	bool alpn_known;       /* nothing is left to wait for */
+	char server_name[256];	     /* asked for by the client, lower case; or empty */
+	struct alpn alpn;	     /* the protocol to choose */
+	bool alpn_known;	     /* nothing is left to wait for */
+	bool extended_master_secret; /* of TLS 1.2, offered; OpenSSL never says no */
+	/* Server side: what a session was resumed with, if SSL_session_reused(). */
+	STACK_OF(X509) * resumed_chain; /* verified anew; NULL: the client had no certificate */
+	uint8_t resumed_token[TOKEN_LEN];
+	/* Server side: what stands in a ticket, as in ticket.h; owned. */
+	uint8_t *ticket_data;
+	size_t ticket_data_len;
+	time_t ticket_end; /* no ticket is good for longer */
 	SSL *ssl;
 	BIO *in, *out; /* owned by ssl */
 	struct handshake_secrets secrets;
@@ -120,6 +130,13 @@ void handshake_release(struct handshake *hs);
  * Server side after HANDSHAKE_HELLO, when suspended: ask hello again.
  */
 void handshake_resume(struct handshake *hs);
+
+/*
+ * Server side, TLS 1.3, after HANDSHAKE_DONE: sends a ticket with ticket_data in
+ * it; HANDSHAKE_DONE, or FAILED, comes once more. In TLS 1.2 a ticket is part of the
+ * handshake, and its data must be there before handshake_release().
+ */
+void handshake_ticket(struct handshake *hs);
 
 /*
  * After HANDSHAKE_DONE: the keys of both directions with the sequence numbers

@@ -69,6 +69,8 @@
 	  "signer saw this handshake before")                                                      \
 	X(forge_audit, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                              \
 	  "audit log cannot be written")                                                           \
+	X(forge_token, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                               \
+	  "signer refused the identity token")                                                     \
 	X(forge_failed, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE, "signer failed")            \
 	X(forge_timeout, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                            \
 	  "signer did not answer in time")                                                         \

@@ -7,11 +7,13 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include "replay.h"
 
 /* Slots are numbered from 1, so that 0 ends a chain. */
 struct replay {
 	pthread_mutex_t lock;
+	uint8_t secret[REPLAY_SECRET_LEN];
 	uint8_t digest[REPLAY_ENTRIES + 1][REPLAY_DIGEST_LEN];
 	uint32_t next[REPLAY_ENTRIES + 1];
 	uint32_t first[REPLAY_ENTRIES]; /* by hash */
@@ -47,6 +49,10 @@ struct replay *replay_new(void)
 
 	if (r == MAP_FAILED)
 		return NULL;
+	if (getrandom(r->secret, sizeof(r->secret), 0) != sizeof(r->secret)) {
+		replay_free(r);
+		return NULL;
+	}
 	r->oldest = 1;
 	init_lock(&r->lock);
 	return r;
@@ -56,6 +62,11 @@ void replay_free(struct replay *r)
 {
 	if (r)
 		munmap(r, sizeof(*r));
+}
+
+const uint8_t *replay_secret(const struct replay *r)
+{
+	return r->secret;
 }
 
 static bool seen(const struct replay *r, const uint8_t *digest)

@@ -12,12 +12,15 @@
 #include "scoped.h"
 
 #define REPLAY_DIGEST_LEN 32
+#define REPLAY_SECRET_LEN 32
 #define REPLAY_ENTRIES	  65536
 
 struct replay;
 
-/* NULL: no memory. */
+/* NULL: no memory, or no randomness. */
 struct replay *replay_new(void) must_check;
+/* A secret of all processes that share it, of REPLAY_SECRET_LEN bytes. */
+const uint8_t *replay_secret(const struct replay *r);
 void replay_free(struct replay *r); /* NULL-safe */
 
 bool replay_seen(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN]) must_check;

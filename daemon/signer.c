@@ -31,6 +31,7 @@
 #define RESPONSE_HEAD offsetof(struct signer_response, data)
 
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
+_Static_assert(REPLAY_SECRET_LEN == TOKEN_KEY_LEN, "the secret is the tokens' key");
 _Static_assert(FINGERPRINT_LEN == TRANSCRIPT_SERVER_LEN, "servers are known by fingerprint");
 
 /* What one vserver's clients are checked against. verifier NULL: it does not forge. */
@@ -75,6 +76,15 @@ struct verdict {
 	int detail;
 };
 
+/* Who the client is, as far as it was proved to us. */
+struct proof {
+	X509 *leaf;
+	STACK_OF(X509) * untrusted;
+	uint8_t digest[TRANSCRIPT_DIGEST_LEN]; /* of the transcript, if it is one */
+	bool has_token;
+	uint8_t token[TOKEN_LEN];
+};
+
 /* A request's parts, inside the message. */
 struct request {
 	const uint8_t *key, *transcript;
@@ -101,6 +111,13 @@ static void signer_free(struct signer *s)
 	free(s->unsent);
 	OPENSSL_cleanse(s->serial_key, sizeof(s->serial_key));
 }
+static void proof_free(struct proof *p)
+{
+	X509_free(p->leaf);
+	sk_X509_pop_free(p->untrusted, X509_free);
+}
+#define scoped_proof __attribute__((cleanup(proof_free))) struct proof
+
 #define scoped_signer __attribute__((cleanup(signer_free))) struct signer
 
 SCOPED_DEFINE(pkey_ctx, EVP_PKEY_CTX, EVP_PKEY_CTX_free)
@@ -119,7 +136,8 @@ static int rehearse(struct signer *s);
 static int serve(struct signer *s);
 static void answer(struct signer *s, unsigned worker, bool hung_up);
 static bool parse_request(const uint8_t *message, size_t len, struct request *req);
-static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert);
+static struct verdict decide(struct signer *s, const struct request *req, time_t now,
+			     struct signer_response *out, X509 **cert);
 static EVP_PKEY *parse_key(const uint8_t *der, size_t len);
 static bool key_is_fit(EVP_PKEY *key);
 static bool append_certificate(struct signer_response *r, X509 *cert, size_t space);
@@ -177,6 +195,7 @@ ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t 
 				      .vserver = ask->vserver,
 				      .service = ask->service,
 				      .ca = ask->ca,
+				      .resumed = ask->resumed,
 				      .transcript_len = (uint32_t)ask->transcript_len};
 	uint8_t *p = buf + REQUEST_HEAD;
 	int key_len = i2d_PUBKEY(ask->key, NULL);
@@ -231,6 +250,9 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len)
 		return;
 	case SIGNER_AUDIT:
 		snprintf(buf, len, "the audit log cannot be written");
+		return;
+	case SIGNER_TOKEN:
+		snprintf(buf, len, "the identity token is not valid");
 		return;
 	default:
 		snprintf(buf, len, "unknown answer %u of the signer", r->status);
@@ -512,10 +534,13 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 		epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->fds[worker], NULL);
 		return;
 	}
+	*r = (struct signer_response){0};
 	if (parse_request(in, (size_t)got, &req))
-		v = decide(s, &req, time(NULL), &cert);
+		v = decide(s, &req, time(NULL), r, &cert);
 	ERR_clear_error();
-	*r = (struct signer_response){.id = req.head.id, .status = v.status, .detail = v.detail};
+	r->id = req.head.id;
+	r->status = v.status;
+	r->detail = v.detail;
 	if (!append_certificate(r, cert, sizeof(out) - RESPONSE_HEAD))
 		*r = (struct signer_response){.id = req.head.id, .status = SIGNER_BAD_REQUEST};
 	log_verdict(s, worker, &req, r, cert);
@@ -583,18 +608,67 @@ static int audit_issued(struct signer *s, const struct signer_request *head, X50
 	return audit_write(s->audit, &entry);
 }
 
-static struct verdict decide(struct signer *s, const struct request *req, time_t now, X509 **cert)
+/* A handshake of its own, signed by the client, and not used before. */
+static struct verdict prove_by_transcript(struct signer *s, const struct issuer *is,
+					  const struct request *req, struct proof *out)
 {
-	uint8_t digest[TRANSCRIPT_DIGEST_LEN];
-	scoped_certs *untrusted = NULL, *chain = NULL;
+	enum transcript_error proof;
+
+	if (!transcript_digest(req->transcript, req->head.transcript_len, out->digest))
+		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
+	if (replay_seen(s->seen, out->digest))
+		return (struct verdict){SIGNER_REPLAY, 0};
+	proof = transcript_verify(req->transcript, req->head.transcript_len,
+				  (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])is->servers,
+				  is->n_servers, &out->leaf, &out->untrusted);
+	return (struct verdict){proof == TRANSCRIPT_OK ? SIGNER_OK : SIGNER_NO_PROOF, proof};
+}
+
+/* Our own word that the client did so to this vserver, a while ago. */
+static struct verdict prove_by_token(struct signer *s, const struct issuer *is,
+				     const struct request *req, time_t now, struct proof *out)
+{
+	const struct cfg_vserver *v = is->vserver;
+	uint8_t fingerprint[FINGERPRINT_LEN];
+	const uint8_t *token;
+
+	if (!v->profile->session_tickets ||
+	    !ticket_proof_read(req->transcript, req->head.transcript_len, &token, &out->leaf,
+			       &out->untrusted) ||
+	    identity_fingerprint(out->leaf, fingerprint) ||
+	    !token_check(replay_secret(s->seen), v->name, fingerprint, now, token))
+		return (struct verdict){SIGNER_TOKEN, 0};
+	/* As it is: to resume does not make the proof any younger. */
+	memcpy(out->token, token, TOKEN_LEN);
+	out->has_token = true;
+	return (struct verdict){SIGNER_OK, 0};
+}
+
+static void give_token(struct signer *s, const struct cfg_vserver *v, time_t now,
+		       struct proof *proof)
+{
+	uint8_t fingerprint[FINGERPRINT_LEN];
+
+	if (proof->has_token || !v->profile->session_tickets)
+		return;
+	proof->has_token = !identity_fingerprint(proof->leaf, fingerprint) &&
+			   token_make(replay_secret(s->seen), v->name, fingerprint,
+				      now + (time_t)v->profile->ticket_lifetime, proof->token);
+}
+
+/* out: only the token is set */
+static struct verdict decide(struct signer *s, const struct request *req, time_t now,
+			     struct signer_response *out, X509 **cert)
+{
+	scoped_proof proof = {0};
+	scoped_certs *chain = NULL;
 	scoped_identity *id = NULL;
-	scoped_x509 *leaf = NULL;
 	scoped_pkey *key = NULL;
 	struct verify_result chain_verdict;
-	enum transcript_error proof;
 	const struct forging *forging = find_forging(s, &req->head);
 	const struct issuer *is;
 	enum forge_error forged;
+	struct verdict v;
 
 	if (!forging)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
@@ -603,17 +677,12 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	if (!key)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
 
-	if (!transcript_digest(req->transcript, req->head.transcript_len, digest))
-		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
-	if (replay_seen(s->seen, digest))
-		return (struct verdict){SIGNER_REPLAY, 0};
-	proof = transcript_verify(req->transcript, req->head.transcript_len,
-				  (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])is->servers,
-				  is->n_servers, &leaf, &untrusted);
-	if (proof != TRANSCRIPT_OK)
-		return (struct verdict){SIGNER_NO_PROOF, proof};
-
-	if (verify_chain(is->verifier, VERIFY_CLIENT, leaf, untrusted, now, &chain_verdict) < 0)
+	v = req->head.resumed ? prove_by_token(s, is, req, now, &proof)
+			      : prove_by_transcript(s, is, req, &proof);
+	if (v.status != SIGNER_OK)
+		return v;
+	if (verify_chain(is->verifier, VERIFY_CLIENT, proof.leaf, proof.untrusted, now,
+			 &chain_verdict) < 0)
 		return (struct verdict){SIGNER_CHAIN, chain_verdict.error};
 	chain = chain_verdict.chain;
 	id = identity_new(chain);
@@ -633,10 +702,13 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	 * Only what was issued takes a place: refused handshakes cannot push others out.
 	 * The signer of another generation may have issued for it meanwhile.
 	 */
-	if (!replay_add(s->seen, digest)) {
+	if (!req->head.resumed && !replay_add(s->seen, proof.digest)) {
 		X509_free(TAKE_PTR(*cert));
 		return (struct verdict){SIGNER_REPLAY, 0};
 	}
+	give_token(s, is->vserver, now, &proof);
+	out->has_token = proof.has_token;
+	memcpy(out->token, proof.token, TOKEN_LEN);
 	return (struct verdict){SIGNER_OK, 0};
 }
 

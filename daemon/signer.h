@@ -11,6 +11,7 @@
 #include "config.h"
 #include "forge.h"
 #include "replay.h"
+#include "ticket.h"
 #include "transcript.h"
 
 #define SIGNER_MESSAGE_MAX (TRANSCRIPT_MAX + 4096)
@@ -24,8 +25,9 @@ struct signer_request {
 	uint32_t ca;	  /* index among the forging CAs of the service's profile */
 	uint32_t key_len; /* DER SubjectPublicKeyInfo of the new key */
 	uint32_t transcript_len;
-	uint16_t family; /* of peer: AF_INET or AF_INET6 */
-	uint16_t port;	 /* network byte order */
+	uint32_t resumed; /* transcript is a ticket_proof() instead */
+	uint16_t family;  /* of peer: AF_INET or AF_INET6 */
+	uint16_t port;	  /* network byte order */
 	uint8_t peer[16];
 	uint8_t data[]; /* key, then transcript */
 };
@@ -38,6 +40,7 @@ struct signer_ask {
 	EVP_PKEY *key;
 	const uint8_t *transcript;
 	size_t transcript_len;
+	bool resumed; /* transcript is a ticket_proof() instead */
 };
 
 enum signer_status {
@@ -48,6 +51,7 @@ enum signer_status {
 	SIGNER_RULE,	    /* detail: enum forge_error */
 	SIGNER_REPLAY,	    /* this transcript was used before */
 	SIGNER_AUDIT,	    /* the audit log could not be written */
+	SIGNER_TOKEN,	    /* the identity token is not ours, too old, or for something else */
 	SIGNER_STATUSES
 };
 
@@ -56,6 +60,8 @@ struct signer_response {
 	uint32_t status; /* enum signer_status */
 	int32_t detail;
 	uint32_t cert_len; /* DER of the forged certificate, when SIGNER_OK */
+	bool has_token;	   /* of the client's identity, if the vserver gives session tickets */
+	uint8_t token[TOKEN_LEN];
 	uint8_t data[];
 };
 

@@ -47,6 +47,8 @@
 	X(backend_no_certificate,                                                                  \
 	  "flows whose backend asked for a client certificate and was given none")                 \
 	X(backend_fallback, "times the fallback certificate was shown to a backend")               \
+	X(client_tickets, "session tickets given to TLS 1.3 clients")                              \
+	X(client_resumptions, "client handshakes that resumed a session")                          \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \

@@ -143,6 +143,7 @@ static void remove_world(void)
 static const char vservers[] =
 	/* name, certkey, front, back */
 	"V(app,web,front,back)V(second,web2,front,back)V(plain,web,off,dull)"
+	"V(tickets,web,resume,back)V(tickets2,web,resume,back)"
 	"V(listed,web,listed,back)V(others,web,other,back)V(narrow,web,front,tight)V(noforge,web,"
 	"front,dull)";
 
@@ -160,12 +161,14 @@ static void write_config(const char *more)
 	fprintf(f,
 		"profile.front.client_auth = mandatory\nprofile.front.client_ca = "
 		"%s/client_ca.pem\n"
+		"profile.resume.client_auth = mandatory\nprofile.resume.client_ca = "
+		"%s/client_ca.pem\nprofile.resume.session_tickets = on\n"
 		"profile.listed.client_auth = mandatory\nprofile.listed.client_ca = "
 		"%s/client_ca.pem\n"
 		"profile.listed.client_crl = %s/crl\nprofile.listed.client_crl_check = mandatory\n"
 		"profile.other.client_auth = optional\nprofile.other.client_ca = %s/other_ca.pem\n"
 		"profile.off.client_auth = off\n",
-		dir, dir, dir, dir);
+		dir, dir, dir, dir, dir);
 	for (const char *const *n = (const char *const[]){"back", "tight", "dull", NULL}; *n; n++)
 		fprintf(f,
 			"profile.%s.server_ca = %s/other_ca.pem\nservice.%s.profile = %s\n"
@@ -980,6 +983,103 @@ static void number_digest(unsigned n, uint8_t out[REPLAY_DIGEST_LEN])
 	EVP_Digest(&n, sizeof(n), out, NULL, EVP_sha256(), NULL);
 }
 
+/* The token that came with an answer, and a proof made with it. */
+static size_t make_proof(const uint8_t *token, const struct party *who, struct transcript_copy *out)
+{
+	STACK_OF(X509) *chain = sk_X509_new_null();
+	uint8_t *proof;
+	size_t len;
+
+	MUST(chain && sk_X509_push(chain, who->cert) && sk_X509_push(chain, client_ca.cert));
+	len = ticket_proof(chain, token, &proof);
+	MUST(len && len <= sizeof(out->bytes));
+	memcpy(out->bytes, proof, len);
+	out->len = len;
+	free(proof);
+	sk_X509_free(chain);
+	return len;
+}
+
+static const struct signer_response *ask_resumed(const struct process *p, unsigned vs,
+						 const struct transcript_copy *t)
+{
+	static uint8_t buf[SIGNER_MESSAGE_MAX];
+	struct signer_ask a = {.vserver = vs,
+			       .service = cfg_service_at(p->cfg->vservers[vs], 0)->index,
+			       .key = new_key,
+			       .transcript = t->bytes,
+			       .transcript_len = t->len,
+			       .resumed = true};
+	ssize_t len = signer_build_request(1, &a, buf);
+
+	MUST(len > 0);
+	return ask_bytes(p, 0, buf, (size_t)len);
+}
+
+/* In place of a handshake: the signer's own word, for this client, vserver and time only. */
+static void test_token(struct process *p)
+{
+	static struct transcript_copy t;
+	unsigned app = vserver(p->cfg, "app"), other = vserver(p->cfg, "tickets2");
+	unsigned tickets = vserver(p->cfg, "tickets");
+	struct party stranger = unit_party("P-256", "somebody else", &client_ca, -60, 3600);
+	const struct signer_response *r;
+	uint8_t token[TOKEN_LEN], again[TOKEN_LEN];
+
+	alice(&t);
+	r = ask(p, 0, app, new_key, &t);
+	CHECK(r && r->status == SIGNER_OK && !r->has_token); /* session_tickets is off there */
+	alice(&t);
+	r = ask(p, 0, tickets, new_key, &t);
+	CHECK(r && r->status == SIGNER_OK && r->has_token);
+	memcpy(token, r->token, TOKEN_LEN);
+	CHECK(token_end(token) - time(NULL) <= 7200 && token_end(token) - time(NULL) > 7100);
+
+	for (int i = 0; i < 2; i++) { /* as often as the client resumes */
+		make_proof(token, &client, &t);
+		r = ask_resumed(p, tickets, &t);
+		check_issued(r, client.cert, new_key, &forge);
+		CHECK(r && r->has_token && !memcmp(r->token, token, TOKEN_LEN));
+	}
+	CHECK_REFUSED(ask_resumed(p, app, &t), SIGNER_TOKEN, 0);
+	CHECK_REFUSED(ask_resumed(p, other, &t), SIGNER_TOKEN, 0);
+	for (int i = 0; i < TOKEN_LEN; i++) {
+		memcpy(again, token, TOKEN_LEN);
+		again[i] ^= 1;
+		make_proof(again, &client, &t);
+		CHECK_REFUSED(ask_resumed(p, tickets, &t), SIGNER_TOKEN, 0);
+	}
+	make_proof(token, &stranger, &t);
+	CHECK_REFUSED(ask_resumed(p, tickets, &t), SIGNER_TOKEN, 0);
+	make_proof(token, &client, &t);
+	for (size_t len = t.len - 1; len < t.len; len -= 17) {
+		struct transcript_copy cut = t;
+
+		cut.len = len;
+		CHECK_REFUSED(ask_resumed(p, tickets, &cut), SIGNER_TOKEN, 0);
+	}
+	/* A proof is no transcript, nor the other way round. */
+	CHECK_REFUSED(ask(p, 0, tickets, new_key, &t), SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED);
+	alice(&t);
+	CHECK_REFUSED(ask_resumed(p, tickets, &t), SIGNER_TOKEN, 0);
+	unit_party_free(&stranger);
+}
+
+static void test_token_ends(void)
+{
+	static const uint8_t key[TOKEN_KEY_LEN] = {1}, other[TOKEN_KEY_LEN] = {2};
+	uint8_t print[FINGERPRINT_LEN] = {3}, token[TOKEN_LEN];
+
+	CHECK(token_make(key, "app", print, 1000, token));
+	CHECK_INT(token_end(token), 1000);
+	CHECK(token_check(key, "app", print, 999, token));
+	CHECK(!token_check(key, "app", print, 1000, token));
+	CHECK(!token_check(other, "app", print, 999, token));
+	CHECK(!token_check(key, "ap", print, 999, token));
+	print[0] = 4;
+	CHECK(!token_check(key, "app", print, 999, token));
+}
+
 static void test_replay_set(void)
 {
 	struct replay *r = replay_new();
@@ -1020,6 +1120,7 @@ int main(void)
 	make_world();
 	test_messages();
 	test_replay_set();
+	test_token_ends();
 	test_system_calls();
 	test_drop();
 	test_drop_capabilities();
@@ -1030,6 +1131,7 @@ int main(void)
 	test_process(&p);
 	test_issue(&p);
 	test_replay(&p);
+	test_token(&p);
 	test_vserver(&p);
 	test_proof(&p);
 	test_chain(&p);
