@@ -22,6 +22,11 @@
 #define MAP_LOOKUP_ADDR4    "lookup_addr4"    /* LPM trie: lookup_key4 → lookup_areas */
 #define MAP_LOOKUP_ADDR6    "lookup_addr6"    /* LPM trie: lookup_key6 → lookup_areas */
 #define MAP_LOOKUP_PORTS    "lookup_ports"    /* LPM trie: lookup_port → lookup_target */
+#define MAP_SHIELD_RULES4   "shield_rules4"   /* LPM trie: lookup_key4 → shield_rule */
+#define MAP_SHIELD_RULES6   "shield_rules6"   /* LPM trie: lookup_key6 → shield_rule */
+#define MAP_SHIELD_SOURCES  "shield_sources"  /* LRU hash: shield_source → shield_bucket */
+#define MAP_SHIELD_CONFIG   "shield_config"   /* array: 0 → struct shield_config */
+#define MAP_SHIELD_STATS    "shield_stats" /* per-CPU array: see lookup_target → shield_stats */
 
 #define MAP_FLOWS_DEFAULT 65536
 
@@ -107,7 +112,7 @@ struct flow_totals {
 	__u64 retransmits;
 };
 
-/* ---- steer: from an address and port to a vserver, from there to a worker ---- */
+/* ---- lookup: from an address and port to a vserver ---- */
 
 #define STEER_TEXT 64 /* bytes of a name or an address for humans, NUL included */
 
@@ -149,9 +154,66 @@ enum lookup_how {
 struct lookup_target {
 	__u32 group; /* of sockets: a binding of the configuration */
 	enum lookup_how how;
+	__u32 shield; /* vserver.<n>.shield */
+	__u32 stats;  /* the vserver's place in shield_stats */
 	char vserver[STEER_TEXT];
 	char ports[16]; /* the key for humans */
 };
+
+/* ---- shield: by source address, before a socket exists ---- */
+
+#define SHIELD_RULES_MAX 65536 /* of each family; takes memory only for those there are */
+
+enum shield_action {
+	SHIELD_DENY,
+	SHIELD_ALLOW, /* without any limit */
+	SHIELD_LIMIT, /* the whole prefix together: rate and burst */
+};
+
+enum shield_origin {
+	SHIELD_AT_RUN_TIME,
+	SHIELD_CONFIGURED, /* shield.deny: goes when a new configuration has it no more */
+};
+
+/* All zero: deny. So a prefix is denied with bpftool by a value of zeros. */
+struct shield_rule {
+	enum shield_action action;
+	enum shield_origin origin;
+	__u32 rate;	  /* connections per second */
+	__u32 burst;	  /* that may come at once; 0: one */
+	__u64 full_at_ns; /* CLOCK_MONOTONIC: when the bucket is full again */
+	__u64 dropped;
+};
+
+struct shield_config {
+	__u32 rate;  /* connections per second of each source; 0: no limit */
+	__u32 burst; /* that may come at once */
+	__u32 prefix4;
+	__u32 prefix6;	/* what of an address makes a source */
+	__u32 mask4;	/* prefix4, network order */
+	__u32 mask6[4]; /* prefix6 */
+};
+
+/* Network order, ::ffff:a.b.c.d for IPv4; the bits behind the configured prefix are zero. */
+struct shield_source {
+	__u32 address[4];
+};
+
+struct shield_bucket {
+	__u64 full_at_ns;
+	__u64 dropped;
+};
+
+/* By vserver, per CPU. */
+struct shield_stats {
+	__u64 admitted;
+	__u64 denied;		 /* by a rule */
+	__u64 over_prefix_limit; /* by the bucket of a rule */
+	__u64 over_source_limit; /* by the bucket of a source */
+	char vserver[STEER_TEXT];
+};
+
+/* ---- steer: to a worker ---- */
 
 /* A listening socket as bpf_sock shows it; an IPv4 address sits in address[0], network order. */
 struct steer_listener_key {

@@ -1,32 +1,16 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /*
- * Who gets a new connection: the vserver by the address it is for (sk_lookup), then the worker
- * (sk_reuseport). Knows addresses, listeners and slots; not what a worker does, nor who puts
- * sockets into the slots.
+ * Which worker's listening socket gets a new connection. Knows listeners and
+ * slots; not what a worker does, nor who puts sockets into the slots.
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
-#include <linux/in.h>
 #include <bpf/bpf_helpers.h>
-#include <bpf/bpf_endian.h>
 #include "maps.h"
 
 #define AF_INET 2 /* sys/socket.h is not for BPF */
 
 /* The daemon sets the real sizes before loading. */
-#define LPM(name_, key_, value_)                                                                   \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_LPM_TRIE);                                               \
-		__uint(max_entries, 1);                                                            \
-		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
-		__type(key, key_);                                                                 \
-		__type(value, value_);                                                             \
-	} name_ SEC(".maps")
-
-LPM(lookup_addr4, struct lookup_key4, struct lookup_areas);
-LPM(lookup_addr6, struct lookup_key6, struct lookup_areas);
-LPM(lookup_ports, struct lookup_port, struct lookup_target);
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -74,11 +58,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct steer_stats);
 } steer_stats SEC(".maps");
-
-/* Slots are numbered by group, then by worker; known when the program is loaded. */
-const volatile __u32 slots_of_group = 1;
-
-/* ---- worker ---- */
 
 static __always_inline struct steer_listener *find_listener(const struct bpf_sock *sk)
 {
@@ -170,72 +149,6 @@ int steer(struct sk_reuseport_md *ctx)
 	stats = bpf_map_lookup_elem(&steer_stats, &worker);
 	if (stats)
 		__sync_fetch_and_add(err ? &stats->fallback : &stats->selected, 1);
-	return SK_PASS;
-}
-
-/* ---- vserver ---- */
-
-static __always_inline const struct lookup_areas *find_areas(const struct bpf_sk_lookup *ctx)
-{
-	if (ctx->family == AF_INET) {
-		struct lookup_key4 key = {.prefixlen = 32};
-		__u32 address = ctx->local_ip4;
-
-		__builtin_memcpy(key.address, &address, sizeof(key.address));
-		return bpf_map_lookup_elem(&lookup_addr4, &key);
-	} else {
-		struct lookup_key6 key = {.prefixlen = 128};
-		__u32 address[4] = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2],
-				    ctx->local_ip6[3]};
-
-		__builtin_memcpy(key.address, address, sizeof(key.address));
-		return bpf_map_lookup_elem(&lookup_addr6, &key);
-	}
-}
-
-/* The longest prefix that has the port. */
-static __always_inline const struct lookup_target *find_target(const struct bpf_sk_lookup *ctx)
-{
-	const struct lookup_areas *areas = find_areas(ctx);
-	__u16 port = bpf_htons(ctx->local_port);
-	struct lookup_port key = {.prefixlen = 48};
-
-	if (!areas)
-		return 0;
-	__builtin_memcpy(key.port, &port, sizeof(key.port));
-	for (__u32 i = 0; i < LOOKUP_DEPTH && i < areas->n; i++) {
-		const struct lookup_target *target;
-
-		key.area = areas->area[i];
-		target = bpf_map_lookup_elem(&lookup_ports, &key);
-		if (target)
-			return target;
-	}
-	return 0;
-}
-
-/* Any socket of the group, one that is not drained: the group's program chooses among them. */
-static __always_inline void assign(struct bpf_sk_lookup *ctx, const struct lookup_target *target)
-{
-	__u32 slot = target->group * slots_of_group + nth_active(0);
-	struct bpf_sock *sk = bpf_map_lookup_elem(&steer_sockets, &slot);
-
-	if (!sk)
-		return;
-	bpf_sk_assign(ctx, sk, 0);
-	bpf_sk_release(sk);
-}
-
-SEC("sk_lookup")
-int lookup(struct bpf_sk_lookup *ctx)
-{
-	const struct lookup_target *target;
-
-	if (ctx->protocol != IPPROTO_TCP)
-		return SK_PASS;
-	target = find_target(ctx);
-	if (target && target->how == LOOKUP_ASSIGNED)
-		assign(ctx, target);
 	return SK_PASS;
 }
 

@@ -10,6 +10,7 @@
 #include <sys/time.h>
 #include "flow.h"
 #include "log.h"
+#include "shield.h"
 
 #define RETIRED_LOOK_MS 100  /* between two looks whether the last flow has ended */
 #define RETIRE_MS	1000 /* accepts are cancelled long before */
@@ -100,6 +101,18 @@ static ssize_t receive(int channel, struct message *m, int *fd)
 
 /* ---- requests ---- */
 
+/* Of all vservers. */
+static void add_shield(const struct gate *gate, struct gauges *gauges)
+{
+	struct shield_stats stats = {0};
+
+	for (unsigned i = 0; gate->lookup && !shield_read(gate->lookup, i, &stats); i++) {
+		gauges->shield_denied += stats.denied;
+		gauges->shield_over_prefix_limit += stats.over_prefix_limit;
+		gauges->shield_over_source_limit += stats.over_source_limit;
+	}
+}
+
 static void write_stats(struct gate *gate, bool metrics, FILE *out)
 {
 	struct gauges gauges = {
@@ -110,6 +123,7 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 		.generation = gate->generation,
 	};
 
+	add_shield(gate, &gauges);
 	if (!metrics) {
 		stats_write(gate->area, &gauges, out);
 		return;

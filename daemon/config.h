@@ -128,6 +128,18 @@ struct cfg_listens {
 	unsigned n;
 };
 
+/* Of source addresses; no bit behind the prefix is set. */
+struct cfg_prefix {
+	int family;
+	unsigned len;
+	uint8_t address[16]; /* network order; IPv4: the first four */
+};
+
+struct cfg_prefixes {
+	struct cfg_prefix *list;
+	unsigned n;
+};
+
 /* One socket per worker. Derived from what the vservers listen on. */
 struct cfg_binding {
 	struct cfg_vserver *vserver;
@@ -230,6 +242,7 @@ struct cfg_vserver {
 	unsigned index;
 	struct cfg_listens listen;
 	struct cfg_where listen_where;
+	bool shield;
 	struct cfg_list certkeys; /* struct cfg_certkey; the first is the default */
 	struct cfg_where certkeys_where;
 	bool allow_unknown_sni;
@@ -276,6 +289,11 @@ struct config {
 	unsigned forge_rsa_keys; /* kept ready */
 	char *audit_log;	 /* path; NULL: off */
 	enum cfg_audit_sync audit_sync;
+	unsigned shield_rate; /* connections per second of a source; 0: no limit */
+	unsigned shield_burst;
+	unsigned shield_prefix4, shield_prefix6; /* bits of an address that make a source */
+	unsigned shield_sources;		 /* entries */
+	struct cfg_prefixes shield_deny;
 
 	struct cfg_certkey **certkeys;
 	unsigned n_certkeys;

@@ -702,14 +702,13 @@ static bool all_zero(const uint8_t *bytes, unsigned len)
 	return !len;
 }
 
-/* True if bits behind the prefix are set: a slip of the pen, either there or in the length. */
-static bool mask_host_bits(struct cfg_listen *l)
+/* Clears the bits behind a prefix. True if one was set: a slip of the pen, there or in the length.
+ */
+static bool mask_bits(uint8_t *bytes, unsigned len, unsigned prefix_len)
 {
-	unsigned len, bit = l->prefix_len;
-	uint8_t *bytes = address_bytes(&l->address, &len);
 	bool found = false;
 
-	for (; bit < len * 8; bit++) {
+	for (unsigned bit = prefix_len; bit < len * 8; bit++) {
 		uint8_t mask = 0x80 >> bit % 8;
 
 		found = found || bytes[bit / 8] & mask;
@@ -752,7 +751,7 @@ static int parse_listen(const struct cfg_key *k, const char *word, struct cfg_li
 {
 	char text[LISTEN_MAX];
 	unsigned len, first;
-	const uint8_t *bytes;
+	uint8_t *bytes;
 	int err;
 
 	if (strlen(word) >= sizeof(text))
@@ -771,9 +770,9 @@ static int parse_listen(const struct cfg_key *k, const char *word, struct cfg_li
 	if (l->last_port < first)
 		return wrong(why, "has a last port before its first; use %u-%u", l->last_port,
 			     first);
-	if (mask_host_bits(l))
-		return wrong_host_bits(l, why);
 	bytes = address_bytes(&l->address, &len);
+	if (mask_bits(bytes, len, l->prefix_len))
+		return wrong_host_bits(l, why);
 	if (!l->looked_up && all_zero(bytes, len))
 		l->prefix_len = 0;
 	/* A prefix that leaves nothing open is an address. */
@@ -931,6 +930,100 @@ static const struct cfg_type type_alpn = {
 	.parse = parse_alpn,
 	.print = print_alpn,
 	.range = range_alpn,
+	.owns_string = true,
+};
+
+/* ---- prefixes ---- */
+
+void cfg_print_prefix(const struct cfg_prefix *p, FILE *out)
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	inet_ntop(p->family, p->address, host, sizeof(host));
+	fprintf(out, "%s/%u", host, p->len);
+}
+
+static int wrong_prefix_bits(const struct cfg_prefix *p, char *why)
+{
+	char right[INET6_ADDRSTRLEN + 8] = "";
+	scoped_file *f = fmemopen(right, sizeof(right), "w");
+
+	if (f) {
+		cfg_print_prefix(p, f);
+		fflush(f);
+	}
+	return wrong(why, "has bits of the address set behind the prefix; use %s", right);
+}
+
+int cfg_parse_prefix(const char *text, struct cfg_prefix *out, char why[CFG_WHY_MAX])
+{
+	struct cfg_prefix p = {.family = strchr(text, ':') ? AF_INET6 : AF_INET};
+	unsigned bits = p.family == AF_INET6 ? 128 : 32;
+	const char *slash = strchr(text, '/'), *digits = slash ? slash + 1 : NULL;
+	char host[INET6_ADDRSTRLEN];
+	size_t host_len = strcspn(text, "/");
+	uint64_t len = bits;
+
+	if (host_len < sizeof(host))
+		memcpy(host, text, host_len);
+	host[host_len < sizeof(host) ? host_len : 0] = '\0';
+	if (inet_pton(p.family, host, p.address) != 1)
+		return wrong(why, "is no address or prefix; use 192.0.2.0/24 or 2001:db8::/32");
+	if (digits && (!read_digits(&digits, &len) || *digits || len > bits))
+		return wrong(why, "has no prefix length in 0..%u", bits);
+	p.len = (unsigned)len;
+	if (mask_bits(p.address, bits / 8, p.len))
+		return wrong_prefix_bits(&p, why);
+	*out = p;
+	return 0;
+}
+
+static int parse_prefixes(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_prefixes *prefixes = member;
+	scoped_mem char *copy = strdup(text);
+	char what[CFG_WHY_MAX], *rest = NULL;
+
+	(void)k;
+	free(prefixes->list);
+	*prefixes = (struct cfg_prefixes){0};
+	for (char *word = copy ? strtok_r(copy, CFG_BLANK, &rest) : NULL; word;
+	     word = strtok_r(NULL, CFG_BLANK, &rest)) {
+		struct cfg_prefix *more =
+			reallocarray(prefixes->list, prefixes->n + 1, sizeof(*more));
+
+		if (!more)
+			return wrong(why, "out of memory");
+		prefixes->list = more;
+		if (cfg_parse_prefix(word, &more[prefixes->n], what))
+			return wrong(why, "%.80s %.400s", word, what);
+		prefixes->n++;
+	}
+	return copy ? 0 : wrong(why, "out of memory");
+}
+
+static void print_prefixes(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_prefixes *prefixes = member;
+
+	(void)k;
+	for (unsigned i = 0; i < prefixes->n; i++) {
+		fputs(i ? " " : "", out);
+		cfg_print_prefix(&prefixes->list[i], out);
+	}
+}
+
+static void range_prefixes(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("ADDRESS[/LENGTH], separated by blanks", out);
+}
+
+static const struct cfg_type type_prefixes = {
+	.name = "prefixes",
+	.parse = parse_prefixes,
+	.print = print_prefixes,
+	.range = range_prefixes,
 	.owns_string = true,
 };
 
@@ -1127,6 +1220,23 @@ const struct cfg_key cfg_keys[] = {
 	{"forge.rsa_keys", GLOBAL(forge_rsa_keys), .type = &type_number, .unit = "keys", .min = 1,
 	 .max = 1024, .value = "8",
 	 .help = "RSA keys made ahead of need, from the first on that a backend wants"},
+	{"shield.rate", GLOBAL(shield_rate), .type = &type_number, .unit = "connections per second",
+	 .min = 0, .max = 1000000, .value = "0",
+	 .help = "of each source, before a socket exists; 0: no limit; needs BPF, like all of the shield"},
+	{"shield.burst", GLOBAL(shield_burst), .type = &type_number, .unit = "connections", .min = 1,
+	 .max = 1000000, .value = "20",
+	 .help = "that a source may make at once after a while without any"},
+	{"shield.prefix4", GLOBAL(shield_prefix4), .type = &type_number, .unit = "bits", .min = 1,
+	 .max = 32, .value = "32",
+	 .help = "of an IPv4 address that make a source"},
+	{"shield.prefix6", GLOBAL(shield_prefix6), .type = &type_number, .unit = "bits", .min = 1,
+	 .max = 128, .value = "64",
+	 .help = "of an IPv6 address that make a source"},
+	{"shield.sources", GLOBAL(shield_sources), .type = &type_number, .unit = "entries", .min = 64,
+	 .max = 16777216, .value = "65536",
+	 .help = "sources that are kept in mind, some 100 bytes each; the least recent is forgotten"},
+	{"shield.deny", GLOBAL(shield_deny), .type = &type_prefixes,
+	 .help = "sources that get no connection; ktlsgatectl shield has more, at run time"},
 
 	{"audit.log", GLOBAL(audit_log), .type = &type_path, .word = "off", .max = 4000,
 	 .value = "off",
@@ -1322,6 +1432,8 @@ const struct cfg_key cfg_keys[] = {
 	{"vserver.<name>.allow_unknown_sni", VSERVER(allow_unknown_sni), .type = &type_boolean,
 	 .value = "on",
 	 .help = "clients that name no server, or one that no certkey is for, get the default; off: are refused"},
+	{"vserver.<name>.shield", VSERVER(shield), .type = &type_boolean, .value = "on",
+	 .help = "whether shield.* and the rules of ktlsgatectl shield apply"},
 	{"vserver.<name>.profile", VSERVER(profile), .type = &cfg_type_reference,
 	 .refers = SCOPE_PROFILE, .mandatory = true,
 	 .help = "the profile of the client side"},

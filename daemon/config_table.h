@@ -116,6 +116,10 @@ const struct cfg_key *cfg_find(const char *text, const char **name, size_t *name
 /* Pattern and object name (NULL for globals) to a key. */
 void cfg_key_text(const struct cfg_key *k, const char *name, char out[CFG_KEY_MAX]);
 
+/* ADDRESS or ADDRESS/LENGTH. 0, or -EINVAL with "what is wrong; what would be right" in why. */
+int cfg_parse_prefix(const char *text, struct cfg_prefix *out, char why[CFG_WHY_MAX]) must_check;
+void cfg_print_prefix(const struct cfg_prefix *p, FILE *out);
+
 /* The key nearest to a misspelt one; false: none is near. */
 bool cfg_nearest(const char *text, char out[CFG_KEY_MAX]);
 

@@ -13,6 +13,8 @@
  *   reload             reads the configuration again      here, for root only
  *   set NAME LENGTH    and LENGTH bytes of assignments, all of them or none; NAME is for
  *                      error messages
+ *   drain worker N     no new connections for it; undrain: again
+ *   shield COMMAND     see shield_command(); all but "show" for root only
  *   status             processes and generations
  *
  * Nothing here blocks: a client that is slow has its time and is then left.

@@ -121,6 +121,7 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 	struct gate gate = {
 		.cfg = cfg,
 		.count = sh->count,
+		.lookup = sh->lookup,
 		.load = steer_load(sh->steer),
 		.ktls = sh->ktls,
 		.n_workers = cfg->workers,

@@ -23,12 +23,14 @@ enum child_kind {
 };
 
 struct generation;
+struct lookup;
 
 /* The supervisor's, inherited by every generation. */
 struct shared {
 	struct ktls_caps ktls;
 	struct count *count;	 /* NULL: no BPF */
 	struct steer *steer;	 /* the same */
+	struct lookup *lookup;	 /* the same */
 	struct replay *seen;	 /* the signers' memory of used transcripts */
 	struct stats_area *area; /* the data processes' counters */
 	/* In a child: closes what is the supervisor's or another generation's. */

@@ -1,208 +1,318 @@
 // SPDX-License-Identifier: Apache-2.0
-/* From what vservers listen on to the entries of the maps lookup_*; see lookup.h. */
+/* Loads and feeds bpf/lookup.bpf.c; see lookup.h. Does not know what a rule of the shield means. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include "bpf_dir.h"
 #include "log.h"
 #include "lookup.h"
+#include "lookup.skel.h"
+#include "shield.h"
 
-/* ---- prefixes ---- */
+#define STATS_MIN 64 /* places for vservers, so that most new configurations keep the counters */
 
-static const uint8_t *bytes_of(const struct cfg_listen *l)
+typedef char vserver_name[STEER_TEXT];
+
+struct lookup {
+	char *bpf_dir;
+	struct lookup_bpf *skel; /* in force; NULL: none yet */
+	struct bpf_link *link;
+	vserver_name *names; /* by place in shield_stats; "" behind the last */
+	unsigned n_names;
+};
+
+static int printf_like(2, 0)
+	log_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
 {
-	if (l->address.ss.ss_family == AF_INET6)
-		return ((const struct sockaddr_in6 *)&l->address.ss)->sin6_addr.s6_addr;
-	return (const uint8_t *)&((const struct sockaddr_in *)&l->address.ss)->sin_addr;
+	(void)level;
+	return bpf_dir_debug(fmt, args);
 }
 
-static const uint8_t *key_bytes(const struct lookup_address *a, unsigned *prefix_len)
+/* ---- counters: a vserver of the same name keeps its place ---- */
+
+static unsigned place_of(const vserver_name *names, unsigned n, const char *name)
 {
-	*prefix_len = a->family == AF_INET6 ? a->key6.prefixlen : a->key4.prefixlen;
-	return a->family == AF_INET6 ? a->key6.address : a->key4.address;
+	unsigned i = 0;
+
+	while (i < n && names[i][0] && strncmp(names[i], name, STEER_TEXT - 1))
+		i++;
+	return i;
 }
 
-/* The first len bits of both are the same. */
-static bool same_bits(const uint8_t *a, const uint8_t *b, unsigned len)
+static bool add_names(vserver_name *names, unsigned n, const struct config *cfg)
 {
-	unsigned whole = len / 8, rest = len % 8;
+	for (unsigned v = 0; v < cfg->n_vservers; v++) {
+		unsigned i = place_of(names, n, cfg->vservers[v]->name);
 
-	return !memcmp(a, b, whole) && (!rest || (a[whole] ^ b[whole]) >> (8 - rest) == 0);
-}
-
-static bool is_within(const struct lookup_address *inner, const struct lookup_address *outer)
-{
-	unsigned inner_len, outer_len;
-	const uint8_t *a = key_bytes(inner, &inner_len), *b = key_bytes(outer, &outer_len);
-
-	return inner->family == outer->family && outer_len <= inner_len &&
-	       same_bits(a, b, outer_len);
-}
-
-static void set_key(struct lookup_address *a, const struct cfg_listen *l)
-{
-	char host[INET6_ADDRSTRLEN] = "?";
-
-	a->family = l->address.ss.ss_family;
-	if (a->family == AF_INET6) {
-		a->key6.prefixlen = l->prefix_len;
-		memcpy(a->key6.address, bytes_of(l), sizeof(a->key6.address));
-	} else {
-		a->key4.prefixlen = l->prefix_len;
-		memcpy(a->key4.address, bytes_of(l), sizeof(a->key4.address));
+		if (i == n)
+			return false;
+		snprintf(names[i], STEER_TEXT, "%s", cfg->vservers[v]->name);
 	}
-	inet_ntop(a->family, bytes_of(l), host, sizeof(host));
-	snprintf(a->areas.prefix, sizeof(a->areas.prefix), "%s/%u", host, l->prefix_len);
+	return true;
 }
 
-/* Number of the listen's area, made if need be; -ENOMEM. */
-static int area_of(struct lookup_plan *plan, const struct cfg_listen *l)
+/* The names with the new ones behind them, or, if there is no room, only the new ones. */
+static vserver_name *new_names(const struct lookup *lookup, const struct config *cfg, unsigned *n,
+			       bool *kept)
 {
-	struct lookup_address wanted = {0}, *more;
+	vserver_name *names;
 
-	set_key(&wanted, l);
-	for (unsigned i = 0; i < plan->n_addresses; i++) {
-		if (is_within(&wanted, &plan->addresses[i]) &&
-		    is_within(&plan->addresses[i], &wanted))
-			return (int)i;
-	}
-	more = reallocarray(plan->addresses, plan->n_addresses + 1, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	plan->addresses = more;
-	more[plan->n_addresses] = wanted;
-	return (int)plan->n_addresses++;
+	*n = lookup->n_names ? lookup->n_names : STATS_MIN;
+	names = calloc(*n, sizeof(*names));
+	if (!names)
+		return NULL;
+	if (lookup->names)
+		memcpy(names, lookup->names, *n * sizeof(*names));
+	*kept = add_names(names, *n, cfg);
+	if (*kept)
+		return names;
+	free(names);
+	*n = 2 * cfg->n_vservers;
+	names = calloc(*n, sizeof(*names));
+	if (names)
+		add_names(names, *n, cfg);
+	return names;
 }
 
-/* The areas around an area and itself, the longest prefix first. */
-static int nest(struct lookup_plan *plan, unsigned area)
+/* ---- one program ---- */
+
+/* A map cannot be empty. */
+static int set_size(struct bpf_map *map, unsigned n)
 {
-	struct lookup_address *a = &plan->addresses[area];
-
-	for (unsigned i = 0; i < plan->n_addresses; i++) {
-		unsigned n = a->areas.n, len, other;
-
-		if (!is_within(a, &plan->addresses[i]))
-			continue;
-		if (n == LOOKUP_DEPTH) {
-			log_error("listen: %s lies in more than %d other prefixes", a->areas.prefix,
-				  LOOKUP_DEPTH - 1);
-			return -E2BIG;
-		}
-		key_bytes(&plan->addresses[i], &len);
-		for (; n; n--) {
-			key_bytes(&plan->addresses[a->areas.area[n - 1]], &other);
-			if (other > len)
-				break;
-			a->areas.area[n] = a->areas.area[n - 1];
-		}
-		a->areas.area[n] = i;
-		a->areas.n++;
-	}
-	return 0;
+	return bpf_map__set_max_entries(map, n ? n : 1);
 }
 
-/* ---- ports ---- */
-
-static int add_block(struct lookup_plan *plan, unsigned area, unsigned first, unsigned bits,
-		     const struct lookup_target *target)
+static unsigned count_addresses(const struct lookup_plan *plan, int family)
 {
-	struct lookup_ports *more = reallocarray(plan->ports, plan->n_ports + 1, sizeof(*more));
+	unsigned n = 0;
 
-	if (!more)
-		return -ENOMEM;
-	plan->ports = more;
-	more[plan->n_ports++] = (struct lookup_ports){
-		.key = {.prefixlen = 48 - bits,
-			.area = area,
-			.port = {(uint8_t)(first >> 8), (uint8_t)first}},
-		.target = *target,
+	for (unsigned i = 0; i < plan->n_addresses; i++)
+		n += plan->addresses[i].family == family;
+	return n;
+}
+
+static int set_sizes(struct lookup_bpf *skel, const struct config *cfg,
+		     const struct lookup_plan *plan, unsigned n_names)
+{
+	const struct {
+		struct bpf_map *map;
+		unsigned entries;
+	} sizes[] = {
+		{skel->maps.lookup_addr4, count_addresses(plan, AF_INET)},
+		{skel->maps.lookup_addr6, count_addresses(plan, AF_INET6)},
+		{skel->maps.lookup_ports, plan->n_ports},
+		{skel->maps.shield_sources, cfg->shield_rate ? cfg->shield_sources : 1},
+		{skel->maps.shield_stats, n_names},
 	};
-	return 0;
-}
+	int err = 0;
 
-/* The fewest blocks of a power of two ports, each at a multiple of its size. */
-static int add_ports(struct lookup_plan *plan, unsigned area, unsigned first, unsigned last,
-		     const struct lookup_target *target)
-{
-	while (first <= last) {
-		unsigned bits = 0;
-		int err;
-
-		while (bits < 16 && !(first & ((2u << bits) - 1)) &&
-		       first + (2u << bits) - 1 <= last)
-			bits++;
-		err = add_block(plan, area, first, bits, target);
-		if (err)
-			return err;
-		first += 1u << bits;
-	}
-	return 0;
-}
-
-static int add_listen(struct lookup_plan *plan, const struct cfg_listen *l, const char *vserver,
-		      unsigned group)
-{
-	struct lookup_target target = {
-		.group = group,
-		.how = l->looked_up ? LOOKUP_ASSIGNED : LOOKUP_BOUND,
-	};
-	unsigned first = ntohs(((const struct sockaddr_in *)&l->address.ss)->sin_port);
-	int area = area_of(plan, l);
-
-	if (area < 0)
-		return area;
-	snprintf(target.vserver, sizeof(target.vserver), "%s", vserver);
-	snprintf(target.ports, sizeof(target.ports), first == l->last_port ? "%u" : "%u-%u", first,
-		 l->last_port);
-	plan->assigns = plan->assigns || l->looked_up;
-	return add_ports(plan, (unsigned)area, first, l->last_port, &target);
-}
-
-/* The binding that config.c has made for it. */
-static unsigned group_of(const struct config *cfg, const struct cfg_vserver *v,
-			 const struct cfg_listen *l)
-{
-	for (unsigned i = 0; i < cfg->n_bindings; i++) {
-		const struct cfg_binding *b = &cfg->bindings[i];
-
-		if (b->vserver != v || b->looked_up != l->looked_up ||
-		    b->address.ss.ss_family != l->address.ss.ss_family)
-			continue;
-		if (l->looked_up || !memcmp(&b->address.ss, &l->address.ss, l->address.len))
-			return b->group;
-	}
-	return 0; /* there is one */
-}
-
-/* ---- public ---- */
-
-int lookup_plan_new(const struct config *cfg, struct lookup_plan **out)
-{
-	scoped_lookup_plan *plan = calloc(1, sizeof(*plan));
-	int err = plan ? 0 : -ENOMEM;
-
-	*out = NULL;
-	for (unsigned v = 0; !err && v < cfg->n_vservers; v++) {
-		const struct cfg_vserver *vserver = cfg->vservers[v];
-
-		for (unsigned i = 0; !err && i < vserver->listen.n; i++) {
-			const struct cfg_listen *l = &vserver->listen.list[i];
-
-			err = add_listen(plan, l, vserver->name, group_of(cfg, vserver, l));
-		}
-	}
-	for (unsigned i = 0; !err && i < plan->n_addresses; i++)
-		err = nest(plan, i);
-	if (!err)
-		*out = TAKE_PTR(plan);
+	for (unsigned i = 0; !err && i < ARRAY_SIZE(sizes); i++)
+		err = set_size(sizes[i].map, sizes[i].entries);
 	return err;
 }
 
-void lookup_plan_free(struct lookup_plan *plan)
+/* What the operator has edited, who was heard of and what was counted outlives a configuration. */
+static int take_over(struct lookup_bpf *skel, const struct lookup_bpf *old, bool keep_stats)
 {
-	if (!plan)
+	struct bpf_map *sources = skel->maps.shield_sources;
+	int err = bpf_map__reuse_fd(skel->maps.shield_rules4, bpf_map__fd(old->maps.shield_rules4));
+
+	if (!err)
+		err = bpf_map__reuse_fd(skel->maps.shield_rules6,
+					bpf_map__fd(old->maps.shield_rules6));
+	if (!err && bpf_map__max_entries(sources) == bpf_map__max_entries(old->maps.shield_sources))
+		err = bpf_map__reuse_fd(sources, bpf_map__fd(old->maps.shield_sources));
+	if (!err && keep_stats)
+		err = bpf_map__reuse_fd(skel->maps.shield_stats,
+					bpf_map__fd(old->maps.shield_stats));
+	return err;
+}
+
+static int put(struct bpf_map *map, const void *key, const void *value)
+{
+	return bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY) ? -errno : 0;
+}
+
+static int fill(const struct lookup_bpf *skel, const struct lookup_plan *plan,
+		const vserver_name *names, unsigned n_names)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < plan->n_addresses; i++) {
+		const struct lookup_address *a = &plan->addresses[i];
+
+		err = a->family == AF_INET ? put(skel->maps.lookup_addr4, &a->key4, &a->areas)
+					   : put(skel->maps.lookup_addr6, &a->key6, &a->areas);
+	}
+	for (unsigned i = 0; !err && i < plan->n_ports; i++) {
+		struct lookup_target target = plan->ports[i].target;
+
+		target.stats = place_of(names, n_names, target.vserver);
+		err = put(skel->maps.lookup_ports, &plan->ports[i].key, &target);
+	}
+	return err;
+}
+
+/* For whoever dumps the map: the values of all CPUs have the name. */
+static int name_stats(const struct lookup_bpf *skel, const vserver_name *names, unsigned n,
+		      const vserver_name *named, unsigned n_named)
+{
+	int cpus = libbpf_num_possible_cpus(), fd = bpf_map__fd(skel->maps.shield_stats);
+	scoped_mem struct shield_stats *values =
+		calloc(cpus > 0 ? (size_t)cpus : 1, sizeof(*values));
+
+	if (!values || cpus < 0)
+		return values ? cpus : -ENOMEM;
+	for (uint32_t i = 0; i < n && names[i][0]; i++) {
+		if (i < n_named && named[i][0])
+			continue;
+		for (int cpu = 0; cpu < cpus; cpu++)
+			memcpy(values[cpu].vserver, names[i], sizeof(names[i]));
+		if (bpf_map_update_elem(fd, &i, values, BPF_ANY))
+			return -errno;
+	}
+	return 0;
+}
+
+static int load(const struct lookup *lookup, const struct config *cfg,
+		const struct lookup_plan *plan, const struct steer *steer, unsigned n_names,
+		bool keep_stats, struct lookup_bpf **out)
+{
+	struct lookup_bpf *skel;
+	int err;
+
+	libbpf_set_print(log_libbpf);
+	skel = *out = lookup_bpf__open();
+	if (!skel)
+		return -errno;
+	err = set_sizes(skel, cfg, plan, n_names);
+	if (!err && lookup->skel)
+		err = take_over(skel, lookup->skel, keep_stats);
+	if (!err)
+		err = bpf_map__reuse_fd(skel->maps.steer_sockets,
+					steer_map(steer, MAP_STEER_SOCKETS));
+	if (!err)
+		err = bpf_map__reuse_fd(skel->maps.steer_workers,
+					steer_map(steer, MAP_STEER_WORKERS));
+	if (err)
+		return err;
+	skel->rodata->slots_of_group = cfg->workers;
+	return lookup_bpf__load(skel);
+}
+
+/* ---- in force ---- */
+
+static int attach(struct lookup *lookup, const struct lookup_bpf *skel)
+{
+	scoped_fd netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	if (lookup->link)
+		return bpf_link__update_program(lookup->link, skel->progs.lookup);
+	if (netns < 0)
+		return -errno;
+	lookup->link = bpf_program__attach_netns(skel->progs.lookup, netns);
+	return lookup->link ? 0 : -errno;
+}
+
+/* steer.c pins its own. */
+static bool is_ours(const struct bpf_map *map)
+{
+	return !bpf_map__is_internal(map) && strncmp(bpf_map__name(map), "steer_", 6);
+}
+
+static int pin(const struct lookup *lookup, const struct lookup_bpf *skel)
+{
+	struct bpf_map *map = NULL;
+	int err = bpf_dir_make(lookup->bpf_dir);
+
+	while (!err && (map = bpf_object__next_map(skel->obj, map))) {
+		if (is_ours(map))
+			err = bpf_dir_pin(lookup->bpf_dir, bpf_map__name(map), bpf_map__fd(map));
+	}
+	return err;
+}
+
+static void unpin(const struct lookup *lookup)
+{
+	struct bpf_map *map = NULL;
+
+	while ((map = bpf_object__next_map(lookup->skel->obj, map))) {
+		if (is_ours(map))
+			bpf_dir_unpin(lookup->bpf_dir, bpf_map__name(map));
+	}
+	bpf_dir_remove(lookup->bpf_dir);
+}
+
+int lookup_open(const char *bpf_dir, struct lookup **out)
+{
+	scoped_lookup *lookup = calloc(1, sizeof(*lookup));
+
+	*out = NULL;
+	if (lookup)
+		lookup->bpf_dir = strdup(bpf_dir);
+	if (!lookup || !lookup->bpf_dir)
+		return -ENOMEM;
+	*out = TAKE_PTR(lookup);
+	return 0;
+}
+
+int lookup_set(struct lookup *lookup, const struct config *cfg, const struct lookup_plan *plan,
+	       const struct steer *steer)
+{
+	unsigned n_names;
+	bool keep;
+	scoped_mem vserver_name *names = new_names(lookup, cfg, &n_names, &keep);
+	struct lookup_bpf *skel = NULL, *old = lookup->skel;
+	int err = names ? load(lookup, cfg, plan, steer, n_names, keep, &skel) : -ENOMEM;
+
+	if (!err)
+		err = name_stats(skel, names, n_names, keep ? lookup->names : NULL,
+				 keep ? lookup->n_names : 0);
+	if (!err)
+		err = fill(skel, plan, names, n_names);
+	if (!err)
+		err = shield_configure(bpf_map__fd(skel->maps.shield_config),
+				       bpf_map__fd(skel->maps.shield_rules4),
+				       bpf_map__fd(skel->maps.shield_rules6), cfg);
+	if (!err)
+		err = attach(lookup, skel);
+	if (err) {
+		log_warn("lookup: cannot load and attach the program: %s%s", strerror(-err),
+			 bpf_dir_hint(err));
+		lookup_bpf__destroy(skel);
+		return err;
+	}
+	lookup->skel = skel;
+	lookup_bpf__destroy(old);
+	free(lookup->names);
+	lookup->names = TAKE_PTR(names);
+	lookup->n_names = n_names;
+	return pin(lookup, skel);
+}
+
+int lookup_map(const struct lookup *lookup, const char *name)
+{
+	if (!lookup->skel)
+		return -ENOENT;
+	return bpf_object__find_map_fd_by_name(lookup->skel->obj, name);
+}
+
+void lookup_close(struct lookup *lookup)
+{
+	if (!lookup)
 		return;
-	free(plan->addresses);
-	free(plan->ports);
-	free(plan);
+	/* By force: children hold copies of the link's descriptor. */
+	if (lookup->link) {
+		bpf_link__detach(lookup->link);
+		bpf_link__destroy(lookup->link);
+	}
+	if (lookup->skel)
+		unpin(lookup);
+	lookup_bpf__destroy(lookup->skel);
+	free(lookup->bpf_dir);
+	free(lookup->names);
+	free(lookup);
 }

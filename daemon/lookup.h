@@ -1,44 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What sk_lookup has to know, bpf/steer.bpf.c: the entries of the maps lookup_*, made from what
- * the vservers listen on. Pure: knows the configuration and the maps' form, not the kernel.
+ * Loads and feeds bpf/lookup.bpf.c, which decides before there is a socket: whose a new connection
+ * is, and whether its source may have one (shield.h). Called by the supervisor, which has the
+ * rights; a data process may read the counters.
  */
 #ifndef KTLSGATE_LOOKUP_H
 #define KTLSGATE_LOOKUP_H
 
-#include <stdbool.h>
-#include "config.h"
-#include "maps.h"
+#include "lookup_plan.h"
 #include "scoped.h"
+#include "steer.h"
 
-/* A prefix; which key counts tells family. */
-struct lookup_address {
-	int family;
-	struct lookup_key4 key4;
-	struct lookup_key6 key6;
-	struct lookup_areas areas;
-};
+struct lookup;
 
-struct lookup_ports {
-	struct lookup_port key;
-	struct lookup_target target;
-};
-
-struct lookup_plan {
-	struct lookup_address *addresses; /* by area number */
-	unsigned n_addresses;
-	struct lookup_ports *ports;
-	unsigned n_ports;
-	bool assigns; /* something that no socket is bound to */
-};
+/* Prepares; nothing is loaded yet. -ENOMEM */
+int lookup_open(const char *bpf_dir, struct lookup **out) must_check;
 
 /*
- * Groups of sockets have their bindings' numbers. Returns 0, -ENOMEM, or -E2BIG after a log line
- * that names the prefix that lies in too many others. To be freed with lookup_plan_free().
+ * From here on connections in this network namespace are treated as cfg says and led by plan to
+ * steer's groups. Called again it changes from one to the other at once: no connection meets
+ * neither or both, and the shield's rules and buckets stay. One log line on error; what there was
+ * then stays in force.
  */
-int lookup_plan_new(const struct config *cfg, struct lookup_plan **out) must_check;
-void lookup_plan_free(struct lookup_plan *plan);
-SCOPED_DEFINE(lookup_plan, struct lookup_plan, lookup_plan_free)
-#define scoped_lookup_plan __attribute__((cleanup(scoped_lookup_plan_free_))) struct lookup_plan
+int lookup_set(struct lookup *lookup, const struct config *cfg, const struct lookup_plan *plan,
+	       const struct steer *steer) must_check;
+
+/* A map of the program in force, by its name in maps.h; -ENOENT before lookup_set(). */
+int lookup_map(const struct lookup *lookup, const char *name) must_check;
+
+/* Only in the process that opened it: detaches, unpins and frees. NULL-safe. */
+void lookup_close(struct lookup *lookup);
+SCOPED_DEFINE(lookup, struct lookup, lookup_close)
+#define scoped_lookup __attribute__((cleanup(scoped_lookup_free_))) struct lookup
 
 #endif

@@ -128,6 +128,7 @@ void stats_write(const struct stats_area *area, const struct gauges *gauges, FIL
 		fprintf(out, "reason_%s %" PRIu64 "\n", reasons[r].name, sum_reason(area, r));
 #define X(name, help) fprintf(out, "%s %" PRIu64 "\n", #name, gauges->name);
 	GAUGES(X)
+	KERNEL_COUNTERS(X)
 #undef X
 }
 
@@ -165,6 +166,9 @@ void stats_write_metrics(const struct stats_area *area, const struct gauges *gau
 #define X(name, help) write_metric(#name, help, gauges->name, true, out);
 	GAUGES(X)
 #undef X
+#define X(name, help) write_metric(#name, help, gauges->name, false, out);
+	KERNEL_COUNTERS(X)
+#undef X
 }
 
 void stats_print_table(FILE *out)
@@ -178,5 +182,8 @@ void stats_print_table(FILE *out)
 		fprintf(out, "reason_%s\tcounter\t%s\n", reasons[r].name, reasons[r].text);
 #define X(name, help) fprintf(out, "%s\tgauge\t%s\n", #name, help);
 	GAUGES(X)
+#undef X
+#define X(name, help) fprintf(out, "%s\tcounter\t%s\n", #name, help);
+	KERNEL_COUNTERS(X)
 #undef X
 }

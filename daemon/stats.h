@@ -84,9 +84,16 @@ struct stats {
 	X(generations, "data processes: the newest, and those whose flows have not ended yet")     \
 	X(generation, "number of the configuration that runs: 1 and 1 more with each reload")
 
+/* X(name, help): counters that the kernel keeps, from answer.c too. */
+#define KERNEL_COUNTERS(X)                                                                         \
+	X(shield_denied, "connections refused by a rule of the shield")                            \
+	X(shield_over_prefix_limit, "connections above the limit that a rule has for a prefix")    \
+	X(shield_over_source_limit, "connections above shield.rate of one source")
+
 struct gauges {
 #define X(name, help) uint64_t name;
 	GAUGES(X)
+	KERNEL_COUNTERS(X)
 #undef X
 };
 

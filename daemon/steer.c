@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/*
- * Loads and feeds bpf/steer.bpf.c; knows listening sockets and what leads to them, not what is
- * accepted from them.
- */
+/* Loads and feeds bpf/steer.bpf.c; knows listening sockets, not what is accepted from them. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,8 +21,7 @@ struct steer {
 	struct steer_listener_key *keys; /* by group: where it listened when last added */
 	unsigned n_groups;
 	unsigned workers;
-	struct steer *before; /* until steer_take_over() */
-	bool *drained;	      /* by worker */
+	bool *drained; /* by worker */
 	enum steer_mode mode;
 	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
@@ -44,16 +39,7 @@ static int set_size(struct bpf_map *map, unsigned n)
 	return bpf_map__set_max_entries(map, n ? n : 1);
 }
 
-static unsigned count_addresses(const struct lookup_plan *plan, int family)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; plan && i < plan->n_addresses; i++)
-		n += plan->addresses[i].family == family;
-	return n;
-}
-
-static int set_sizes(struct steer *steer, const struct lookup_plan *plan)
+static int set_sizes(struct steer *steer)
 {
 	struct steer_bpf *skel = steer->skel;
 	const struct {
@@ -65,9 +51,6 @@ static int set_sizes(struct steer *steer, const struct lookup_plan *plan)
 		{skel->maps.steer_workers, steer->workers},
 		{skel->maps.steer_load, steer->workers},
 		{skel->maps.steer_stats, steer->workers},
-		{skel->maps.lookup_addr4, count_addresses(plan, AF_INET)},
-		{skel->maps.lookup_addr6, count_addresses(plan, AF_INET6)},
-		{skel->maps.lookup_ports, plan ? plan->n_ports : 0},
 	};
 	int err = 0;
 
@@ -76,7 +59,7 @@ static int set_sizes(struct steer *steer, const struct lookup_plan *plan)
 	return err;
 }
 
-static int load(struct steer *steer, const struct lookup_plan *plan)
+static int load(struct steer *steer)
 {
 	int err;
 
@@ -84,32 +67,13 @@ static int load(struct steer *steer, const struct lookup_plan *plan)
 	steer->skel = steer_bpf__open();
 	if (!steer->skel)
 		return -errno;
-	err = set_sizes(steer, plan);
-	if (err)
-		return err;
-	steer->skel->rodata->slots_of_group = steer->workers;
-	return steer_bpf__load(steer->skel);
+	err = set_sizes(steer);
+	return err ? err : steer_bpf__load(steer->skel);
 }
 
 static int put(struct bpf_map *map, const void *key, const void *value)
 {
 	return bpf_map_update_elem(bpf_map__fd(map), key, value, BPF_ANY) ? -errno : 0;
-}
-
-static int fill_lookup(const struct steer *steer, const struct lookup_plan *plan)
-{
-	struct steer_bpf *skel = steer->skel;
-	int err = 0;
-
-	for (unsigned i = 0; !err && i < plan->n_addresses; i++) {
-		const struct lookup_address *a = &plan->addresses[i];
-
-		err = a->family == AF_INET ? put(skel->maps.lookup_addr4, &a->key4, &a->areas)
-					   : put(skel->maps.lookup_addr6, &a->key6, &a->areas);
-	}
-	for (unsigned i = 0; !err && i < plan->n_ports; i++)
-		err = put(skel->maps.lookup_ports, &plan->ports[i].key, &plan->ports[i].target);
-	return err;
 }
 
 /* The list of the active ones before their number, so that the program never reads beyond it. */
@@ -180,13 +144,12 @@ static void unpin(const struct steer *steer)
 
 int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_dir)
 {
-	steer->before = NULL;
 	steer_close(before);
 	return pin(steer, bpf_dir);
 }
 
 int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct lookup_plan *plan, struct steer *before, struct steer **out)
+	       const struct steer *before, struct steer **out)
 {
 	scoped_steer *steer = calloc(1, sizeof(*steer));
 	int err;
@@ -201,19 +164,15 @@ int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
 	steer->drained = calloc(workers, sizeof(*steer->drained));
 	if (!steer->keys || !steer->drained)
 		return -ENOMEM;
-	steer->before = before;
 	if (before)
 		memcpy(steer->drained, before->drained, workers * sizeof(*steer->drained));
-	err = load(steer, plan);
-	if (!err && plan)
-		err = fill_lookup(steer, plan);
+	err = load(steer);
 	if (!err)
 		err = tell_workers(steer);
 	if (!err)
 		err = map_load(steer);
 	if (err) {
-		log_warn("steer: cannot load the programs: %s%s", strerror(-err),
-			 bpf_dir_hint(err));
+		log_warn("steer: cannot load the program: %s%s", strerror(-err), bpf_dir_hint(err));
 		return err;
 	}
 	*out = TAKE_PTR(steer);
@@ -272,18 +231,6 @@ static int describe(int fd, struct steer_listener_key *key, struct steer_listene
 	return 0;
 }
 
-/* A socket can be in one array only. In between the kernel chooses among the group by hash. */
-static void take_from(const struct steer *steer, uint32_t slot, int fd)
-{
-	int map = bpf_map__fd(steer->skel->maps.steer_sockets);
-	uint64_t there, cookie;
-	socklen_t len = sizeof(cookie);
-
-	if (!bpf_map_lookup_elem(map, &slot, &there) &&
-	    !getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) && there == cookie)
-		bpf_map_delete_elem(map, &slot);
-}
-
 static int fill_slots(const struct steer *steer, uint32_t base, const int *listen_fds, unsigned n)
 {
 	int map = bpf_map__fd(steer->skel->maps.steer_sockets);
@@ -292,8 +239,6 @@ static int fill_slots(const struct steer *steer, uint32_t base, const int *liste
 		uint32_t slot = base + i;
 		uint64_t fd = listen_fds[i];
 
-		if (steer->before)
-			take_from(steer->before, slot, listen_fds[i]);
 		if (bpf_map_update_elem(map, &slot, &fd, BPF_ANY))
 			return -errno;
 	}
@@ -348,21 +293,6 @@ int steer_add(struct steer *steer, unsigned group, const int *listen_fds, unsign
 	return err;
 }
 
-int steer_attach(struct steer *steer)
-{
-	scoped_fd netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	int err;
-
-	if (netns < 0)
-		return -errno;
-	steer->skel->links.lookup = bpf_program__attach_netns(steer->skel->progs.lookup, netns);
-	if (steer->skel->links.lookup)
-		return 0;
-	err = -errno;
-	log_warn("steer: cannot attach sk_lookup: %s%s", strerror(-err), bpf_dir_hint(err));
-	return err;
-}
-
 int steer_drain(struct steer *steer, unsigned worker, bool drain)
 {
 	unsigned active = 0;
@@ -382,16 +312,14 @@ int steer_drain(struct steer *steer, unsigned worker, bool drain)
 	return err;
 }
 
+int steer_map(const struct steer *steer, const char *name)
+{
+	return bpf_object__find_map_fd_by_name(steer->skel->obj, name);
+}
+
 uint64_t *steer_load(const struct steer *steer)
 {
 	return steer ? steer->load : NULL;
-}
-
-/* By force: children hold copies of the link's descriptor. */
-static void detach(struct steer_bpf *skel)
-{
-	if (skel && skel->links.lookup)
-		bpf_link__detach(skel->links.lookup);
 }
 
 /* Now: the array itself goes when the last process that has inherited it does. */
@@ -409,7 +337,6 @@ void steer_close(struct steer *steer)
 		return;
 	if (steer->bpf_dir)
 		unpin(steer);
-	detach(steer->skel);
 	release_sockets(steer);
 	if (steer->load)
 		munmap(steer->load, load_size(steer));

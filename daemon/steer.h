@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who gets a new connection: the vserver, where prefixes and ranges of ports are listened on
- * (sk_lookup), and the worker (sk_reuseport). Called by the supervisor, which has the rights.
- * Without it only bound addresses are served, and the kernel chooses the worker by hash, as it
- * does where a worker has no socket.
+ * Which worker gets a new connection: a sk_reuseport program for all listening
+ * sockets. Called by the supervisor, which has the rights. Without it, or
+ * where a worker has no socket, the kernel chooses by hash.
  */
 #ifndef KTLSGATE_STEER_H
 #define KTLSGATE_STEER_H
 
+#include <stdbool.h>
 #include <stdint.h>
-#include "lookup.h"
+#include "maps.h"
 #include "scoped.h"
 
 struct steer;
 
 /*
- * Loads the programs, for n_groups groups of sockets with one for each worker. plan: what
- * steer_attach() will lead to them, or NULL. One log line on error.
+ * Loads the program, for n_groups groups of sockets with one for each worker. One log line on
+ * error.
  *
- * before: NULL, or the one that is to be replaced, of as many workers. It loses each socket that is
- * added here, and has it again by being added there. Which workers are drained is the same.
+ * before: NULL, or the one that is to be replaced, of as many workers. A socket that is added here
+ * may stay there until it is closed; to have it back, add it there again. Which workers are drained
+ * is the same.
  */
 int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct lookup_plan *plan, struct steer *before, struct steer **out) must_check;
+	       const struct steer *before, struct steer **out) must_check;
 /* Pins the maps under bpf_dir, after before (or NULL) is closed. One log line on error. */
 int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_dir) must_check;
 
@@ -34,14 +35,14 @@ int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_d
  */
 int steer_add(struct steer *steer, unsigned group, const int *listen_fds, unsigned n) must_check;
 
-/* From here on connections in this network namespace find their group by the plan. Logs why not. */
-int steer_attach(struct steer *steer) must_check;
-
 /*
  * A drained worker gets no new connections; those that are under way to it, in its backlog too,
  * it still serves. -ENOENT: no such worker; -EBUSY: no other is left.
  */
 int steer_drain(struct steer *steer, unsigned worker, bool drain) must_check;
+
+/* One of its maps, by its name in maps.h. */
+int steer_map(const struct steer *steer, const char *name);
 
 /*
  * Where worker i tells its number of open connections, at [i], for STEER_BY_LOAD; shared with all
@@ -49,7 +50,7 @@ int steer_drain(struct steer *steer, unsigned worker, bool drain) must_check;
  */
 uint64_t *steer_load(const struct steer *steer);
 
-/* Unpins, detaches and frees. Sockets keep their program for as long as they live. NULL-safe. */
+/* Unpins and frees. Sockets keep their program for as long as they live. NULL-safe. */
 void steer_close(struct steer *steer);
 SCOPED_DEFINE(steer, struct steer, steer_close)
 #define scoped_steer __attribute__((cleanup(scoped_steer_free_))) struct steer

@@ -15,8 +15,10 @@
 #include "generation.h"
 #include "listener.h"
 #include "log.h"
+#include "lookup.h"
 #include "notify.h"
 #include "sandbox.h"
+#include "shield.h"
 #include "steer.h"
 #include "watchdog.h"
 
@@ -323,34 +325,66 @@ static const struct cfg_vserver *needs_lookup(const struct config *cfg)
 	return NULL;
 }
 
-/* What leads connections to g's sockets; *out NULL: the kernel alone, where that is enough. */
-static int open_steer(const struct supervisor *s, const struct generation *g, FILE *errors,
-		      struct steer **out)
+/* Why a configuration that needs it cannot be had. */
+static int no_lookup(const struct config *cfg, const struct cfg_vserver *v, FILE *errors)
 {
-	const struct config *cfg = g->cfg;
-	const struct cfg_vserver *v = needs_lookup(cfg);
-	scoped_lookup_plan *plan = NULL;
-
-	*out = NULL;
-	/* What could not be had at the start is not tried, and told, each time. */
-	if (s->bpf && (!s->current || s->shared.steer)) {
-		if (lookup_plan_new(cfg, &plan) ||
-		    steer_open(count_groups(cfg), cfg->workers, (enum steer_mode)cfg->steering,
-			       plan, s->shared.steer, out))
-			log_warn("connections are not steered by BPF: the kernel chooses the "
-				 "worker");
-		bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
-	}
-	add_sockets(*out, g);
-	if (!v || (*out && !steer_attach(*out)))
-		return 0;
-	steer_close(TAKE_PTR(*out));
 	fprintf(errors,
 		"%s:%u: vserver.%s.listen: a prefix or a range of ports needs BPF (sk_lookup), "
 		"which is %s; or name each address and port\n",
 		v->listen_where.file, v->listen_where.line, v->name,
 		cfg->bpf_dir ? "not to be had, see above" : "switched off by bpf.dir = off");
 	return -ENOTSUP;
+}
+
+/* What could not be had at the start is not tried, and told, each time. */
+static bool tries_bpf(const struct supervisor *s, const void *there)
+{
+	return s->bpf && (!s->current || there);
+}
+
+/* What chooses among g's sockets; *out NULL: the kernel alone. */
+static void open_steer(const struct supervisor *s, const struct generation *g, struct steer **out)
+{
+	const struct config *cfg = g->cfg;
+
+	*out = NULL;
+	if (!tries_bpf(s, s->shared.steer))
+		return;
+	if (steer_open(count_groups(cfg), cfg->workers, (enum steer_mode)cfg->steering,
+		       s->shared.steer, out))
+		log_warn("connections are not steered by BPF: the kernel chooses the worker");
+	add_sockets(*out, g);
+	bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
+}
+
+/* Leads connections to cfg's sockets, in steer, from here on; and the shield is as cfg says. */
+static int set_lookup(struct supervisor *s, const struct config *cfg, const struct steer *steer)
+{
+	scoped_lookup_plan *plan = NULL;
+	int err = s->shared.lookup ? 0 : lookup_open(cfg->bpf_dir, &s->shared.lookup);
+
+	if (!err)
+		err = lookup_plan_new(cfg, &plan);
+	return err ? err : lookup_set(s->shared.lookup, cfg, plan, steer);
+}
+
+static int open_lookup(struct supervisor *s, const struct config *cfg, const struct steer *steer,
+		       FILE *errors)
+{
+	const struct cfg_vserver *v = needs_lookup(cfg);
+	bool tried = steer && tries_bpf(s, s->shared.lookup);
+	int err = tried ? set_lookup(s, cfg, steer) : -ENOTSUP;
+
+	if (!err)
+		return 0;
+	if (tried && s->current) {
+		fprintf(errors, "sk_lookup cannot be changed, see the log: %s\n", strerror(-err));
+		return err;
+	}
+	lookup_close(TAKE_PTR(s->shared.lookup));
+	if (cfg->shield_rate || cfg->shield_deny.n)
+		log_warn("shield.*: not in force without BPF (sk_lookup)");
+	return v ? no_lookup(cfg, v, errors) : 0;
 }
 
 /* From here on there is no way back. */
@@ -377,8 +411,10 @@ static int prepare(struct supervisor *s, struct generation *g, FILE *errors, str
 	int err = listeners_open(&s->listeners, g->cfg, g->listeners, errors);
 
 	*steer = NULL;
-	if (!err)
-		err = open_steer(s, g, errors, steer);
+	if (err)
+		return err;
+	open_steer(s, g, steer);
+	err = open_lookup(s, g->cfg, *steer, errors);
 	if (err)
 		return err;
 	/* The data process tells its load where the new programs look. */
@@ -410,13 +446,18 @@ static int start_generation(struct supervisor *s, struct config *cfg, FILE *erro
 		take_over(s, g, steer);
 		return 0;
 	}
+	/* As it was, before what the new program leads to is gone. */
+	if (s->current)
+		add_sockets(s->shared.steer, s->current);
+	if (s->current && s->shared.lookup && s->shared.steer &&
+	    set_lookup(s, s->current->cfg, s->shared.steer))
+		log_error("connections for prefixes and the shield are those of the refused "
+			  "configuration: reload a good one");
 	steer_close(steer);
 	generation_stop(g);
 	(void)!generation_wait(g);
 	drop(s, g);
 	listeners_keep(&s->listeners, s->current ? s->current->cfg : NULL);
-	if (s->current)
-		add_sockets(s->shared.steer, s->current);
 	return err;
 }
 
@@ -624,7 +665,8 @@ static void ask_below(struct supervisor *s, struct control_client *c, unsigned b
 		snprintf(text, sizeof(text),
 			 "error unknown request \"%s\": want stats, metrics, flows, kill ID, ping, "
 			 "status, config [KEY], origins, requests SERVICE, "
-			 "services [drain | undrain SERVICE], reload or set NAME LENGTH\n",
+			 "services [drain | undrain SERVICE], reload, set NAME LENGTH, "
+			 "drain worker N, undrain worker N or shield COMMAND\n",
 			 c->line);
 	control_answer(c, text);
 }
@@ -657,9 +699,74 @@ static bool changes_at_once(const char *line)
 	return !strncmp(line, "kill ", 5) || !strncmp(line, "services ", 9);
 }
 
+static bool begins(const char *line, const char *word)
+{
+	size_t len = strlen(word);
+
+	return !strncmp(line, word, len) && (line[len] == ' ' || !line[len]);
+}
+
+/* "drain worker N" or "undrain worker N" */
+static void drain_requested(const struct supervisor *s, const char *line, FILE *out)
+{
+	bool drain = *line == 'd';
+	const char *number = strchr(line, ' ');
+	unsigned long worker = 0;
+	char *end = NULL;
+	int err;
+
+	number = number && !strncmp(number, " worker ", 8) ? number + 8 : "";
+	if (*number >= '0' && *number <= '9')
+		worker = strtoul(number, &end, 10);
+	if (!end || *end) {
+		fprintf(out, "error want %s worker N\n", drain ? "drain" : "undrain");
+		return;
+	}
+	err = s->shared.steer && worker < s->listeners.workers
+		      ? steer_drain(s->shared.steer, (unsigned)worker, drain)
+		      : -ENOENT;
+	if (!err)
+		fputs("ok\n", out);
+	else if (!s->shared.steer)
+		fputs("error workers are drained by BPF, which there is none of; see the log of "
+		      "the start\n",
+		      out);
+	else if (err == -EBUSY)
+		fprintf(out, "error worker %lu is the last that is not drained\n", worker);
+	else if (err == -ENOENT)
+		fprintf(out, "error there is no worker %lu: there are 0 to %u\n", worker,
+			s->listeners.workers - 1);
+	else
+		fprintf(out, "error %s\n", strerror(-err));
+	if (!err)
+		log_info("worker %lu is %s", worker, drain ? "drained" : "not drained any more");
+}
+
+/* What is done in the kernel's maps, so here. */
+static bool is_ours(const char *line)
+{
+	return begins(line, "drain") || begins(line, "undrain") || begins(line, "shield");
+}
+
+static char *our_answer(const struct supervisor *s, const char *line)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	if (begins(line, "shield"))
+		shield_command(s->shared.lookup, line + strlen("shield"), out);
+	else
+		drain_requested(s, line, out);
+	return fclose(out) ? NULL : text;
+}
+
 static bool changes(const char *line)
 {
-	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || changes_at_once(line);
+	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || changes_at_once(line) ||
+	       (is_ours(line) && strcmp(line, "shield show"));
 }
 
 static void request(void *arg, struct control_client *c)
@@ -670,6 +777,8 @@ static void request(void *arg, struct control_client *c)
 		control_answer(c, "error this is for root only\n");
 	else if (!strcmp(c->line, "status"))
 		answer_and_free(c, status_text(s));
+	else if (is_ours(c->line))
+		answer_and_free(c, our_answer(s, c->line));
 	else if (changes(c->line) && !changes_at_once(c->line))
 		change_requested(s, c);
 	else
@@ -865,6 +974,7 @@ static void close_everything(struct supervisor *s)
 {
 	watchdog_close(&s->watchdog);
 	listeners_keep(&s->listeners, NULL);
+	lookup_close(s->shared.lookup);
 	steer_close(s->shared.steer);
 	count_close(s->shared.count);
 	if (s->listening) {

@@ -15,6 +15,8 @@
 #include "forging.h"
 #include "relay.h"
 
+struct lookup;
+
 /* Shared by all workers of the data process; immutable once they run. */
 struct gate {
 	struct config *cfg;
@@ -25,8 +27,9 @@ struct gate {
 	struct forge_cache *cache;
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
-	struct count *count; /* NULL: no BPF */
-	uint64_t *load;	     /* by worker, see steer_load(); or NULL */
+	struct count *count;   /* NULL: no BPF */
+	struct lookup *lookup; /* NULL: no BPF */
+	uint64_t *load;	       /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
 	struct stats_area *area; /* everybody's counters */
 	struct stats *stats;	 /* ours, by worker */

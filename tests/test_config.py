@@ -166,6 +166,8 @@ GOOD_CHANGES = [
     {"certkey.web.key": "{d}/parameters.key"},
     {"certkey.web.cert": "{d}/chain.pem"},
     {"vserver.app.listen": "10.0.0.0/8:443-450 [2001:db8::]/32:443 192.0.2.1:1-65535"},
+    {"shield.deny": "10.0.0.0/8 192.0.2.1 2001:db8::/32 ::1", "shield.rate": "10",
+     "shield.burst": "100", "shield.prefix6": "56", "vserver.app.shield": "off"},
     {**SECOND, "vserver.app.listen": "10.0.0.0/8:443", "vserver.b.listen": "10.1.0.0/16:443"},
     {"vserver.app.listen": "[::]:8443", "service.app1.address": "[2001:db8::1]:443"},
     {"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/leaf.key"},
@@ -220,6 +222,13 @@ BAD = [
     ({"service.app1.connect": "late"}, "service.app1.connect", "none of", "early | verified"),
     ({"vserver.app.listen": "8443"}, "vserver.app.listen", "no port", "IPv4:PORT | [IPv6]:PORT"),
     ({"vserver.app.listen": "0.0.0.0:99999"}, "vserver.app.listen", "1..65535", "IPv4:PORT"),
+    ({"shield.rate": "1000001"}, "shield.rate", "out of range", "0..1000000"),
+    ({"shield.prefix4": "33"}, "shield.prefix4", "out of range", "1..32"),
+    ({"shield.deny": "10.0.0.0/8 10.1.2.3/16"}, "shield.deny", "10.1.2.3/16 has bits",
+     "use 10.1.0.0/16"),
+    ({"shield.deny": "2001:db8::/129"}, "shield.deny", "2001:db8::/129 has no prefix length",
+     "0..128"),
+    ({"shield.deny": "example.org"}, "shield.deny", "is no address or prefix", "192.0.2.0/24"),
     ({"vserver.app.listen": "10.0.0.0/33:443"}, "vserver.app.listen", "0..32 behind the '/'",
      "IPv4/LENGTH:PORT"),
     ({"vserver.app.listen": "[2001:db8::]/129:443"}, "vserver.app.listen", "0..128 behind the '/'",
@@ -553,8 +562,8 @@ def test_print(conf):
     scopes = ("certkey", "profile", "service", "vserver")
     objects = [".".join(key.split(".")[:2 if key.split(".")[0] in scopes else 1]) for key in keys]
     assert sorted(set(objects), key=objects.index) == [
-        "dataplane", "bpf", "control", "log", "timeout", "forge", "audit", "certkey.web",
-        "certkey.forge", "profile.front", "profile.back", "service.app1", "vserver.app"]
+        "dataplane", "bpf", "control", "log", "timeout", "forge", "shield", "audit",
+        "certkey.web", "certkey.forge", "profile.front", "profile.back", "service.app1", "vserver.app"]
     assert len(keys) == len(set(keys))
     one = run(UNIT, "--print", c.path, "vserver.app.certkey")
     assert one.stdout == "vserver.app.certkey = web\n"

@@ -20,6 +20,9 @@ static const char usage[] =
 	"       ktlsgatectl [-s SOCKET] [--json] services\n"
 	"       ktlsgatectl [-s SOCKET] services drain | undrain SERVICE\n"
 	"       ktlsgatectl [-s SOCKET] kill ID...\n"
+	"       ktlsgatectl [-s SOCKET] drain worker N | undrain worker N\n"
+	"       ktlsgatectl [-s SOCKET] shield show | deny PREFIX | allow PREFIX |\n"
+	"                   limit PREFIX RATE [BURST] | reset PREFIX\n"
 	"       ktlsgatectl [-s SOCKET] explain SERVICE CHAIN.pem\n"
 	"       ktlsgatectl [-s SOCKET | -f FILE] forged SERIAL\n"
 	"       ktlsgatectl [-s SOCKET] [-n | --json] -a | KEY...\n"
@@ -50,6 +53,9 @@ static const char usage[] =
 	"  kill ID...          end flows\n"
 	"  services drain SERVICE\n"
 	"                      gives it no new connection; undrain: again\n"
+	"  drain worker N      no new connections for it, until undrain\n"
+	"  shield ...          rules for sources, by prefix: the longest decides; they stay until "
+	"the end\n"
 	"\n"
 	"  -s, --socket PATH   control socket (default " DEFAULT_SOCKET ")\n"
 	"      --json          as JSON: an array of flows or services, or an object\n"
@@ -379,6 +385,27 @@ static int requests(const char *service)
 	return show(request);
 }
 
+static int wrong_usage(void)
+{
+	fputs(usage, stderr);
+	return 2;
+}
+
+/* The words as a request. */
+static int say(int n, char **words)
+{
+	char request[512] = "";
+	size_t len = 0;
+
+	for (int i = 0; i < n; i++) {
+		len += (size_t)snprintf(request + len, sizeof(request) - len, "%s%s", i ? " " : "",
+					words[i]);
+		if (len >= sizeof(request))
+			return wrong_usage();
+	}
+	return show(request);
+}
+
 /* ---- configuration ---- */
 
 /* "key = value"; *separator goes in front. */
@@ -502,12 +529,6 @@ static int load(const char *path)
 
 /* ---- the command line ---- */
 
-static int wrong_usage(void)
-{
-	fputs(usage, stderr);
-	return 2;
-}
-
 /* audit: a file to look at instead of the daemon's, or NULL. */
 static int command(int argc, char **argv, const char *audit)
 {
@@ -524,6 +545,10 @@ static int command(int argc, char **argv, const char *audit)
 		return argc > 1 ? kill_flows(argv + 1, argc - 1) : wrong_usage();
 	if (!strcmp(name, "requests"))
 		return argc == 2 ? requests(argv[1]) : wrong_usage();
+	if (!strcmp(name, "drain") || !strcmp(name, "undrain"))
+		return argc == 3 ? say(argc, argv) : wrong_usage();
+	if (!strcmp(name, "shield"))
+		return argc > 1 ? say(argc, argv) : wrong_usage();
 	if (!strcmp(name, "forged"))
 		return argc == 2 ? ctl_forged(argv[1], audit) : wrong_usage();
 	if (!strcmp(name, "explain"))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * steer and count on the real kernel, over loopback, as root. Oracles are what
+ * steer, the shield and count on the real kernel, over loopback, as root. Oracles are what
  * the application sent and what TCP_INFO says.
  *   test_bpf                    all checks
  *   test_bpf hold DIR CGROUP    one steered, counted connection until standard
@@ -26,6 +26,8 @@
 #include <bpf/libbpf.h>
 #include "count.h"
 #include "log.h"
+#include "lookup.h"
+#include "shield.h"
 #include "steer.h"
 #include "unit.h"
 
@@ -442,7 +444,7 @@ static void test_steer(void)
 {
 	scoped_steer *steer = NULL;
 
-	CHECK_INT(steer_open(3, MAX_WORKERS, STEER_BY_CPU, NULL, NULL, &steer), 0);
+	CHECK_INT(steer_open(3, MAX_WORKERS, STEER_BY_CPU, NULL, &steer), 0);
 	CHECK_INT(steer_take_over(steer, NULL, bpf_dir), 0);
 	if (!steer)
 		return;
@@ -459,6 +461,101 @@ static void test_steer(void)
 	check_drain(steer);
 	check_fallback(steer);
 	check_refusals(steer);
+}
+
+/* ---- lookup and shield ---- */
+
+static char *command(const struct lookup *lookup, const char *text)
+{
+	static char answer[4096];
+	FILE *out = fmemopen(answer, sizeof(answer), "w");
+
+	memset(answer, 0, sizeof(answer));
+	shield_command(lookup, text, out);
+	fclose(out);
+	return answer;
+}
+
+#define CHECK_COMMAND(lookup, text, want) CHECK(!strcmp(command(lookup, text), want))
+#define CHECK_SHOWN(lookup, line)	  CHECK(strstr(command(lookup, "show"), line))
+
+static struct config shield_example(struct cfg_prefix *denied, unsigned n)
+{
+	static struct cfg_vserver *none;
+
+	return (struct config){.vservers = &none,
+			       .workers = 1,
+			       .shield_prefix4 = 32,
+			       .shield_prefix6 = 64,
+			       .shield_deny = {denied, n}};
+}
+
+static void check_commands(const struct lookup *l)
+{
+	CHECK_COMMAND(l, "deny 192.0.2.0/24", "ok\n");
+	CHECK_COMMAND(l, "allow 192.0.2.1", "ok\n");
+	CHECK_COMMAND(l, "limit 2001:db8::/32 50", "ok\n");
+	CHECK_COMMAND(l, "limit 0.0.0.0/0 5 100", "ok\n");
+	CHECK_SHOWN(l, "rule 192.0.2.0/24 deny run-time dropped 0\n");
+	CHECK_SHOWN(l, "rule 192.0.2.1/32 allow run-time dropped 0\n");
+	CHECK_SHOWN(l, "rule 2001:db8::/32 limit 50/s burst 50 run-time dropped 0\n");
+	CHECK_SHOWN(l, "rule 0.0.0.0/0 limit 5/s burst 100 run-time dropped 0\n");
+	CHECK_COMMAND(l, "reset 192.0.2.1", "ok\n");
+	CHECK_COMMAND(l, "reset 192.0.2.1",
+		      "error there is no rule for exactly this prefix; see `shield show`\n");
+	CHECK_COMMAND(l, "deny 192.0.2.1/24",
+		      "error 192.0.2.1/24 has bits of the address set behind the prefix; use "
+		      "192.0.2.0/24\n");
+	for (const char *const *bad =
+		     (const char *const[]){"", "deny", "n 1.2.3.4", "deny x y", "limit 1.2.3.4",
+					   "limit 1.2.3.4 0", "limit 1.2.3.4 1 1000001",
+					   "limit 1.2.3.4 1 1 1", "show me", "reset 1.2.3.4 5",
+					   NULL};
+	     *bad; bad++)
+		CHECK(!strncmp(command(l, *bad), "error want ", 11) ||
+		      !strncmp(command(l, *bad), "error x ", 8));
+}
+
+/* The configuration's rules go with it, an operator's stay. */
+static void check_new_configuration(struct lookup *l, const struct lookup_plan *plan,
+				    const struct steer *steer)
+{
+	struct cfg_prefix denied[] = {{AF_INET, 24, {198, 51, 100}},
+				      {AF_INET, 24, {203, 0, 113}},
+				      {AF_INET6, 16, {0x20, 0x02}}};
+	struct config both = shield_example(denied, 3), second = shield_example(denied + 1, 1);
+	char *shown;
+
+	CHECK_INT(lookup_set(l, &both, plan, steer), 0);
+	CHECK_SHOWN(l, "rule 198.51.100.0/24 deny configured dropped 0\n");
+	CHECK_SHOWN(l, "rule 203.0.113.0/24 deny configured dropped 0\n");
+	CHECK_SHOWN(l, "rule 2002::/16 deny configured dropped 0\n");
+	CHECK_COMMAND(l, "allow 203.0.113.0/24", "ok\n");
+	CHECK_INT(lookup_set(l, &second, plan, steer), 0);
+	shown = command(l, "show");
+	CHECK(!strstr(shown, "198.51.100.0") && !strstr(shown, "2002::"));
+	CHECK(strstr(shown, "rule 203.0.113.0/24 allow run-time dropped 0\n"));
+	CHECK(strstr(shown, "rule 192.0.2.0/24 deny run-time dropped 0\n"));
+}
+
+static void test_shield(void)
+{
+	struct config cfg = shield_example(NULL, 0);
+	struct lookup_plan plan = {0};
+	struct steer *steer = NULL;
+	struct lookup *lookup = NULL;
+
+	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(lookup_open(bpf_dir, &lookup), 0);
+	CHECK(!strncmp(command(NULL, "show"), "error there is no shield", 24));
+	CHECK(!strncmp(command(lookup, "show"), "error there is no shield", 24));
+	CHECK_INT(lookup_set(lookup, &cfg, &plan, steer), 0);
+	CHECK_SHOWN(lookup, "ok\nsource limit none\n");
+	check_commands(lookup);
+	check_new_configuration(lookup, &plan, steer);
+	lookup_close(lookup);
+	steer_close(steer);
+	CHECK(access(bpf_dir, F_OK) && errno == ENOENT);
 }
 
 /* ---- count ---- */
@@ -852,7 +949,7 @@ static void test_errors(void)
 		die("mkdtemp");
 	snprintf(dir, sizeof(dir), "%s/pins", tmp);
 	CHECK_INT(count_open(dir, cgroup_name, 16, &count), -EMEDIUMTYPE);
-	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer), 0);
+	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), 0);
 	CHECK_INT(steer_take_over(steer, NULL, dir), -EMEDIUMTYPE);
 	steer_close(steer);
 	CHECK(!count);
@@ -880,7 +977,7 @@ static void test_no_rights(void)
 		_exit(2);
 	unit_failures = 0;
 	CHECK_INT(count_open(bpf_dir, cgroup_name, 16, &count), -EACCES);
-	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer), -EPERM);
+	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), -EPERM);
 	CHECK(!count && !steer);
 	_exit(unit_failures);
 }
@@ -897,8 +994,7 @@ static int hold(void)
 	char c;
 
 	if (count_open(bpf_dir, cgroup_name, MAP_FLOWS_DEFAULT, &count) ||
-	    steer_open(1, 1, STEER_BY_CPU, NULL, NULL, &steer) ||
-	    steer_take_over(steer, NULL, bpf_dir))
+	    steer_open(1, 1, STEER_BY_CPU, NULL, &steer) || steer_take_over(steer, NULL, bpf_dir))
 		return 1;
 	l = open_listeners(loopback4(), 1);
 	if (steer_add(steer, 0, l.fds, 1))
@@ -942,6 +1038,7 @@ int main(int argc, char **argv)
 	snprintf(bpf_dir, sizeof(bpf_dir), "/sys/fs/bpf/ktlsgate-test-%d", getpid());
 	snprintf(cgroup_name, sizeof(cgroup_name), "ktlsgate-test-%d", getpid());
 	test_steer();
+	test_shield();
 	test_count();
 	test_full_map();
 	test_not_ours();

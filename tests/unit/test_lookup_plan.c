@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* lookup: what sk_lookup would find with the entries made, against the configuration's own words.
+/* lookup_plan: what sk_lookup would find with the entries made, against the configuration's own
+ * words.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
-#include "lookup.h"
+#include "lookup_plan.h"
 #include "unit.h"
 
 struct place {
