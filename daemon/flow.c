@@ -1353,9 +1353,12 @@ static bool close_step(struct flow *f, struct side *s)
 	}
 	if (!s->fin_sent) {
 		s->fin_sent = true;
-		s->fin_at = now;
 		shutdown(s->fd, SHUT_WR);
 	}
+	/* Also of a FIN that the relay has passed on: its receiver may still have an answer to
+	 * give. */
+	if (!s->fin_at)
+		s->fin_at = now;
 	/* A record cut short stays unread, and close() then sends RST: not before all has arrived.
 	 */
 	if (!acked(s) || (!ended && now - s->fin_at < LINGER_MS))

@@ -14,7 +14,7 @@ import pytest
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import settings
+from harness.daemon import settings, wait_until
 
 pytestmark = pytest.mark.datapath
 
@@ -87,6 +87,29 @@ def test_close_in_tls12_meets_bytes(rig, reads):
         got = c.recv_all()
         assert c.ended == ("close_notify" if reads else "eof")
         assert len(got) == size if reads else len(got) < size
+
+
+@pytest.mark.parametrize("back", ["1.2", "1.3"])
+def test_late_answer_in_tls12(rig, back):
+    """A backend whose answer comes when the gate has given its own has two more seconds for it."""
+    errors = []
+
+    def script(seen, p):
+        seen.take(p.recv_all())
+        assert p.tcp_end() == "fin"
+        assert wait_until(lambda: not rig.gate.stats()["flows_relaying_active"], 10 * peer.SCALE)
+        p.close_notify()
+        time.sleep(0.2)
+        errors.append(p.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        p.fin()
+
+    with rig.flow(script, front="1.2", back=back) as (c, seen):
+        c.send(b"ping")
+        c.close_notify()
+        c.fin()
+        assert c.recv() == b"" and c.ended == "close_notify"
+        assert (seen().wait().ended, seen().received) == ("close_notify", 4)
+    assert errors == [0], "reset behind the FIN"
 
 
 def test_half_close_by_client(rig):
