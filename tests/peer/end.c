@@ -487,10 +487,12 @@ static bool ripe(const struct end *e)
 	case WHEN_PEER_ENDED:
 		return sent && s->ended;
 	case WHEN_RECEIVED:
+		if (s->ended)
+			return true;
 		/* A close_notify before the number might as well be one that the gate made up. */
 		if (e->plan->finish == BY_CLOSE_NOTIFY_CLOSE && s->sent < NUMBER_LEN)
 			return false;
-		return s->ended || s->received >= e->plan->stop_at;
+		return s->received >= e->plan->stop_at;
 	case WHEN_TOLD:
 		return e->world->told && !e->out_len;
 	}
