@@ -38,8 +38,7 @@ def test_stalled_flows(gate, pki, tmp_path, pipe_pages, engine):
     pipe_pages(PIPE_PAGES)
     traffic = Traffic(gate, pki, tmp_path, dataplane__user="nobody")
     g = traffic.gate
-    with traffic.held("--stall", FLOWS, "--bytes", BYTES, "--concurrency", 64, "--patience",
-                      30 * peer.SCALE):
+    with traffic.held("--stall", FLOWS, "--bytes", BYTES, "--concurrency", 64):
         data = os.stat(f"/proc/{g.data_process()}").st_uid
         assert data == pwd.getpwnam("nobody").pw_uid
         stalled, stats = at_rest(g), g.stats()

@@ -48,7 +48,8 @@ class Traffic:
                 "--connect", ",".join(front), "--listen", ",".join(back),
                 "--ca", self.pki.server_ca.cert_file, "--cert", self.certs,
                 "--backend-cert", backend.cert_file, "--backend-key", backend.key_file,
-                "--backend-ca", self.pki.forging_root.cert_file, *map(str, args), *seed()]
+                "--backend-ca", self.pki.forging_root.cert_file, "--patience", str(30 * SCALE),
+                *map(str, args), *seed()]
 
     def run(self, *args, timeout=50, backends=None):
         """What it printed; fails unless every flow was right."""
