@@ -23,7 +23,7 @@
 #define RECONNECTS_MAX	 3
 #define PATIENCE_MS	 500  /* a backend kept waiting longer may give up without being at fault */
 #define CLOSING_TICK_MAX 64   /* ms */
-#define LINGER_MS	 2000 /* after our FIN: how long the peer may take to send its own */
+#define LINGER_MS	 2000 /* a peer has our FIN: how long it may take to send its own */
 
 /* What only the handshake stage needs. */
 struct flow_handshake {
@@ -1355,13 +1355,15 @@ static bool close_step(struct flow *f, struct side *s)
 		s->fin_sent = true;
 		shutdown(s->fd, SHUT_WR);
 	}
-	/* Also of a FIN that the relay has passed on: its receiver may still have an answer to
-	 * give. */
-	if (!s->fin_at)
-		s->fin_at = now;
 	/* A record cut short stays unread, and close() then sends RST: not before all has arrived.
 	 */
-	if (!acked(s) || (!ended && now - s->fin_at < LINGER_MS))
+	if (!acked(s))
+		return false;
+	/* Whoever sent the FIN, the relay or this: its receiver may still have an answer to give.
+	 */
+	if (!s->acked_at)
+		s->acked_at = now;
+	if (!ended && now - s->acked_at < LINGER_MS)
 		return false;
 	close_side(f, s);
 	return true;

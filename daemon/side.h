@@ -52,7 +52,7 @@ struct side {
 	bool urgent;		 /* such data came: recv() stops in front of it, not empty */
 	bool tx_closed;		 /* close_notify or a fatal alert was sent */
 	bool fin_sent;		 /* shutdown(SHUT_WR) was done */
-	uint64_t fin_at;	 /* ms: since when, while closing, it may send its own */
+	uint64_t acked_at;	 /* ms: since when, while closing, its kernel has all of ours */
 	bool broken;		 /* the socket is dead: reset, or a send failed */
 	struct record_control control; /* handshake messages received after the hand-over */
 	struct side_secrets secrets;

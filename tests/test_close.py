@@ -89,26 +89,34 @@ def test_close_in_tls12_meets_bytes(rig, reads):
         assert len(got) == size if reads else len(got) < size
 
 
-@pytest.mark.parametrize("back", ["1.2", "1.3"])
-def test_late_answer_in_tls12(rig, back):
-    """A backend whose answer comes when the gate has given its own has two more seconds for it."""
-    errors = []
+@pytest.mark.parametrize("back, reads", [("1.2", "at once"), ("1.3", "late")])
+def test_late_answer_in_tls12(rig, back, reads):
+    """
+    A backend that takes its time to answer, or even to read, has two seconds for its own end when
+    it has got the client's, though the gate has given its answer long before.
+    """
+    errors, size = [], 200000  # more than what the backend's kernel takes unread
 
     def script(seen, p):
-        seen.take(p.recv_all())
-        assert p.tcp_end() == "fin"
+        if reads == "at once":
+            seen.take(p.recv_all())
         assert wait_until(lambda: not rig.gate.stats()["flows_relaying_active"], 10 * peer.SCALE)
+        if reads == "late":
+            time.sleep(2.2)
+            seen.take(p.recv_all())
+            time.sleep(0.3)
+        assert p.tcp_end() == "fin"
         p.close_notify()
         time.sleep(0.2)
         errors.append(p.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         p.fin()
 
     with rig.flow(script, front="1.2", back=back) as (c, seen):
-        c.send(b"ping")
+        c.send(BLOB[:size])
         c.close_notify()
         c.fin()
         assert c.recv() == b"" and c.ended == "close_notify"
-        assert (seen().wait().ended, seen().received) == ("close_notify", 4)
+        assert (seen().wait().ended, seen().received) == ("close_notify", size)
     assert errors == [0], "reset behind the FIN"
 
 
