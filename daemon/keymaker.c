@@ -133,7 +133,6 @@ int keymaker_start(struct keymaker *k)
 	k->started = true;
 	/* What a thread does at its start is forbidden afterwards. */
 	pthread_barrier_wait(&k->set_up);
-	pthread_barrier_destroy(&k->set_up);
 	return 0;
 }
 
@@ -147,6 +146,7 @@ void keymaker_free(struct keymaker *k)
 		pthread_cond_signal(&k->wanted);
 		pthread_mutex_unlock(&k->lock);
 		pthread_join(k->thread, NULL);
+		pthread_barrier_destroy(&k->set_up);
 	}
 	for (unsigned i = 0; i < k->ready; i++)
 		EVP_PKEY_free(k->keys[i]);
