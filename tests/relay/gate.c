@@ -219,6 +219,8 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	g->vserver.services = (struct cfg_list){g->services, 1};
 	g->gate.cfg = &g->cfg;
 	g->gate.ktls = *caps;
+	g->gate.workers = w;
+	g->gate.n_workers = 1;
 	w->gate = &g->gate;
 	w->stats = &g->stats;
 	w->env.timers = &w->timers;
