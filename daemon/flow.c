@@ -541,6 +541,10 @@ static void backend_failed(struct flow *f)
 	}
 	if (reason == REASON_backend_refused_certificate && f->fallback)
 		reason = REASON_backend_refused_fallback;
+	/* TLS 1.2 has no alert of its own for this. */
+	if (reason == REASON_backend_refused && f->hs->backend_given_none &&
+	    (hs->alert == ALERT_HANDSHAKE_FAILURE || hs->alert == ALERT_CERTIFICATE_REQUIRED))
+		reason = REASON_backend_wants_certificate;
 	/* The client is told what the backend thinks of its identity. */
 	flow_close(f, reason,
 		   reason == REASON_backend_refused_certificate ? hs->alert
@@ -1164,6 +1168,9 @@ static void relay_ended(struct relay *r, enum reason reason, int client_alert, i
 	    !r->from_backend.bytes && backend_alert_is_refusal(alert))
 		reason = f->forged ? REASON_backend_refused_certificate
 				   : REASON_backend_refused_fallback;
+	if (reason == REASON_backend_alert && !f->forged && !f->fallback &&
+	    alert == ALERT_CERTIFICATE_REQUIRED)
+		reason = REASON_backend_wants_certificate;
 	flow_close(f, reason, client_alert, backend_alert, text[0] ? text : NULL);
 }
 

@@ -98,6 +98,8 @@
 	  "backend refused the handshake with an alert")                                           \
 	X(backend_refused_certificate, ALERT_ACCESS_DENIED, ALERT_NONE,                            \
 	  "backend refused the forged certificate")                                                \
+	X(backend_wants_certificate, ALERT_HANDSHAKE_FAILURE, ALERT_NONE,                          \
+	  "backend insists on a client certificate, and none was to be shown")                     \
 	X(backend_refused_fallback, ALERT_ACCESS_DENIED, ALERT_NONE,                               \
 	  "backend refused the fallback certificate")                                              \
 	X(backend_cert_untrusted, ALERT_INTERNAL_ERROR, ALERT_NONE,                                \

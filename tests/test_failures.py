@@ -402,10 +402,10 @@ def test_backend_shares_no_cipher(gate, pki, version, limit):
 def test_backend_refuses_the_handshake(gate, pki, version):
     """An alert that is not about the certificate: its name is in the log."""
     with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version=version) as b:
-        b.ctx.sni_callback = lambda *_: peer.ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        b.ctx.sni_callback = lambda *_: peer.ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         g = fails(gate, pki, b.port, "backend_refused", "handshake_failure")
         assert not b.connection().wait().handshake
-        assert g.log_contains("refused the handshake with an alert: unrecognized_name")
+        assert g.log_contains("refused the handshake with an alert: internal_error")
 
 
 @IN_GUESTS
@@ -438,10 +438,12 @@ def test_backend_asks_in_vain(gate, pki, backend, version):
     assert (stats["backend_no_certificate"], stats["backend_no_request"]) == (1, 0)
 
 
-def test_backend_insists_on_a_certificate(gate, pki):
-    """As above, but it takes no for an answer as an end."""
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version="1.2") as b:
-        g = fails(gate, pki, b.port, "backend_refused", "handshake_failure",
+@VERSION
+def test_backend_insists_on_a_certificate(gate, pki, version):
+    """As above, but it takes no for an answer as an end; in TLS 1.3 when the handshake is over."""
+    alert = NO_CERTIFICATE[version].split()[1]
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, version=version) as b:
+        g = fails(gate, pki, b.port, "backend_wants_certificate", alert,
                   profile__back__dynamic_client_cert="off")
         assert g.stats()["backend_no_certificate"] == 1
 

@@ -11,7 +11,7 @@
 struct bench {
 	struct cfg_service cfg[MAX];
 	void *list[MAX];
-	char names[MAX][8];
+	char names[MAX][16];
 	struct service services[MAX];
 	struct cfg_vserver vserver;
 	struct balance_tables tables;
