@@ -250,7 +250,8 @@ struct cfg_vserver {
 	/* At least one; all forge by the same profile, or none does. */
 	struct cfg_list services; /* of struct cfg_service */
 	enum cfg_balance balance;
-	unsigned retries; /* on another service, after a failed connect */
+	unsigned retries;   /* on another service, after a failed connect */
+	unsigned max_flows; /* 0: no limit */
 };
 
 static inline struct cfg_service *cfg_service_at(const struct cfg_vserver *v, unsigned i)
@@ -280,10 +281,17 @@ struct config {
 	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for
 					       the client excluded */
 	unsigned connect_timeout;
-	unsigned key_limit;	 /* MiB sent under one AES-GCM key */
-	unsigned idle_timeout;	 /* no byte in either direction; 0: never */
-	unsigned keepalive;	 /* silence before a peer is probed; 0: never */
-	unsigned drain_timeout;	 /* at close: how long accepted bytes may take to leave */
+	unsigned key_limit;	/* MiB sent under one AES-GCM key */
+	unsigned idle_timeout;	/* no byte in either direction; 0: never */
+	unsigned keepalive;	/* silence before a peer is probed; 0: never */
+	unsigned drain_timeout; /* at close: how long accepted bytes may take to leave */
+	/* connections at a time; 0: no limit */
+	unsigned limit_flows;
+	unsigned limit_queues; /* at limit_flows: they wait in the backlog, and are not refused */
+	unsigned limit_handshakes;
+	unsigned limit_flows_per_source;
+	unsigned limit_prefix4, limit_prefix6; /* bits of an address that make a source */
+	unsigned log_rate;	 /* lines a second, of one kind, of one worker; 0: all */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
 	unsigned forge_rsa_keys; /* kept ready */

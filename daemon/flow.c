@@ -241,22 +241,45 @@ static int client_hello(struct handshake *hs, int *alert)
 	return front_hello(&f->worker->gate->fronts[f->vserver->index], hs, alert);
 }
 
+/* Before there is a flow: at once and by a reset, so that it costs us next to nothing. */
+static void refuse_client(struct worker *w, const struct cfg_vserver *vserver, int fd,
+			  enum reason reason, const struct sockaddr_in6 *peer)
+{
+	struct linger rst = {.l_onoff = 1, .l_linger = 0};
+	char client[64];
+
+	stat_inc(w->stats, reason[reason]);
+	if (worker_may_log(w, reason))
+		log_info("vserver %s: client %s: %s (%s)", vserver->name,
+			 address_text(peer, client, sizeof(client)), reasons[reason].text,
+			 reasons[reason].name);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+	close(fd);
+}
+
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct front *front = &w->gate->fronts[vserver->index];
-	struct flow *f;
-	socklen_t len;
+	struct limits_share share;
+	struct sockaddr_in6 peer = {0};
+	socklen_t len = sizeof(peer);
+	enum reason reason;
+	struct flow *f = NULL;
 
 	stat_inc(w->stats, flows_accepted);
-	f = flow_new(w, vserver, fd);
+	getpeername(fd, (struct sockaddr *)&peer, &len);
+	reason = limits_take(w->gate->limits, vserver, (const struct sockaddr *)&peer, &share);
+	if (reason == REASON_done) {
+		f = flow_new(w, vserver, fd);
+		reason = REASON_no_memory;
+	}
 	if (!f) {
-		log_warn("vserver %s: out of memory, connection refused", vserver->name);
-		stat_inc(w->stats, reason[REASON_no_memory]);
-		close(fd);
+		limits_give_back(w->gate->limits, vserver, &share);
+		refuse_client(w, vserver, fd, reason, &peer);
 		return;
 	}
-	len = sizeof(f->peer);
-	getpeername(fd, (struct sockaddr *)&f->peer, &len);
+	f->peer = peer;
+	f->share = share;
 	tune_socket(fd, w->gate->cfg);
 	attach_ulp(&f->client);
 	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
@@ -908,6 +931,7 @@ static void free_handshake(struct flow *f)
 
 	if (!h)
 		return;
+	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);
 	timer_clear(&f->worker->timers, &h->backend_timer);
@@ -1030,6 +1054,8 @@ static void log_established(const struct flow *f, const struct engine *engine)
 {
 	char client[64], backend[64];
 
+	if (!worker_may_log(f->worker, REASON_COUNT))
+		return;
 	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
 		 f->vserver->name, client_text(f, client, sizeof(client)),
 		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
@@ -1181,7 +1207,8 @@ static void log_close(const struct flow *f, const char *detail)
 	const struct reason_desc *d = &reasons[f->reason];
 	char client[64];
 
-	if (f->reason == REASON_done && !log_enabled(LOG_LEVEL_DEBUG))
+	if ((f->reason == REASON_done && !log_enabled(LOG_LEVEL_DEBUG)) ||
+	    !worker_may_log(f->worker, f->reason))
 		return;
 	log_info("flow %" PRIu64 ": %s client %s service %s: %s%s%s (%s)", f->id, f->vserver->name,
 		 client_text(f, client, sizeof(client)), service_name(f), d->text,
@@ -1383,6 +1410,7 @@ static void flow_free(struct flow *f)
 
 	timer_clear(&w->timers, &f->timer);
 	release_service(f);
+	limits_give_back(w->gate->limits, f->vserver, &f->share);
 	engine->release_side(&f->client);
 	engine->release_side(&f->backend);
 	OPENSSL_cleanse(&f->client.secrets, sizeof(f->client.secrets));

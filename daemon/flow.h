@@ -35,10 +35,11 @@ struct flow {
 	int16_t alert[2];	  /* CLOSING: to be told, by side role */
 	uint8_t end[2];		  /* CLOSING: enum side_end, by side role */
 	struct sockaddr_in6 peer; /* the client; AF_INET fits too */
-	bool identified;	  /* the client has a certificate */
-	char alpn[24];		  /* the protocol both sides speak, cut; or empty */
-	uint8_t fingerprint[8];	  /* of it, its first bytes */
-	struct timer timer;	  /* handshake deadline, closing tick */
+	struct limits_share share;
+	bool identified;	/* the client has a certificate */
+	char alpn[24];		/* the protocol both sides speak, cut; or empty */
+	uint8_t fingerprint[8]; /* of it, its first bytes */
+	struct timer timer;	/* handshake deadline, closing tick */
 	struct side client, backend;
 	struct flow_handshake *hs; /* HANDSHAKE only */
 	struct relay relay;	   /* RELAY only */

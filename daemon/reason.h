@@ -146,6 +146,10 @@
 	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \
 	X(shutdown, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "daemon is stopping")                \
 	X(killed, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "ended by an operator")                \
+	X(limit_flows, ALERT_NONE, ALERT_NONE, "refused: limit.flows is reached")                  \
+	X(limit_vserver, ALERT_NONE, ALERT_NONE, "refused: the vserver's max_flows is reached")    \
+	X(limit_source, ALERT_NONE, ALERT_NONE, "refused: limit.flows_per_source is reached")      \
+	X(limit_handshakes, ALERT_NONE, ALERT_NONE, "refused: limit.handshakes is reached")        \
 	X(no_memory, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "out of memory")                  \
 	X(io_error, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "socket failed")
 

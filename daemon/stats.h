@@ -22,6 +22,8 @@
 	X(flows_relaying_active, "flows in the relay now")                                         \
 	X(flows_closed, "flows ended, whatever the reason")                                        \
 	X(accept_errors, "accept() failures")                                                      \
+	X(accept_pauses, "times a worker left connections in the backlog: limit.flows")            \
+	X(log_lines_left_out, "lines about flows that log.rate has kept out of the log")           \
 	X(engine_ktls_flows, "flows carried by kernel TLS")                                        \
 	X(engine_user_flows, "flows carried by the user-space record layer")                       \
 	X(user_because_configured, "user engine: dataplane.engine = user")                         \

@@ -35,10 +35,11 @@ int gate_init(struct gate *gate)
 	gate->cache = forge_cache_new(cfg->forge_cache);
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
+	gate->limits = limits_new(cfg, gate->area);
 	gate->services = services_new(cfg);
 	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
 	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->keys ||
-	    !gate->certreqs || !gate->services || !gate->tables)
+	    !gate->certreqs || !gate->limits || !gate->services || !gate->tables)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
 		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
@@ -71,6 +72,7 @@ void gate_free(struct gate *gate)
 	forge_cache_free(gate->cache);
 	keymaker_free(gate->keys);
 	certreq_memory_free(gate->certreqs);
+	limits_free(gate->limits);
 }
 
 /* The listeners' retries, the checks. */
@@ -78,7 +80,8 @@ unsigned worker_timers(const struct worker *w)
 {
 	const struct config *cfg = w->gate->cfg;
 
-	return cfg->n_bindings + cfg->n_services / w->gate->n_workers + 2;
+	/* Of listeners, checks (rounded up), and of what the log left out. */
+	return cfg->n_bindings + cfg->n_services / w->gate->n_workers + 3;
 }
 
 /* ---- accepting ---- */
@@ -92,6 +95,25 @@ static void close_retired(struct listener *l)
 	l->fd = -1;
 }
 
+/* limit.when_full = queue */
+static bool must_wait(const struct worker *w)
+{
+	return w->gate->cfg->limit_queues && limits_full(w->gate->limits);
+}
+
+/* At the limit: what comes now waits in the backlogs until accept_again() finds room. */
+static void pause_accepting(struct worker *w)
+{
+	bool first = false;
+
+	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++) {
+		first = first || w->listeners[b].op.armed;
+		ring_cancel(w->ring, &w->listeners[b].op);
+	}
+	if (first)
+		stat_inc(w->stats, accept_pauses);
+}
+
 static void accepted(struct ring_op *op, int res)
 {
 	struct listener *l = container_of(op, struct listener, op);
@@ -101,6 +123,8 @@ static void accepted(struct ring_op *op, int res)
 		close(res);
 	} else if (res >= 0) {
 		flow_accept(w, l->vserver, res);
+		if (op->armed && must_wait(w))
+			pause_accepting(w);
 	} else if (res != -ECANCELED && res != -ECONNABORTED && res != -EINTR) {
 		stat_inc(w->stats, accept_errors);
 		log_warn("vserver %s: accept: %s", l->vserver->name, strerror(-res));
@@ -110,7 +134,7 @@ static void accepted(struct ring_op *op, int res)
 	if (op->armed || w->retired)
 		return;
 	/* Out of descriptors or memory: the backlog keeps the connections for a moment. */
-	if (res < 0)
+	if (res < 0 || must_wait(w))
 		timer_set(&w->timers, &l->retry, ACCEPT_RETRY_MS);
 	else
 		ring_accept_multishot(w->ring, &l->op, l->fd);
@@ -120,7 +144,9 @@ static void accept_again(struct timer *t)
 {
 	struct listener *l = container_of(t, struct listener, retry);
 
-	if (!l->op.armed && !l->worker->retired)
+	if (must_wait(l->worker))
+		timer_set(&l->worker->timers, t, ACCEPT_RETRY_MS);
+	else if (!l->op.armed && !l->worker->retired)
 		ring_accept_multishot(l->worker->ring, &l->op, l->fd);
 }
 
@@ -190,6 +216,43 @@ static bool checks_stopped(struct worker *w)
 	for (unsigned i = 0; i < w->n_checks; i++)
 		all = check_stop(&w->checks[i]) && all;
 	return all;
+}
+
+/* ---- logging ---- */
+
+#define LEFT_OUT_MS 1000
+
+/* At the end of the second in which lines were left out. */
+static void tell_left_out(struct timer *t)
+{
+	struct worker *w = container_of(t, struct worker, tell_left_out);
+
+	for (unsigned kind = 0; kind <= REASON_COUNT; kind++) {
+		struct log_window *win = &w->logged[kind];
+
+		if (win->left_out)
+			log_info("%u lines about flows left out by log.rate: %s", win->left_out,
+				 kind < REASON_COUNT ? reasons[kind].name : "established");
+		win->left_out = 0;
+	}
+}
+
+bool worker_may_log(struct worker *w, unsigned kind)
+{
+	struct log_window *win = &w->logged[kind];
+	uint64_t second = w->timers.now / 1000;
+
+	if (win->second != second) {
+		win->second = second;
+		win->lines = 0;
+	}
+	if (win->lines++ < w->gate->cfg->log_rate || !w->gate->cfg->log_rate)
+		return true;
+	stat_inc(w->stats, log_lines_left_out);
+	if (!w->tell_left_out.slot)
+		timer_set(&w->timers, &w->tell_left_out, LEFT_OUT_MS);
+	win->left_out++;
+	return false;
 }
 
 /* ---- commands from other threads ---- */
@@ -275,6 +338,7 @@ static int worker_setup(struct worker *w)
 		log_error("worker %u: %s", w->index, strerror(-ret));
 		return ret;
 	}
+	w->tell_left_out.expired = tell_left_out;
 	w->wake.done = woken;
 	ring_read(w->ring, &w->wake, w->wake_fd, &w->wake_value, sizeof(w->wake_value));
 	return 0;
@@ -295,6 +359,7 @@ static void worker_loop(struct worker *w)
 		ring_complete(w->ring);
 		timers_run(&w->timers);
 	}
+	tell_left_out(&w->tell_left_out);
 	/* A caller that came last must not wait for ever. */
 	run_commands(w);
 }

@@ -13,6 +13,7 @@
 #include "client.h"
 #include "count.h"
 #include "forging.h"
+#include "limit.h"
 #include "relay.h"
 
 struct lookup;
@@ -27,6 +28,7 @@ struct gate {
 	struct forge_cache *cache;
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
+	struct limits *limits;
 	struct count *count;   /* NULL: no BPF */
 	struct lookup *lookup; /* NULL: no BPF */
 	uint64_t *load;	       /* by worker, see steer_load(); or NULL */
@@ -57,6 +59,12 @@ struct command {
 	bool done;
 };
 
+/* Lines of one kind within one second. */
+struct log_window {
+	uint64_t second; /* CLOCK_MONOTONIC */
+	unsigned lines, left_out;
+};
+
 struct worker {
 	unsigned index;
 	struct gate *gate;
@@ -71,6 +79,9 @@ struct worker {
 	struct check *checks;	    /* of every n-th service, n being the workers */
 	unsigned n_checks;
 	LIST_HEAD(, flow) flows;
+	struct log_window
+		logged[REASON_COUNT + 1]; /* by reason of the end; the last: established */
+	struct timer tell_left_out;
 	unsigned n_flows;
 	int error; /* of the set-up */
 	uint64_t next_flow_id;
@@ -87,6 +98,9 @@ struct worker {
 
 /* Those that belong to no flow. */
 unsigned worker_timers(const struct worker *w);
+
+/* May one more line of this kind be logged now? Else it is counted, and the number told soon. */
+bool worker_may_log(struct worker *w, unsigned kind);
 
 /* Builds contexts and cache. The serving keys must be loaded. Returns 0 or -errno. */
 int gate_init(struct gate *gate) must_check;

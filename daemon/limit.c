@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Counts connections against the limits; see limit.h. */
+#include "limit.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define BUCKETS 4096
+#define LOCKS	64
+
+/* Addresses that share the configured prefix; there while it has connections. */
+struct source {
+	struct in6_addr prefix; /* IPv4: mapped */
+	unsigned flows, bucket;
+	struct source *next;
+};
+
+struct limits {
+	const struct config *cfg;
+	const struct stats_area *area;
+	_Atomic unsigned *vservers; /* connections, by index */
+	_Atomic unsigned handshakes;
+	uint64_t seed; /* so that nobody can choose addresses of one bucket */
+	struct source *buckets[BUCKETS];
+	pthread_mutex_t locks[LOCKS];
+};
+
+struct limits *limits_new(const struct config *cfg, const struct stats_area *area)
+{
+	struct limits *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->cfg = cfg;
+	l->area = area;
+	l->vservers = calloc(cfg->n_vservers, sizeof(*l->vservers));
+	for (unsigned i = 0; i < LOCKS; i++)
+		pthread_mutex_init(&l->locks[i], NULL);
+	if (l->vservers && getrandom(&l->seed, sizeof(l->seed), 0) == sizeof(l->seed))
+		return l;
+	limits_free(l);
+	return NULL;
+}
+
+void limits_free(struct limits *l)
+{
+	if (!l)
+		return;
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		while (l->buckets[i]) {
+			struct source *next = l->buckets[i]->next;
+
+			free(l->buckets[i]);
+			l->buckets[i] = next;
+		}
+	}
+	free(l->vservers);
+	free(l);
+}
+
+/* ---- sources ---- */
+
+static void keep_bits(uint8_t *bytes, size_t len, unsigned bits)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (bits >= 8 * (i + 1))
+			continue;
+		bytes[i] &= bits > 8 * i ? (uint8_t)(0xff00 >> (bits - 8 * i)) : 0;
+	}
+}
+
+static struct in6_addr prefix_of(const struct config *cfg, const struct sockaddr *peer)
+{
+	struct in6_addr prefix = {0};
+
+	if (peer->sa_family == AF_INET6) {
+		prefix = ((const struct sockaddr_in6 *)peer)->sin6_addr;
+		keep_bits(prefix.s6_addr, 16, cfg->limit_prefix6);
+	} else {
+		prefix.s6_addr[10] = prefix.s6_addr[11] = 0xff;
+		memcpy(prefix.s6_addr + 12, &((const struct sockaddr_in *)peer)->sin_addr, 4);
+		keep_bits(prefix.s6_addr + 12, 4, cfg->limit_prefix4);
+	}
+	return prefix;
+}
+
+static unsigned bucket_of(const struct limits *l, const struct in6_addr *prefix)
+{
+	uint64_t word[2], h = l->seed;
+
+	memcpy(word, prefix, sizeof(word));
+	for (int i = 0; i < 2; i++) {
+		h = (h ^ word[i]) * 0x9e3779b97f4a7c15ull;
+		h ^= h >> 32;
+	}
+	return (unsigned)(h % BUCKETS);
+}
+
+static struct source *find_or_add(struct limits *l, const struct in6_addr *prefix, unsigned bucket)
+{
+	struct source *s = l->buckets[bucket];
+
+	while (s && memcmp(&s->prefix, prefix, sizeof(*prefix)) != 0)
+		s = s->next;
+	if (s)
+		return s;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	*s = (struct source){.prefix = *prefix, .bucket = bucket, .next = l->buckets[bucket]};
+	l->buckets[bucket] = s;
+	return s;
+}
+
+static void drop(struct limits *l, struct source *s)
+{
+	struct source **link = &l->buckets[s->bucket];
+
+	while (*link != s)
+		link = &(*link)->next;
+	*link = s->next;
+	free(s);
+}
+
+static enum reason take_source(struct limits *l, const struct sockaddr *peer, struct source **out)
+{
+	struct in6_addr prefix = prefix_of(l->cfg, peer);
+	unsigned bucket = bucket_of(l, &prefix);
+	pthread_mutex_t *lock = &l->locks[bucket % LOCKS];
+	enum reason reason = REASON_done;
+	struct source *s;
+
+	pthread_mutex_lock(lock);
+	s = find_or_add(l, &prefix, bucket);
+	if (!s)
+		reason = REASON_no_memory;
+	else if (s->flows >= l->cfg->limit_flows_per_source)
+		reason = REASON_limit_source;
+	else
+		s->flows++;
+	pthread_mutex_unlock(lock);
+	*out = reason == REASON_done ? s : NULL;
+	return reason;
+}
+
+static void give_source(struct limits *l, struct source *s)
+{
+	pthread_mutex_t *lock = &l->locks[s->bucket % LOCKS];
+
+	pthread_mutex_lock(lock);
+	if (!--s->flows)
+		drop(l, s);
+	pthread_mutex_unlock(lock);
+}
+
+/* ---- all of them ---- */
+
+/* No more than max, whoever else counts at the same time. 0: no limit. */
+static bool take_one(_Atomic unsigned *count, unsigned max)
+{
+	if (atomic_fetch_add(count, 1) < max || !max)
+		return true;
+	atomic_fetch_sub(count, 1);
+	return false;
+}
+
+bool limits_full(const struct limits *l)
+{
+	uint64_t flows = 0;
+
+	if (!l->cfg->limit_flows)
+		return false;
+	for (unsigned slot = 0; slot < STATS_SLOTS; slot++)
+		flows += stats_area_sum(l->area, slot, offsetof(struct stats, flows_active));
+	return flows >= l->cfg->limit_flows;
+}
+
+enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
+			const struct sockaddr *peer, struct limits_share *out)
+{
+	enum reason reason = REASON_done;
+
+	*out = (struct limits_share){0};
+	if (limits_full(l) && !l->cfg->limit_queues)
+		return REASON_limit_flows;
+	out->vserver = take_one(&l->vservers[vserver->index], vserver->max_flows);
+	if (!out->vserver)
+		return REASON_limit_vserver;
+	out->handshake = take_one(&l->handshakes, l->cfg->limit_handshakes);
+	if (!out->handshake)
+		reason = REASON_limit_handshakes;
+	else if (l->cfg->limit_flows_per_source)
+		reason = take_source(l, peer, &out->source);
+	if (reason != REASON_done)
+		limits_give_back(l, vserver, out);
+	return reason;
+}
+
+void limits_established(struct limits *l, struct limits_share *share)
+{
+	if (share->handshake)
+		atomic_fetch_sub(&l->handshakes, 1);
+	share->handshake = false;
+}
+
+void limits_give_back(struct limits *l, const struct cfg_vserver *vserver,
+		      struct limits_share *share)
+{
+	limits_established(l, share);
+	if (share->vserver)
+		atomic_fetch_sub(&l->vservers[vserver->index], 1);
+	if (share->source)
+		give_source(l, share->source);
+	*share = (struct limits_share){0};
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How many connections there may be: in all, at a vserver, from a source, in
+ * the handshake. Shared by all workers. Knows numbers and addresses, no flow.
+ */
+#ifndef KTLSGATE_LIMIT_H
+#define KTLSGATE_LIMIT_H
+
+#include "reason.h"
+#include "config.h"
+#include "stats.h"
+
+struct limits;
+
+/* What a connection takes of the limits; zeroed: nothing. */
+struct limits_share {
+	struct source *source; /* NULL: sources are not counted */
+	bool vserver, handshake;
+};
+
+/* area: of all generations' flows, which limit.flows is about. NULL: no memory. */
+struct limits *limits_new(const struct config *cfg, const struct stats_area *area) must_check;
+void limits_free(struct limits *l); /* NULL-safe */
+
+/* All connections there may be, are: no more should be accepted (limit.when_full = queue). */
+bool limits_full(const struct limits *l);
+
+/*
+ * Takes a share for one more connection of vserver from peer (AF_INET or AF_INET6).
+ * REASON_done: it may come; or which limit it would exceed, and nothing is taken.
+ */
+enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
+			const struct sockaddr *peer, struct limits_share *out) must_check;
+/* Its handshake is over. Harmless when said again. */
+void limits_established(struct limits *l, struct limits_share *share);
+/* Gives everything back. */
+void limits_give_back(struct limits *l, const struct cfg_vserver *vserver,
+		      struct limits_share *share);
+
+#endif

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many connections there may be, and how many lines are logged about them."""
+
+import contextlib
+import re
+import socket
+import time
+
+import pytest
+
+from harness import backend as backends
+from harness import client as clients
+from harness.daemon import settings, wait_until
+from harness.ports import HOST
+from harness.rig import second_vserver
+
+
+@pytest.fixture
+def backend(pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield b
+
+
+def connected(g, pki, port=None):
+    return clients.connected(port or g.port, pki=pki, certkey=pki.client())
+
+
+def ping(c):
+    c.send(b"ping")
+    assert c.recv_exactly(4) == b"ping"
+
+
+def refused(g, port=None, source=None):
+    """The connection is reset before a word was said."""
+    try:
+        with socket.create_connection((HOST, port or g.port), timeout=10,
+                                      source_address=source and (source, 0)) as s:
+            return s.recv(1) == b"" and "closed"
+    except ConnectionResetError:
+        return "reset"
+
+
+LIMITS = pytest.mark.parametrize("key, reason", [
+    ("limit.flows", "limit_flows"),
+    ("vserver.app.max_flows", "limit_vserver"),
+    ("limit.flows_per_source", "limit_source"),
+])
+
+
+@LIMITS
+def test_limit(gate, pki, backend, key, reason):
+    """Two connections and no third; with one gone there is room again. Counted, and logged once each."""
+    g = gate({**settings(pki, backend.port), key: 2})
+    with connected(g, pki) as first, contextlib.ExitStack() as stack:
+        ping(first)
+        second = stack.enter_context(connected(g, pki))
+        ping(second)
+        assert refused(g) == refused(g) == "reset"
+        assert g.stats()[f"reason_{reason}"] == 2
+        assert g.log_contains(rf"vserver app: client 127\.0\.0\.1:\d+: refused: .*\({reason}\)$")
+        ping(first)
+        second.close_notify()
+        assert second.recv() == b""
+        second.fin()
+        assert g.stat_reaches("flows_closed", 1)
+        with connected(g, pki) as third:
+            ping(third)
+
+
+def test_limit_of_handshakes(gate, pki, backend):
+    """Connections that say nothing take the places; established flows take none."""
+    g = gate(settings(pki, backend.port, limit__handshakes=2))
+    with connected(g, pki) as c:
+        ping(c)
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(socket.create_connection((HOST, g.port)))
+            assert wait_until(lambda: g.stats()["flows_active"] == 3, 10)
+            assert refused(g) == "reset"
+            reason = "limit_handshakes"
+            assert g.stats()[f"reason_{reason}"] == 1
+            ping(c)
+        assert g.stat_reaches("flows_closed", 2)
+        with connected(g, pki) as d:
+            ping(d)
+
+
+def test_sources_are_prefixes(gate, pki, backend):
+    """127.0.0.0/24 is one, 127.0.1.0/24 another."""
+    g = gate(settings(pki, backend.port, limit__flows_per_source=1, limit__source_prefix4=24))
+    with socket.create_connection((HOST, g.port), source_address=("127.0.0.9", 0)):
+        assert g.stat_reaches("flows_active", 1)
+        assert refused(g, source="127.0.0.77") == "reset"
+        with socket.create_connection((HOST, g.port), source_address=("127.0.1.9", 0)):
+            assert wait_until(lambda: g.stats()["flows_active"] == 2, 10)
+    assert g.stat_reaches("flows_closed", 2)
+    assert g.stats()["reason_limit_source"] == 1
+
+
+def test_limits_are_each_vservers_own(gate, pki, backend):
+    more = second_vserver("more", backend.port)
+    g = gate({**settings(pki, backend.port, vserver__app__max_flows=1), **more})
+    with socket.create_connection((HOST, g.port)):
+        assert g.stat_reaches("flows_active", 1)
+        assert refused(g) == "reset"
+        with connected(g, pki, g.port_of("more")) as c:
+            ping(c)
+
+
+def test_older_configurations_count(gate, pki, backend):
+    g = gate(settings(pki, backend.port, limit__flows=1))
+    with connected(g, pki) as c:
+        ping(c)
+        g.reload(timeout__idle="5m")
+        assert refused(g) == "reset"
+
+
+def test_queue(gate, pki, backend):
+    """What is beyond the limit waits, unharmed, until there is room; one worker, so it is exact."""
+    g = gate(settings(pki, backend.port, limit__flows=1, limit__when_full="queue",
+                      dataplane__workers=1))
+    with contextlib.ExitStack() as stack:
+        with connected(g, pki) as c:
+            ping(c)
+            assert g.stat_reaches("accept_pauses", 1)
+            waiting = [stack.enter_context(socket.create_connection((HOST, g.port)))
+                       for _ in range(3)]
+            time.sleep(0.3)
+            assert g.stats()["flows_accepted"] == 1
+        for n, s in enumerate(waiting):
+            assert g.stat_reaches("flows_accepted", 2 + n)
+            s.close()
+    assert g.stat_reaches("flows_closed", 4)
+    stats = g.stats()
+    assert stats["reason_limit_flows"] == 0
+    with connected(g, pki) as c:
+        ping(c)
+
+
+def test_log_rate(gate, pki, backend):
+    """Of a flood of one kind a few lines are logged, and how many were left out; others go on."""
+    g = gate(settings(pki, backend.port, log__rate=3, dataplane__workers=1))
+    for _ in range(40):
+        with socket.create_connection((HOST, g.port)) as s:
+            s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                while s.recv(4096):
+                    pass
+    with connected(g, pki) as c:
+        ping(c)
+    assert g.log_contains(r"flow \d+: app .* -> service app1")
+    assert g.stat_reaches("reason_client_not_tls", 40)
+    left_out = g.stats()["log_lines_left_out"]
+    logged = len(re.findall(r"\(client_not_tls\)$", g.log(), re.MULTILINE))
+    assert logged + left_out == 40 and left_out > 0
+
+    def told():
+        return sum(map(int, re.findall(r"(\d+) lines about flows left out by log.rate: "
+                                       r"client_not_tls$", g.log(), re.MULTILINE)))
+    assert wait_until(lambda: told() == left_out, 5)
