@@ -41,6 +41,19 @@ struct {
 	__type(value, struct flow_totals);
 } totals SEC(".maps");
 
+/* Entries are made when the first connection of that name ends. */
+#define NAMED_TOTALS(name_)                                                                        \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PERCPU_HASH);                                            \
+		__uint(max_entries, NAMED_MAX);                                                    \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__type(key, struct named);                                                         \
+		__type(value, struct named_totals);                                                \
+	} name_ SEC(".maps")
+
+NAMED_TOTALS(vserver_totals);
+NAMED_TOTALS(service_totals);
+
 /* Atomic also on per-CPU values: a softirq may interrupt a system call's addition. */
 #define ADD(counter, n) __sync_fetch_and_add(&(counter), (n))
 
@@ -127,6 +140,40 @@ static __always_inline void open_flow(struct bpf_sock_ops *ops, enum flow_side s
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | CALLBACKS);
 }
 
+static __always_inline struct named_totals *find_named(void *map, const void *name)
+{
+	static const struct named_totals none;
+	struct named_totals *total = bpf_map_lookup_elem(map, name);
+
+	if (total)
+		return total;
+	bpf_map_update_elem(map, name, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(map, name);
+}
+
+/* To what the daemon has said the connection belongs to. False: it has not, or there is no room. */
+static __always_inline bool add_named(__u64 cookie, const struct flow_value *flow)
+{
+	const struct flow_info *info = bpf_map_lookup_elem(&flow_info, &cookie);
+	struct named_totals *total;
+
+	if (!info)
+		return false;
+	if (flow->side == FLOW_CLIENT)
+		total = find_named(&vserver_totals, info->vserver);
+	else
+		total = find_named(&service_totals, info->service);
+	if (!total)
+		return false;
+	ADD(total->connections, 1);
+	ADD(total->packets_rx, flow->packets_rx);
+	ADD(total->packets_tx, flow->packets_tx);
+	ADD(total->bytes_rx, flow->bytes_rx);
+	ADD(total->bytes_tx, flow->bytes_tx);
+	ADD(total->retransmits, flow->retransmits);
+	return true;
+}
+
 static __always_inline void close_flow(__u64 cookie, const struct flow_value *flow)
 {
 	struct flow_totals *total;
@@ -140,6 +187,8 @@ static __always_inline void close_flow(__u64 cookie, const struct flow_value *fl
 		ADD(total->bytes_rx, flow->bytes_rx);
 		ADD(total->bytes_tx, flow->bytes_tx);
 		ADD(total->retransmits, flow->retransmits);
+		if (!add_named(cookie, flow))
+			ADD(total->unnamed, 1);
 	}
 	/* In this order: count_flow_info() relies on it. */
 	bpf_map_delete_elem(&flows, &cookie);

@@ -13,6 +13,8 @@
 #define MAP_FLOWS	    "flows"	/* hash: socket cookie → struct flow_value */
 #define MAP_FLOW_INFO	    "flow_info" /* hash: socket cookie → struct flow_info */
 #define MAP_TOTALS	    "totals"	/* per-CPU array: enum flow_side → struct flow_totals */
+#define MAP_VSERVER_TOTALS  "vserver_totals"  /* per-CPU hash: named → named_totals, clients' */
+#define MAP_SERVICE_TOTALS  "service_totals"  /* per-CPU hash: named → named_totals, backends' */
 #define MAP_STEER_LISTENERS "steer_listeners" /* hash: steer_listener_key → steer_listener */
 #define MAP_STEER_SOCKETS   "steer_sockets"   /* sockmap: slot → socket */
 #define MAP_STEER_CONFIG    "steer_config"    /* array: 0 → struct steer_config */
@@ -29,6 +31,8 @@
 #define MAP_SHIELD_STATS    "shield_stats" /* per-CPU array: see lookup_target → shield_stats */
 
 #define MAP_FLOWS_DEFAULT 65536
+#define NAMED_MAX	  4096 /* vservers, or services, that totals are kept of */
+#define NAME_LEN	  64   /* of the longest name, NUL included */
 
 /* ---- count: one entry per TCP connection, the key is its socket cookie (u64) ---- */
 
@@ -93,8 +97,8 @@ struct flow_value {
 struct flow_info {
 	__u64 flow_id; /* the same for both sides */
 	enum flow_engine engine;
-	char vserver[32];
-	char service[32];
+	char vserver[NAME_LEN];
+	char service[NAME_LEN];
 	char tls_version[8];	  /* "TLSv1.3" */
 	char client_identity[20]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits; or
 				     none */
@@ -110,11 +114,27 @@ struct flow_totals {
 	__u64 bytes_rx;
 	__u64 bytes_tx;
 	__u64 retransmits;
+	__u64 unnamed; /* closed in the handshake, or there were NAMED_MAX names: only counted here
+			*/
+};
+
+struct named {
+	char name[NAME_LEN];
+};
+
+/* Closed connections of flows that came as far as the relay; per CPU. */
+struct named_totals {
+	__u64 connections;
+	__u64 packets_rx;
+	__u64 packets_tx;
+	__u64 bytes_rx;
+	__u64 bytes_tx;
+	__u64 retransmits;
 };
 
 /* ---- lookup: from an address and port to a vserver ---- */
 
-#define STEER_TEXT 64 /* bytes of a name or an address for humans, NUL included */
+#define STEER_TEXT NAME_LEN /* bytes of a name or an address for humans, NUL included */
 
 /*
  * The destination of a new connection, network order, and what a configuration's prefixes have to

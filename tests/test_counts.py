@@ -13,6 +13,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness.daemon import settings, wait_until
 from harness.peer import SCALE
+from harness.rig import second_vserver
 from harness.traffic import Traffic
 
 pytestmark = [
@@ -78,3 +79,59 @@ def test_client_without_a_certificate_has_no_identity(gate, pki):
             c.send(b"hello")
             assert c.recv_exactly(5) == b"hello"
             assert [v["client_identity"] for v in dump(pinned, "flow_info").values()] == ["", ""]
+
+
+def totals(directory, name):
+    """{name: {counter: sum over the CPUs}}"""
+    out = subprocess.run(["bpftool", "-j", "map", "dump", "pinned", directory / name],
+                         check=True, capture_output=True, text=True).stdout
+    found = {}
+    for entry in (e["formatted"] for e in json.loads(out)):
+        cpus = [cpu["value"] for cpu in entry["values"]]
+        found[entry["key"]["name"]] = {field: sum(c[field] for c in cpus) for field in cpus[0]}
+    return found
+
+
+def test_totals_by_vserver_and_service(gate, pki):
+    """What crossed the wire, by the names of the configuration; a reload does not end them."""
+    pinned = pathlib.Path(f"/sys/fs/bpf/ktlsgate-test-totals-{os.getpid()}")
+    long_name = "v" * 63
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        g = gate({**settings(pki, b.port, bpf__dir=pinned),
+                  **second_vserver(long_name, b.port)})
+        if not (pinned / "flows").exists():
+            pytest.skip("no BPF here: " + g.log())
+
+        def transfer(port, n):
+            with clients.connected(port, pki=pki, certkey=pki.client()) as c:
+                c.send(b"x" * n)
+                assert c.recv_exactly(n) == b"x" * n
+                c.close_notify()
+                c.recv()
+
+        transfer(g.port, 10_000)
+        transfer(g.port, 20_000)
+        transfer(g.port_of(long_name), 5_000)
+        with clients.connect(g.port, pki=pki) as c:  # ends in the handshake
+            c.handshake()
+        assert g.stat_reaches("flows_closed", 4)
+
+        def settled():
+            by_vserver = totals(pinned, "vserver_totals")
+            return by_vserver if sum(t["connections"] for t in by_vserver.values()) == 3 else None
+
+        by_vserver = wait_until(settled, 10 * SCALE)
+        assert by_vserver.keys() == {"app", long_name}
+        assert by_vserver["app"]["connections"] == 2
+        assert 30_000 < by_vserver["app"]["bytes_rx"] < 50_000
+        assert 30_000 < by_vserver["app"]["bytes_tx"] < 50_000
+        assert 5_000 < by_vserver[long_name]["bytes_rx"] < 15_000
+        assert by_vserver["app"]["packets_rx"] > 10
+        by_service = wait_until(lambda: (lambda t: t if sum(
+            s["connections"] for s in t.values()) == 3 else None)(
+                totals(pinned, "service_totals")), 10 * SCALE)
+        assert {n: t["connections"] for n, t in by_service.items()} == {"app1": 2, long_name: 1}
+        g.ctl("reload")
+        transfer(g.port, 1_000)
+        assert wait_until(lambda: totals(pinned, "vserver_totals")["app"]["connections"] == 3,
+                          10 * SCALE)
