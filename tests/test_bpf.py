@@ -4,12 +4,13 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 
 import pytest
 
-from harness.daemon import BUILD
+from harness.daemon import BUILD, ROOT
 
 PROGRAM = BUILD / "unit" / "test_bpf"
 BPFFS = pathlib.Path("/sys/fs/bpf")
@@ -175,3 +176,11 @@ def test_cgroup_in_use_is_refused(hold):
     assert "processes live in the cgroup" in other.stderr
     assert h.flow("FLOW_CLIENT")["bytes_tx"] == ANSWER
     assert not pathlib.Path(f"{h.dir}-other").exists()
+
+
+def test_every_map_is_documented():
+    """With a dump of it in docs/bpftool.md."""
+    maps = re.findall(r'^#define MAP_\w+\s+"(\w+)"', (ROOT / "bpf/maps.h").read_text(), re.MULTILINE)
+    text = (ROOT / "docs/bpftool.md").read_text()
+    headings = " ".join(re.findall("^### (.*)$", text, re.MULTILINE))
+    assert len(maps) > 15 and [m for m in maps if not re.search(rf"\b{m}\b", headings)] == []
