@@ -766,6 +766,16 @@ static void check_forging_ca(struct loader *l, const struct cfg_profile *p,
 			    ca->name);
 }
 
+static void check_ocsp(struct loader *l, const struct cfg_profile *p)
+{
+	const struct cfg_key *ocsp = row("profile.<name>.client_ocsp");
+
+	if (p->client_ocsp != REVOCATION_OFF && !said(l, ocsp, p->index)->wrong &&
+	    !said(l, row("profile.<name>.ocsp_responder"), p->index)->value)
+		complain_at(l, ocsp, p->index,
+			    "nobody is there to be asked; set profile.%s.ocsp_responder", p->name);
+}
+
 static void check_profiles(struct loader *l)
 {
 	const struct cfg_key *client_auth = row("profile.<name>.client_auth");
@@ -783,6 +793,7 @@ static void check_profiles(struct loader *l)
 				    "is newer than profile.%s.tls_max; no version is left, set "
 				    "tls_min = 1.2 or tls_max = 1.3",
 				    p->name);
+		check_ocsp(l, p);
 		if (p->client_auth != CLIENT_AUTH_OFF && !said(l, client_auth, i)->wrong &&
 		    !said(l, client_ca, i)->value)
 			complain_at(l, client_auth, i,

@@ -193,6 +193,10 @@ struct cfg_profile {
 	char *ciphers;	    /* TLS 1.2 */
 	char *ciphersuites; /* TLS 1.3 */
 	char *groups;
+	enum verify_revocation client_ocsp;
+	struct cfg_where client_ocsp_where;
+	char *ocsp_responder;  /* URL, see cfg_http_address() */
+	unsigned ocsp_timeout; /* seconds */
 	/* front */
 	enum cfg_client_auth client_auth;
 	struct cfg_where client_auth_where;
@@ -388,6 +392,10 @@ struct verify_policy config_policy(const struct cfg_profile *p, const struct cfg
  */
 void config_changing_files(const struct config *cfg, void (*found)(void *arg, const char *path),
 			   void *arg);
+
+#define CFG_HTTP "http://"
+/* The address in http://ADDRESS[:PORT][/PATH]: 0, or -EINVAL. */
+int cfg_http_address(const char *url, struct cfg_address *out) must_check;
 
 /* Frees cfg and wipes keys. NULL-safe. */
 void config_free(struct config *cfg);

@@ -1024,6 +1024,51 @@ static const struct cfg_type type_prefixes = {
 	.parse = parse_prefixes,
 	.print = print_prefixes,
 	.range = range_prefixes,
+};
+
+/* ---- URL of HTTP, numeric ---- */
+
+int cfg_http_address(const char *url, struct cfg_address *out)
+{
+	const struct cfg_key none = {.type = &type_address};
+	const char *host = url + strlen(CFG_HTTP);
+	char text[INET6_ADDRSTRLEN + 16], why[CFG_WHY_MAX];
+	size_t len;
+
+	if (strncmp(url, CFG_HTTP, strlen(CFG_HTTP)))
+		return -EINVAL;
+	len = strcspn(host, "/");
+	if (len + sizeof(":80") > sizeof(text))
+		return -EINVAL;
+	memcpy(text, host, len);
+	/* An IPv6 address has colons inside of its brackets. */
+	strcpy(text + len, memchr(host, ':', len) && host[len - 1] != ']' ? "" : ":80");
+	return parse_address(&none, text, out, why);
+}
+
+static int parse_http_url(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_address ignored;
+
+	for (const char *p = text; *p; p++)
+		if (*p <= ' ' || *p > '~')
+			return wrong_value(k, why, "has a character that is none of a URL's");
+	if (cfg_http_address(text, &ignored) < 0)
+		return wrong_value(k, why, "is no http URL with a numeric address");
+	return set_string(member, text, why);
+}
+
+static void range_http_url(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("http://IPv4[:PORT][/PATH] | http://[IPv6][:PORT][/PATH]", out);
+}
+
+static const struct cfg_type type_http_url = {
+	.name = "URL",
+	.parse = parse_http_url,
+	.print = print_string,
+	.range = range_http_url,
 	.owns_string = true,
 };
 
@@ -1375,6 +1420,15 @@ const struct cfg_key cfg_keys[] = {
 	 .where = offsetof(struct cfg_profile, client_revocation.crl_check_where),
 	 .type = &type_choice, .choices = revocations, .value = "off",
 	 .help = "vserver: whether a client is refused if a CRL lists it; mandatory: or if no valid CRL can tell"},
+	{"profile.<name>.client_ocsp", PROFILE(client_ocsp),
+	 .where = offsetof(struct cfg_profile, client_ocsp_where), .type = &type_choice,
+	 .choices = revocations, .value = "off",
+	 .help = "vserver: whether a client is refused if the OCSP responder says so; mandatory: or if it says nothing"},
+	{"profile.<name>.ocsp_responder", PROFILE(ocsp_responder), .type = &type_http_url,
+	 .help = "vserver: who is asked about the clients' certificates"},
+	{"profile.<name>.ocsp_timeout", PROFILE(ocsp_timeout), .type = &type_duration,
+	 .unit = "s, m, h, d", .min = 1, .max = MINUTE, .value = "5s",
+	 .help = "vserver: how long the OCSP responder may take"},
 	{"profile.<name>.server_crl", PROFILE(server_revocation.crl_files),
 	 .where = offsetof(struct cfg_profile, server_revocation.crl_where), .type = &type_files,
 	 .help = "service: certificate revocation lists of the backends' CAs"},

@@ -5,15 +5,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 #include "verify.h"
+#include "verify_rules.h"
 
-#define SECURITY_BITS 112 /* no MD5, no SHA-1 */
-#define KEYS_MAX      8 /* of one CRL that are remembered; a CA has one, while it rolls over two */
+#define KEYS_MAX 8 /* of one CRL that are remembered; a CA has one, while it rolls over two */
 
-SCOPED_DEFINE(idp, ISSUING_DIST_POINT, ISSUING_DIST_POINT_free)
-#define scoped_idp __attribute__((cleanup(scoped_idp_free_))) ISSUING_DIST_POINT
 SCOPED_DEFINE(cdp, CRL_DIST_POINTS, CRL_DIST_POINTS_free)
 #define scoped_cdp __attribute__((cleanup(scoped_cdp_free_))) CRL_DIST_POINTS
 
@@ -79,32 +76,12 @@ static bool known_entries(X509_CRL *crl)
 	return true;
 }
 
-/* RFC 4055 3.1: SHA-1 if it does not say. */
-static int pss_digest(const X509_ALGOR *alg)
-{
-	RSA_PSS_PARAMS *p =
-		ASN1_TYPE_unpack_sequence(ASN1_ITEM_rptr(RSA_PSS_PARAMS), alg->parameter);
-	int nid = p && p->hashAlgorithm ? OBJ_obj2nid(p->hashAlgorithm->algorithm) : NID_sha1;
-
-	RSA_PSS_PARAMS_free(p);
-	return nid;
-}
-
 static bool strong_signature(const X509_CRL *crl)
 {
 	const X509_ALGOR *alg;
-	int nid = X509_CRL_get_signature_nid(crl), digest;
-	const EVP_MD *md;
 
 	X509_CRL_get0_signature(crl, NULL, &alg);
-	if (nid == NID_rsassaPss)
-		digest = pss_digest(alg);
-	else if (!OBJ_find_sigid_algs(nid, &digest, NULL))
-		return false;
-	else if (digest == NID_undef)
-		return nid == NID_ED25519 || nid == NID_ED448;
-	md = EVP_get_digestbynid(digest);
-	return md && EVP_MD_get_size(md) * 4 >= SECURITY_BITS;
+	return verify_rules_strong(alg);
 }
 
 /* The scope, or NULL with *bad set if there is one that we do not serve. */
@@ -127,7 +104,6 @@ static ISSUING_DIST_POINT *scope_of(X509_CRL *crl, bool *bad)
 
 const char *crl_unfit(X509_CRL *crl)
 {
-	scoped_idp *idp = NULL;
 	bool bad;
 
 	if (X509_CRL_get_ext_by_NID(crl, NID_delta_crl, -1) >= 0)
@@ -144,7 +120,7 @@ const char *crl_unfit(X509_CRL *crl)
 	if (!strong_signature(crl))
 		return "is signed with MD5, SHA-1 or something unknown; give one with SHA-256 or "
 		       "better";
-	idp = scope_of(crl, &bad);
+	ISSUING_DIST_POINT_free(scope_of(crl, &bad));
 	return bad ? "is indirect, for attribute certificates or for some reasons only; give a "
 		     "complete CRL of the CA itself"
 		   : NULL;

@@ -43,6 +43,8 @@ struct flow_handshake {
 	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
 	struct identity *identity;
+	struct ocsp_wait ocsp_wait;
+	struct ocsp_answer *ocsp; /* NULL: not asked, or none that helps */
 	struct forging forging;
 	struct forging_ask ask;
 	uint8_t *proof; /* of a client that resumed: see ticket.h */
@@ -608,6 +610,66 @@ static void client_cert_absent(struct flow *f)
 		   reasons[REASON_client_cert_absent].backend_alert, NULL);
 }
 
+/* What OCSP has to say about the client's certificate is known, or will not be. */
+static void revocation_known(struct flow *f, struct ocsp_answer *a)
+{
+	struct flow_handshake *h = f->hs;
+
+	if (!a) {
+		flow_fail(f, REASON_no_memory, NULL);
+	} else if (a->verdict == OCSP_REVOKED) {
+		flow_close(f, REASON_client_cert_revoked, ALERT_CERTIFICATE_REVOKED,
+			   reasons[REASON_client_cert_revoked].backend_alert,
+			   "says the OCSP responder");
+	} else if (a->verdict != OCSP_GOOD &&
+		   f->vserver->profile->client_ocsp == REVOCATION_MANDATORY) {
+		flow_fail(f, REASON_client_ocsp_unknown, a->why);
+	} else {
+		if (a->verdict == OCSP_GOOD)
+			h->ocsp = ocsp_answer_ref(a);
+		h->client_verified = true;
+		proceed(f);
+	}
+}
+
+static void ocsp_answered(struct ocsp_wait *w, struct ocsp_answer *a)
+{
+	struct flow_handshake *h = container_of(w, struct flow_handshake, ocsp_wait);
+
+	revocation_known(h->flow, a);
+}
+
+/* Until it is known the client waits: in TLS 1.2 before its Finished is read, in TLS 1.3 behind it.
+ */
+static void ask_responder(struct flow *f)
+{
+	struct flow_handshake *h = f->hs;
+	struct ocsp_ask ask = {.profile = f->vserver->profile,
+			       .cert = h->identity->leaf,
+			       .issuer = sk_X509_value(h->identity->chain, 1),
+			       .fingerprint = h->identity->fingerprint};
+	struct ocsp_answer *a = NULL;
+	int ret = -EACCES;
+
+	h->ocsp_wait.done = ocsp_answered;
+	/* A certificate that is itself an anchor has nobody above it to answer for it. */
+	if (ask.issuer)
+		ret = responder_ask(&f->worker->responder, &ask, &h->ocsp_wait, &a);
+	if (ret == -EINPROGRESS)
+		return;
+	if (ret == -EACCES && f->vserver->profile->client_ocsp == REVOCATION_MANDATORY) {
+		flow_fail(f, REASON_client_ocsp_unknown, "it has no issuer");
+		return;
+	}
+	if (ret == -EACCES) {
+		h->client_verified = true;
+		proceed(f);
+		return;
+	}
+	revocation_known(f, a);
+	ocsp_answer_unref(a);
+}
+
 /* The client's certificate, chain and CertificateVerify are checked; or it had none to show. */
 static void client_verified(struct flow *f)
 {
@@ -622,6 +684,10 @@ static void client_verified(struct flow *f)
 	}
 	if (has_cert && make_identity(f)) {
 		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	if (has_cert && f->vserver->profile->client_ocsp != REVOCATION_OFF) {
+		ask_responder(f);
 		return;
 	}
 	f->hs->client_verified = true;
@@ -766,7 +832,9 @@ static bool find_or_forge(struct flow *f)
 				      .transcript = h->proof ? h->proof : client->transcript,
 				      .transcript_len =
 					      h->proof ? h->proof_len : client->transcript_len,
-				      .resumed = h->proof};
+				      .resumed = h->proof,
+				      .ocsp = h->ocsp ? h->ocsp->der : NULL,
+				      .ocsp_len = h->ocsp ? h->ocsp->len : 0};
 	ret = forging_get(&f->worker->forger, &h->forging, f->backend.hs->ssl, &h->ask, &why,
 			  &detail);
 	if (ret && ret != -EINPROGRESS)
@@ -934,6 +1002,8 @@ static void free_handshake(struct flow *f)
 	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);
+	responder_cancel(&h->ocsp_wait);
+	ocsp_answer_unref(h->ocsp);
 	timer_clear(&f->worker->timers, &h->backend_timer);
 	identity_free(h->identity);
 	free(h);

@@ -145,6 +145,8 @@ static int ask_signer(struct forging *fg)
 		.transcript = ask->transcript,
 		.transcript_len = ask->transcript_len,
 		.resumed = ask->resumed,
+		.ocsp = ask->ocsp,
+		.ocsp_len = ask->ocsp_len,
 	};
 
 	fg->state = FORGING_ASKS;

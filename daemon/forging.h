@@ -64,7 +64,9 @@ struct forging_ask {
 	uint64_t flow;
 	const uint8_t *transcript;
 	size_t transcript_len;
-	bool resumed; /* transcript is a ticket_proof() instead */
+	bool resumed;	     /* transcript is a ticket_proof() instead */
+	const uint8_t *ocsp; /* the response that says the client is good, or NULL */
+	size_t ocsp_len;
 };
 
 int forger_init(struct forger *f, struct ring *ring, int signer_fd) must_check;

@@ -54,6 +54,8 @@
 	  "no CRL tells whether the client certificate was revoked")                               \
 	X(client_crl_expired, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                 \
 	  "a CRL for the client certificate has expired")                                          \
+	X(client_ocsp_unknown, ALERT_CERTIFICATE_UNKNOWN, ALERT_HANDSHAKE_FAILURE,                 \
+	  "no OCSP answer tells whether the client certificate was revoked")                       \
 	X(client_cert_invalid, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                \
 	  "client certificate was refused")                                                        \
 	X(client_cert_proof, ALERT_NONE, ALERT_HANDSHAKE_FAILURE,                                  \

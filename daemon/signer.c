@@ -87,7 +87,7 @@ struct proof {
 
 /* A request's parts, inside the message. */
 struct request {
-	const uint8_t *key, *transcript;
+	const uint8_t *key, *transcript, *ocsp;
 	struct signer_request head; /* last: it ends in data[] */
 };
 
@@ -196,20 +196,24 @@ ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t 
 				      .service = ask->service,
 				      .ca = ask->ca,
 				      .resumed = ask->resumed,
-				      .transcript_len = (uint32_t)ask->transcript_len};
+				      .transcript_len = (uint32_t)ask->transcript_len,
+				      .ocsp_len = (uint32_t)ask->ocsp_len};
 	uint8_t *p = buf + REQUEST_HEAD;
 	int key_len = i2d_PUBKEY(ask->key, NULL);
 
 	if (key_len <= 0)
 		return -EINVAL;
-	if (ask->transcript_len > TRANSCRIPT_MAX ||
-	    (size_t)key_len > SIGNER_MESSAGE_MAX - REQUEST_HEAD - ask->transcript_len)
+	if (ask->transcript_len > TRANSCRIPT_MAX || ask->ocsp_len > OCSP_RESPONSE_MAX ||
+	    (size_t)key_len >
+		    SIGNER_MESSAGE_MAX - REQUEST_HEAD - ask->transcript_len - ask->ocsp_len)
 		return -EMSGSIZE;
 	head.key_len = (uint32_t)i2d_PUBKEY(ask->key, &p);
 	put_peer(&head, ask->peer);
 	memcpy(buf, &head, REQUEST_HEAD);
 	memcpy(p, ask->transcript, ask->transcript_len);
-	return (ssize_t)(REQUEST_HEAD + head.key_len + ask->transcript_len);
+	if (ask->ocsp_len)
+		memcpy(p + ask->transcript_len, ask->ocsp, ask->ocsp_len);
+	return (ssize_t)(REQUEST_HEAD + head.key_len + ask->transcript_len + ask->ocsp_len);
 }
 
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len)
@@ -557,10 +561,12 @@ static bool parse_request(const uint8_t *message, size_t len, struct request *re
 		return false;
 	memcpy(head, message, REQUEST_HEAD);
 	if (len > SIGNER_MESSAGE_MAX || head->transcript_len > TRANSCRIPT_MAX ||
-	    (uint64_t)head->key_len + head->transcript_len != len - REQUEST_HEAD)
+	    head->ocsp_len > OCSP_RESPONSE_MAX ||
+	    (uint64_t)head->key_len + head->transcript_len + head->ocsp_len != len - REQUEST_HEAD)
 		return false;
 	req->key = message + REQUEST_HEAD;
 	req->transcript = req->key + head->key_len;
+	req->ocsp = req->transcript + head->transcript_len;
 	return true;
 }
 
@@ -606,6 +612,23 @@ static int audit_issued(struct signer *s, const struct signer_request *head, X50
 	};
 
 	return audit_write(s->audit, &entry);
+}
+
+/* What the worker found out; it is believed no more than what the responder has signed. */
+static int ocsp_error(const struct issuer *is, const struct request *req, STACK_OF(X509) * chain,
+		      time_t now)
+{
+	enum verify_revocation mode = is->vserver->profile->client_ocsp;
+	enum ocsp_verdict verdict = OCSP_NO_ANSWER;
+	const char *why;
+	time_t until;
+
+	if (mode != REVOCATION_OFF && req->head.ocsp_len && sk_X509_num(chain) > 1)
+		verdict = ocsp_judge(req->ocsp, req->head.ocsp_len, sk_X509_value(chain, 0),
+				     sk_X509_value(chain, 1), now, &until, &why);
+	if (verdict == OCSP_REVOKED)
+		return X509_V_ERR_CERT_REVOKED;
+	return mode == REVOCATION_MANDATORY && verdict != OCSP_GOOD ? VERIFY_ERR_OCSP : X509_V_OK;
 }
 
 /* A handshake of its own, signed by the client, and not used before. */
@@ -669,6 +692,7 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	const struct issuer *is;
 	enum forge_error forged;
 	struct verdict v;
+	int revoked;
 
 	if (!forging)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
@@ -685,6 +709,9 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 			 &chain_verdict) < 0)
 		return (struct verdict){SIGNER_CHAIN, chain_verdict.error};
 	chain = chain_verdict.chain;
+	revoked = ocsp_error(is, req, chain, now);
+	if (revoked != X509_V_OK)
+		return (struct verdict){SIGNER_CHAIN, revoked};
 	id = identity_new(chain);
 	if (!id)
 		return (struct verdict){SIGNER_RULE, FORGE_MEMORY};

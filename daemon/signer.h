@@ -10,11 +10,12 @@
 
 #include "config.h"
 #include "forge.h"
+#include "ocsp.h"
 #include "replay.h"
 #include "ticket.h"
 #include "transcript.h"
 
-#define SIGNER_MESSAGE_MAX (TRANSCRIPT_MAX + 4096)
+#define SIGNER_MESSAGE_MAX (TRANSCRIPT_MAX + OCSP_RESPONSE_MAX + 4096)
 
 /* Wire format; both ends are the same binary. */
 struct signer_request {
@@ -25,11 +26,12 @@ struct signer_request {
 	uint32_t ca;	  /* index among the forging CAs of the service's profile */
 	uint32_t key_len; /* DER SubjectPublicKeyInfo of the new key */
 	uint32_t transcript_len;
-	uint32_t resumed; /* transcript is a ticket_proof() instead */
-	uint16_t family;  /* of peer: AF_INET or AF_INET6 */
-	uint16_t port;	  /* network byte order */
+	uint32_t ocsp_len; /* DER of an OCSP response about the client's certificate; 0: none */
+	uint32_t resumed;  /* transcript is a ticket_proof() instead */
+	uint16_t family;   /* of peer: AF_INET or AF_INET6 */
+	uint16_t port;	   /* network byte order */
 	uint8_t peer[16];
-	uint8_t data[]; /* key, then transcript */
+	uint8_t data[]; /* key, transcript, OCSP response */
 };
 
 /* What a worker asks for. Everything is borrowed. */
@@ -40,7 +42,9 @@ struct signer_ask {
 	EVP_PKEY *key;
 	const uint8_t *transcript;
 	size_t transcript_len;
-	bool resumed; /* transcript is a ticket_proof() instead */
+	bool resumed;	     /* transcript is a ticket_proof() instead */
+	const uint8_t *ocsp; /* an OCSP response, or NULL */
+	size_t ocsp_len;
 };
 
 enum signer_status {

@@ -51,6 +51,9 @@
 	X(backend_fallback, "times the fallback certificate was shown to a backend")               \
 	X(client_tickets, "session tickets given to TLS 1.3 clients")                              \
 	X(client_resumptions, "client handshakes that resumed a session")                          \
+	X(ocsp_requests, "questions put to OCSP responders")                                       \
+	X(ocsp_cache_hits, "clients whose OCSP answer was known")                                  \
+	X(ocsp_failures, "questions without an answer that could be believed")                     \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \

@@ -344,6 +344,8 @@ const char *verify_error_text(int error)
 		return "no valid CRL of the issuer";
 	case VERIFY_ERR_CRL_EXPIRED:
 		return "the CRL of the issuer has expired";
+	case VERIFY_ERR_OCSP:
+		return "no valid OCSP response";
 	default:
 		return X509_verify_cert_error_string(error);
 	}

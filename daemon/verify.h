@@ -23,7 +23,8 @@ enum verify_error {
 	VERIFY_ERR_SERIAL,
 	VERIFY_ERR_BUDGET,
 	VERIFY_ERR_CRL_MISSING,
-	VERIFY_ERR_CRL_EXPIRED
+	VERIFY_ERR_CRL_EXPIRED,
+	VERIFY_ERR_OCSP /* of the signer: it was shown no answer that it believes */
 };
 
 /* Whether an answer about revocation is looked for, and whether a path is refused without one. */

@@ -6,8 +6,10 @@
 #include <ctype.h>
 #include <string.h>
 #include <openssl/core_names.h>
+#include <openssl/rsa.h>
 #include <openssl/x509v3.h>
 
+#define SECURITY_BITS	  112
 #define SERIAL_MAX	  20   /* octets; RFC 5280 4.1.2.2 */
 #define RSA_BITS_MAX	  8192 /* a larger one only makes a signature slow to check */
 #define RSA_EXPONENT_BITS 64   /* likewise */
@@ -66,6 +68,34 @@ int verify_rules_key(X509 *cert, int depth, const struct verify_policy *policy)
 	if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
 		return X509_V_OK;
 	return VERIFY_ERR_KEY;
+}
+
+/* ---- signatures ---- */
+
+/* RFC 4055 3.1: SHA-1 if it does not say. */
+static int pss_digest(const X509_ALGOR *alg)
+{
+	RSA_PSS_PARAMS *p =
+		ASN1_TYPE_unpack_sequence(ASN1_ITEM_rptr(RSA_PSS_PARAMS), alg->parameter);
+	int nid = p && p->hashAlgorithm ? OBJ_obj2nid(p->hashAlgorithm->algorithm) : NID_sha1;
+
+	RSA_PSS_PARAMS_free(p);
+	return nid;
+}
+
+bool verify_rules_strong(const X509_ALGOR *alg)
+{
+	int nid = OBJ_obj2nid(alg->algorithm), digest;
+	const EVP_MD *md;
+
+	if (nid == NID_rsassaPss)
+		digest = pss_digest(alg);
+	else if (!OBJ_find_sigid_algs(nid, &digest, NULL))
+		return false;
+	else if (digest == NID_undef)
+		return nid == NID_ED25519 || nid == NID_ED448;
+	md = EVP_get_digestbynid(digest);
+	return md && EVP_MD_get_size(md) * 4 >= SECURITY_BITS;
 }
 
 /* ---- form ---- */

@@ -22,6 +22,10 @@ int verify_rules_form(X509 *cert) must_check;
 /* Whether cert, at depth (0: the leaf), may stand in a path for the purpose. */
 int verify_rules_purpose(X509 *cert, int depth, enum verify_purpose purpose) must_check;
 
+/* A signature algorithm that nobody can forge with: no MD5, no SHA-1. For CRLs and OCSP responses.
+ */
+bool verify_rules_strong(const X509_ALGOR *alg) must_check;
+
 /* leaf's URIs, if a certificate of chain above it constrains URIs (RFC 5280 4.2.1.10). */
 int verify_rules_uris(X509 *leaf, STACK_OF(X509) * chain) must_check;
 

@@ -80,8 +80,8 @@ unsigned worker_timers(const struct worker *w)
 {
 	const struct config *cfg = w->gate->cfg;
 
-	/* Of listeners, checks (rounded up), and of what the log left out. */
-	return cfg->n_bindings + cfg->n_services / w->gate->n_workers + 3;
+	/* Of listeners, checks (rounded up), of what the log left out, and of OCSP. */
+	return cfg->n_bindings + cfg->n_services / w->gate->n_workers + 4;
 }
 
 /* ---- accepting ---- */
@@ -326,6 +326,7 @@ static int worker_setup(struct worker *w)
 	w->env.key_limit = (uint64_t)cfg->key_limit << 20;
 	w->env.idle_timeout = cfg->idle_timeout * 1000ull;
 	ret = relay_env_init(&w->env);
+	responder_init(&w->responder, w->ring, &w->timers, w->stats);
 	if (!ret)
 		ret = forger_setup(w);
 	if (!ret)
@@ -378,6 +379,7 @@ static void *worker_main(void *arg)
 	worker_loop(w);
 	ring_free(w->ring);
 	forger_free(&w->forger);
+	responder_free(&w->responder);
 	relay_env_free(&w->env);
 	free(w->listeners);
 	free_balances(w);

@@ -15,6 +15,7 @@
 #include "forging.h"
 #include "limit.h"
 #include "relay.h"
+#include "responder.h"
 
 struct lookup;
 
@@ -73,6 +74,7 @@ struct worker {
 	struct timers timers;
 	struct relay_env env;
 	struct forger forger;
+	struct responder responder;
 	struct stats *stats;	    /* in shared memory */
 	struct listener *listeners; /* one per binding */
 	struct balance *balances;   /* by vserver index */

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Revoked certificates are refused, of clients and of backends, with the lists of a real CA."""
 
+import concurrent.futures
 import subprocess
+import time
 
 import pytest
 
@@ -9,6 +11,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import BUILD, settings
+from harness.ports import free_port
 from harness.revocation import Authority
 
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
@@ -41,10 +44,15 @@ def front(pki, port, mode, *crls, **more):
                     profile__front__client_crl_check=mode, **more)
 
 
-def passes(g, pki, **options):
+def ping(g, pki, **options):
     with clients.connected(g.port, pki=pki, **options) as c:
         c.send(b"ping")
         assert c.recv_exactly(4) == b"ping"
+
+
+def passes(g, pki, **options):
+    with g.ends_with("client_truncated"):  # it does not close_notify
+        ping(g, pki, **options)
 
 
 def refused(g, pki, reason, alert, **options):
@@ -171,3 +179,211 @@ def test_offline(pki, tmp_path, authority, root):
     code, said = forge(bob, lists[0])
     assert code == 1 and said.startswith("refused: no valid CRL of the issuer (depth 1, subject ")
     assert forge(bob, tmp_path / "none")[0] == 3
+
+
+# ---- OCSP ----
+
+
+def asking(pki, port, responder, mode="mandatory", **more):
+    return settings(pki, port, profile__front__client_ocsp=mode,
+                    profile__front__ocsp_responder=f"http://127.0.0.1:{responder}/ocsp", **more)
+
+
+@VERSION
+def test_ocsp(gate, pki, backend, authority, version):
+    """OpenSSL's responder, with the CA's own key; both answers, and the second time without asking."""
+    alice, bob = pki.client("Alice"), pki.client("Bob")
+    authority.knows(bob)
+    authority.revoke(alice)
+    with authority.openssl_responder(pki.client_intermediate) as port:
+        g = gate(asking(pki, backend.port, port, dataplane__workers="1"))
+        passes(g, pki, certkey=bob, version=version)
+        refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice,
+                version=version)
+        assert g.log_contains("says the OCSP responder")
+    passes(g, pki, certkey=bob, version=version)
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice, version=version)
+    stats = g.stats()
+    assert stats["ocsp_requests"] == 2 and stats["ocsp_failures"] == 0
+    assert stats["ocsp_cache_hits"] == 2 and stats["forged"] == 1
+
+
+def garbage(_request, _answer):
+    return b"garbage"
+
+
+def no_http(_request, _answer):
+    return (b"SSH-2.0-OpenSSH_9.2\r\n",)
+
+
+def not_found(_request, _answer):
+    return (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",)
+
+
+def endless(_request, _answer):
+    return (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9000,)
+
+
+def cut(_request, answer):
+    return (b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer[:-1],)
+
+
+def silent(_request, _answer):
+    return None
+
+
+def try_later(_request, _answer):
+    return bytes.fromhex("30030a0103")
+
+
+BAD_ANSWERS = {
+    "garbage": (garbage, "the OCSP response is malformed"),
+    "no_http": (no_http, "the OCSP responder did not answer with a response"),
+    "not_found": (not_found, "the OCSP responder did not answer with a response"),
+    "endless": (endless, "the OCSP responder did not answer with a response"),
+    "cut": (cut, "the OCSP responder did not answer with a response"),
+    "silent": (silent, "the OCSP responder did not answer in time"),
+    "try_later": (try_later, "the OCSP response is an error"),
+}
+
+
+@pytest.mark.parametrize("how, why", BAD_ANSWERS.values(), ids=BAD_ANSWERS.keys())
+def test_ocsp_bad_answers(gate, pki, backend, authority, how, why):
+    bob = pki.client("Bob")
+    authority.knows(bob)
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5, how=how) as server:
+        g = gate(asking(pki, backend.port, server.port, profile__front__ocsp_timeout="1s"))
+        refused(g, pki, "client_ocsp_unknown", "certificate_unknown", certkey=bob)
+        assert g.log_contains(why) and g.stats()["ocsp_failures"] == 1
+        assert g.stats()["forged"] == 0
+
+
+@pytest.mark.parametrize("fault, args, why", [
+    ("wrong_ca", (), "is signed by somebody else"),
+    ("wrong_purpose", (), "is signed with a certificate that is not for OCSP"),
+    ("expired", (), "is signed with a certificate that has expired or is not yet valid"),
+    (None, ("-badsig",), "has a wrong signature"),
+    (None, ("-rmd", "sha1"), "is signed with MD5 or SHA-1"),
+    (None, ("-resp_no_certs",), "names a responder whose certificate is not there"),
+])
+def test_ocsp_answers_of_nobody(gate, pki, backend, authority, fault, args, why):
+    bob = pki.client("Bob")
+    authority.knows(bob)
+    signer = pki.ocsp_signer(pki.client_intermediate, fault)
+    with authority.responder(signer, "-nmin", 5, *args) as server:
+        g = gate(asking(pki, backend.port, server.port))
+        refused(g, pki, "client_ocsp_unknown", "certificate_unknown", certkey=bob)
+        assert g.log_contains(f"the OCSP response {why}")
+
+
+def test_ocsp_old_answer(gate, pki, backend, authority):
+    """One for another certificate, which was good: it is about that one."""
+    alice, bob = pki.client("Alice"), pki.client("Bob")
+    authority.knows(bob)
+    authority.revoke(alice)
+    kept = []
+
+    def first(_request, answer):
+        kept.append(answer)
+        return kept[0]
+
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5, how=first) as server:
+        g = gate(asking(pki, backend.port, server.port))
+        passes(g, pki, certkey=bob)
+        refused(g, pki, "client_ocsp_unknown", "certificate_unknown", certkey=alice)
+        assert g.log_contains("the OCSP response is about another certificate")
+
+
+def test_ocsp_unknown(gate, pki, backend, authority):
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5) as server:
+        g = gate(asking(pki, backend.port, server.port))
+        refused(g, pki, "client_ocsp_unknown", "certificate_unknown", certkey=pki.client())
+        assert g.log_contains("the OCSP response says that the certificate is unknown")
+
+
+def test_ocsp_optional(gate, pki, backend, authority):
+    """Without an answer the client passes; with a bad one it does not."""
+    alice = pki.client("Alice")
+    g = gate(asking(pki, backend.port, free_port(), "optional"))
+    passes(g, pki, certkey=alice)
+    assert g.stats()["ocsp_failures"] == 1
+    authority.revoke(alice)
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5) as server:
+        g = gate(asking(pki, backend.port, server.port, "optional"))
+        refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+
+
+def test_ocsp_is_asked_once(gate, pki, backend, authority):
+    """Many connections of one client at once: one request, and all of them wait for its answer."""
+    bob = pki.client("Bob")
+    authority.knows(bob)
+
+    def slow(_request, answer):
+        time.sleep(1)
+        return answer
+
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5, how=slow) as server:
+        g = gate(asking(pki, backend.port, server.port, dataplane__workers="1"))
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: ping(g, pki, certkey=bob), range(20)))
+        assert len(server.asked) == 1
+        assert g.stats()["ocsp_requests"] == 1 and g.stats()["flows_established"] == 20
+
+
+def test_ocsp_client_leaves(gate, pki, backend, authority):
+    """While it waits for the answer: nothing is left behind, and others get theirs."""
+    bob = pki.client("Bob")
+    authority.knows(bob)
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5, how=silent) as server:
+        g = gate(asking(pki, backend.port, server.port, timeout__handshake="1s",
+                        profile__front__ocsp_timeout="3s"))
+        with g.ends_with("client_timeout", 2):
+            for _ in range(2):
+                with clients.connect(g.port, pki=pki, certkey=bob) as c:
+                    c.handshake()
+                    c.recv()
+
+
+def test_ocsp_and_crl(gate, pki, backend, authority, root):
+    """Both are asked, and either can refuse."""
+    alice, bob = pki.client("Alice"), pki.client("Bob")
+    authority.knows(alice, bob)
+    lists = [authority.crl(), root.crl()]
+    with authority.responder(pki.ocsp_signer(pki.client_intermediate), "-nmin", 5) as server:
+        conf = asking(pki, backend.port, server.port,
+                      profile__front__client_crl=" ".join(map(str, lists)),
+                      profile__front__client_crl_check="mandatory")
+        g = gate(conf)
+        passes(g, pki, certkey=bob)
+        authority.index.write_text("")
+        authority.knows(bob)
+        authority.revoke(alice)  # after the lists were made
+        refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+        conf["profile.front.client_crl"] = f"{authority.crl()} {lists[1]}"
+        authority.index.write_text("")
+        authority.knows(alice, bob)
+        conf["vserver.app.listen"] = f"127.0.0.1:{free_port()}"
+        g = gate(conf)
+        refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+        assert g.stats()["ocsp_requests"] == 0
+
+
+@pytest.mark.parametrize("url, ok", [
+    ("http://127.0.0.1", True), ("http://127.0.0.1:8080", True), ("http://[::1]/ocsp", True),
+    ("http://[::1]:81/a?b", True), ("https://127.0.0.1/", False), ("http://ocsp.example/", False),
+    ("http://127.0.0.1:0/", False), ("http://user@127.0.0.1/", False), ("127.0.0.1:80", False),
+])
+def test_ocsp_responder_urls(pki, tmp_path, url, ok):
+    conf = asking(pki, 9443, 80)
+    conf["profile.front.ocsp_responder"] = url
+    code, said = check(tmp_path, conf)
+    assert (code, said) == (0, "") if ok else (
+        code and "is no http URL with a numeric address; use http://IPv4[:PORT][/PATH]" in said)
+
+
+def test_ocsp_needs_a_responder(pki, tmp_path):
+    conf = asking(pki, 9443, 80)
+    del conf["profile.front.ocsp_responder"]
+    code, said = check(tmp_path, conf)
+    assert code and "profile.front.client_ocsp = mandatory: nobody is there to be asked; " \
+        "set profile.front.ocsp_responder" in said

@@ -229,6 +229,16 @@ class Pki:
         return self._server("backend-expired", "ec", BACK_NAME, self.server_ca,
                             not_before=now - 9 * DAY, not_after=now - DAY)
 
+    def ocsp_signer(self, ca, fault=None):
+        """A responder that ca has appointed. fault: wrong_ca, wrong_purpose, expired"""
+        purpose = (ExtendedKeyUsageOID.SERVER_AUTH if fault == "wrong_purpose" else
+                   ExtendedKeyUsageOID.OCSP_SIGNING)
+        now = datetime.datetime.utcnow()
+        validity = {"not_before": now - 9 * DAY, "not_after": now - DAY} if fault == "expired" else {}
+        return self._issue("ocsp-signer", common_name("responder"), self._key("ec", "ocsp"),
+                           self.other_ca if fault == "wrong_ca" else ca,
+                           extensions=[(x509.ExtendedKeyUsage([purpose]), False)], **validity)
+
     # ---- clients ----
 
     @functools.lru_cache(maxsize=None)
