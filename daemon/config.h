@@ -280,6 +280,7 @@ struct config {
 	unsigned control_mode;
 	char *control_group; /* NULL: our own */
 	enum log_level log_level;
+	unsigned watch; /* seconds between two looks at files that others change; 0: none */
 	/* seconds */
 	unsigned handshake_timeout;	    /* client: accept to last handshake message */
 	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for

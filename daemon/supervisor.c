@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include "bpf_dir.h"
+#include "changes.h"
 #include "control.h"
 #include "generation.h"
 #include "listener.h"
@@ -34,6 +35,7 @@ struct supervisor {
 	struct control control;
 	int signal_fd;
 	struct watchdog watchdog;
+	struct changes changes; /* of files that the current configuration was made of */
 	struct generation *generations[STATS_SLOTS]; /* by slot */
 	struct generation *current;
 	unsigned last_number;
@@ -131,6 +133,7 @@ static void leave(struct shared *sh, const struct generation *self)
 
 	close(s->signal_fd);
 	watchdog_close(&s->watchdog);
+	changes_free(&s->changes);
 	control_leave(&s->control);
 	listeners_leave(&s->listeners, self->cfg);
 	for (unsigned i = 0; i < STATS_SLOTS; i++) {
@@ -493,6 +496,7 @@ static void tell_state(const struct supervisor *s, const char *also)
 
 static int start(struct supervisor *s)
 {
+	struct timespec since = changes_now();
 	struct config *cfg;
 	int err = config_read(s->path, stderr, &s->texts);
 
@@ -513,6 +517,7 @@ static int start(struct supervisor *s)
 	err = start_generation(s, cfg, stderr);
 	if (err)
 		return err;
+	changes_watch(&s->changes, s->current->cfg, since);
 	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
 		 plural(cfg->workers), engine_name(s));
@@ -529,6 +534,7 @@ static uint64_t flows_of(const struct supervisor *s, const struct generation *g)
 static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 {
 	struct generation *before = s->current;
+	struct timespec since = changes_now();
 	struct config *cfg;
 	int err = load_checked(s, texts, errors, &cfg);
 
@@ -536,6 +542,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 		err = start_generation(s, cfg, errors);
 	if (err)
 		return err;
+	changes_watch(&s->changes, s->current->cfg, since);
 	config_texts_free(&s->texts);
 	s->texts = *texts;
 	*texts = (struct cfg_texts){0};
@@ -558,8 +565,9 @@ static void log_lines(const char *text)
 }
 
 /*
- * All of it, or nothing and why: text NULL reads the files again, else it is put
- * behind what runs. *answer: for the control socket, to be freed; NULL: no memory.
+ * All of it, or nothing and why: name NULL reads the files again, else text, if
+ * there is one, is put behind what runs. *answer: for the control socket, to be freed; NULL: no
+ * memory.
  */
 static void reload(struct supervisor *s, const char *name, const char *text, size_t len,
 		   char **answer)
@@ -574,7 +582,7 @@ static void reload(struct supervisor *s, const char *name, const char *text, siz
 	if (!errors)
 		return;
 	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, timer_clock() * 1000);
-	if (!text)
+	if (!name)
 		err = config_read(s->path, errors, &texts);
 	else
 		err = config_texts_copy(&s->texts, &texts);
@@ -855,16 +863,22 @@ static void start_missing(struct supervisor *s)
 		tell_state(s, "");
 }
 
-/* What a signal asks for. True: to end. */
-static bool obey(struct supervisor *s, unsigned signal_number)
+/* Nobody waits for an answer. anew: reads the files again, else only what they name. */
+static void reload_and_forget(struct supervisor *s, bool anew)
 {
 	char *answer;
 
+	reload(s, anew ? NULL : "", NULL, 0, &answer);
+	free(answer);
+}
+
+/* What a signal asks for. True: to end. */
+static bool obey(struct supervisor *s, unsigned signal_number)
+{
 	switch (signal_number) {
 	case SIGHUP:
 		log_info("SIGHUP: reading %s again", s->path);
-		reload(s, NULL, NULL, 0, &answer);
-		free(answer);
+		reload_and_forget(s, true);
 		return false;
 	case SIGCHLD:
 		reap(s);
@@ -888,6 +902,7 @@ static int patience(const struct supervisor *s)
 	int ms = earlier(watchdog_wait(&s->watchdog), control_wait(&s->control));
 	uint64_t now = timer_clock();
 
+	ms = earlier(ms, changes_wait(&s->changes));
 	for (unsigned i = 0; i < STATS_SLOTS; i++) {
 		const struct generation *g = s->generations[i];
 
@@ -931,6 +946,8 @@ static void watch(struct supervisor *s)
 		control_turn(&s->control, clients, n);
 		if (p[0].revents && take_signal(s))
 			return;
+		if (changes_turn(&s->changes))
+			reload_and_forget(s, false);
 		if (!all_alive(s))
 			start_missing(s);
 	}
@@ -972,6 +989,7 @@ static int stop_all(struct supervisor *s)
 
 static void close_everything(struct supervisor *s)
 {
+	changes_free(&s->changes);
 	watchdog_close(&s->watchdog);
 	listeners_keep(&s->listeners, NULL);
 	lookup_close(s->shared.lookup);

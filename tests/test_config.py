@@ -562,7 +562,7 @@ def test_print(conf):
     scopes = ("certkey", "profile", "service", "vserver")
     objects = [".".join(key.split(".")[:2 if key.split(".")[0] in scopes else 1]) for key in keys]
     assert sorted(set(objects), key=objects.index) == [
-        "dataplane", "bpf", "control", "log", "limit", "timeout", "forge", "shield", "audit",
+        "dataplane", "bpf", "control", "config", "log", "limit", "timeout", "forge", "shield", "audit",
         "certkey.web", "certkey.forge", "profile.front", "profile.back", "service.app1", "vserver.app"]
     assert len(keys) == len(set(keys))
     one = run(UNIT, "--print", c.path, "vserver.app.certkey")

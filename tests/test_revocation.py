@@ -2,6 +2,8 @@
 """Revoked certificates are refused, of clients and of backends, with the lists of a real CA."""
 
 import concurrent.futures
+import os
+import shutil
 import subprocess
 import time
 
@@ -10,7 +12,7 @@ import pytest
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import BUILD, settings
+from harness.daemon import BUILD, settings, wait_until
 from harness.ports import free_port
 from harness.revocation import Authority
 
@@ -387,3 +389,34 @@ def test_ocsp_needs_a_responder(pki, tmp_path):
     code, said = check(tmp_path, conf)
     assert code and "profile.front.client_ocsp = mandatory: nobody is there to be asked; " \
         "set profile.front.ocsp_responder" in said
+
+
+# ---- lists that change ----
+
+
+def replace(new, path):
+    """As one should: there is always a whole file."""
+    shutil.copy(new, f"{path}.new")
+    os.replace(f"{path}.new", path)
+
+
+def test_crl_changes(gate, pki, backend, authority, root, tmp_path):
+    """A new list comes into force by itself; flows go on; one that cannot be used changes nothing."""
+    alice, path = pki.client("Alice"), tmp_path / "the.crl"
+    replace(authority.crl(), path)
+    g = gate(front(pki, backend.port, "mandatory", path, root.crl(), config__watch="1s"))
+    with clients.connected(g.port, pki=pki, certkey=alice) as old:
+        old.send(b"ping")
+        assert old.recv_exactly(4) == b"ping"
+        path.write_text("no CRL")
+        assert wait_until(lambda: g.log_contains("configuration refused, nothing has changed"), 10)
+        authority.revoke(alice)
+        replace(authority.crl(), path)
+        assert wait_until(lambda: g.log_contains("reloaded: generation 2"), 10)
+        assert g.log_contains(f"{path} has changed")
+        with clients.connect(g.port, pki=pki, certkey=alice) as c:
+            assert not (c.handshake() and c.recv()) and c.ended == "alert certificate_revoked"
+        old.send(b"pong")
+        assert old.recv_exactly(4) == b"pong"
+    time.sleep(2.5)  # two looks more
+    assert not g.log_contains("generation 3") and g.log().count("nothing has changed") == 1
