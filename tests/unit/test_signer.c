@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <poll.h>
@@ -22,6 +23,7 @@
 #include "signer.h"
 #include "unit.h"
 #include "unit_tls.h"
+#include "verify.h"
 
 #define WORKERS	   2
 #define TIMEOUT_MS 20000
@@ -144,7 +146,8 @@ static const char vservers[] =
 	/* name, certkey, front, back */
 	"V(app,web,front,back)V(second,web2,front,back)V(plain,web,off,dull)"
 	"V(tickets,web,resume,back)V(tickets2,web,resume,back)"
-	"V(listed,web,listed,back)V(others,web,other,back)V(narrow,web,front,tight)V(noforge,web,"
+	"V(listed,web,listed,back)V(asked,web,asked,back)V(others,web,other,back)V(narrow,web,"
+	"front,tight)V(noforge,web,"
 	"front,dull)";
 
 static void write_config(const char *more)
@@ -166,9 +169,13 @@ static void write_config(const char *more)
 		"profile.listed.client_auth = mandatory\nprofile.listed.client_ca = "
 		"%s/client_ca.pem\n"
 		"profile.listed.client_crl = %s/crl\nprofile.listed.client_crl_check = mandatory\n"
+		"profile.asked.client_auth = mandatory\nprofile.asked.client_ca = "
+		"%s/client_ca.pem\n"
+		"profile.asked.ocsp_responder = http://127.0.0.1\n"
+		"profile.asked.client_ocsp = mandatory\n"
 		"profile.other.client_auth = optional\nprofile.other.client_ca = %s/other_ca.pem\n"
 		"profile.off.client_auth = off\n",
-		dir, dir, dir, dir, dir);
+		dir, dir, dir, dir, dir, dir);
 	for (const char *const *n = (const char *const[]){"back", "tight", "dull", NULL}; *n; n++)
 		fprintf(f,
 			"profile.%s.server_ca = %s/other_ca.pem\nservice.%s.profile = %s\n"
@@ -447,6 +454,70 @@ static void test_proof(struct process *p)
 	unit_handshake(&nobody, &t);
 	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_NO_CERTIFICATE);
+}
+
+/* What the CA itself says of who, in buf. */
+static size_t ocsp_response(const struct party *who, int status, uint8_t *buf)
+{
+	OCSP_CERTID *id = OCSP_cert_to_id(EVP_sha1(), who->cert, client_ca.cert);
+	OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
+	ASN1_TIME *now = X509_gmtime_adj(NULL, 0), *end = X509_gmtime_adj(NULL, 600);
+	OCSP_RESPONSE *response;
+	uint8_t *p = buf;
+	int len;
+
+	MUST(id && basic && now && end);
+	MUST(OCSP_basic_add1_status(basic, id, status, 0, now, now, end));
+	MUST(OCSP_basic_sign(basic, client_ca.cert, client_ca.key, EVP_sha256(), NULL, 0));
+	response = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
+	MUST(response);
+	len = i2d_OCSP_RESPONSE(response, &p);
+	MUST(len > 0 && len <= OCSP_RESPONSE_MAX);
+	OCSP_RESPONSE_free(response);
+	OCSP_BASICRESP_free(basic);
+	OCSP_CERTID_free(id);
+	ASN1_TIME_free(now);
+	ASN1_TIME_free(end);
+	return (size_t)len;
+}
+
+/* A worker cannot leave the responder's answer out, nor put another one in its place. */
+static void test_ocsp(struct process *p)
+{
+	static struct transcript_copy t;
+	static uint8_t buf[SIGNER_MESSAGE_MAX], response[OCSP_RESPONSE_MAX];
+	struct signer_ask a = {.vserver = vserver(p->cfg, "asked"),
+			       .key = new_key,
+			       .transcript = t.bytes,
+			       .ocsp = response};
+	const struct {
+		const struct party *about;
+		int status, error;
+	} answers[] = {
+		{NULL, 0, VERIFY_ERR_OCSP},
+		{&revoked, V_OCSP_CERTSTATUS_GOOD, VERIFY_ERR_OCSP}, /* is another one */
+		{&client, V_OCSP_CERTSTATUS_UNKNOWN, VERIFY_ERR_OCSP},
+		{&client, V_OCSP_CERTSTATUS_REVOKED, X509_V_ERR_CERT_REVOKED},
+		{&client, V_OCSP_CERTSTATUS_GOOD, X509_V_OK},
+	};
+	const struct signer_response *r = NULL;
+
+	alice(&t);
+	a.service = cfg_service_at(p->cfg->vservers[a.vserver], 0)->index;
+	a.transcript_len = t.len;
+	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+		ssize_t len;
+
+		a.ocsp_len = answers[i].about
+				     ? ocsp_response(answers[i].about, answers[i].status, response)
+				     : 0;
+		len = signer_build_request(i + 1, &a, buf);
+		MUST(len > 0);
+		r = ask_bytes(p, 0, buf, (size_t)len);
+		if (answers[i].error)
+			CHECK_REFUSED(r, SIGNER_CHAIN, answers[i].error);
+	}
+	check_issued(r, client.cert, new_key, &forge);
 }
 
 /* The signer looks at the lists itself. */
@@ -1136,6 +1207,7 @@ int main(void)
 	test_proof(&p);
 	test_chain(&p);
 	test_revoked(&p);
+	test_ocsp(&p);
 	test_new_key(&p);
 	test_garbage(&p);
 	test_worker_does_not_read(&p);
