@@ -245,6 +245,13 @@ int verify_rules_form(X509 *cert)
 	/* A negative number or 0 is to be borne (RFC 5280 4.1.2.2): both identify. */
 	if (ASN1_STRING_length(X509_get0_serialNumber(cert)) > SERIAL_MAX)
 		return VERIFY_ERR_SERIAL;
+	/*
+	 * With constraints on policies and none to begin with no policy is left. OpenSSL 3.0
+	 * knows, but leaks the extension's value (policy_cache_new()), for each connection.
+	 */
+	if (X509_get_ext_by_NID(cert, NID_policy_constraints, -1) >= 0 &&
+	    X509_get_ext_by_NID(cert, NID_certificate_policies, -1) < 0)
+		return X509_V_ERR_NO_EXPLICIT_POLICY;
 	error = extensions_error(cert);
 	if (error == X509_V_OK && has_empty_list(cert))
 		error = X509_V_ERR_INVALID_EXTENSION;
