@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("KTLSGATE_BUILD", ROOT / "build")).resolve()
 START_TIMEOUT = 10 * SCALE
 STOP_TIMEOUT = 10 * SCALE
-HEAP_SLACK = 4096  # bytes, between two gates at their end
+HEAP_SLACK = 16384  # bytes, between two gates at their end: what libraries set up with a first flow
 SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
 # Reason names and the texts of their log lines, from the only place where they are written.
 REASONS = dict(re.findall(r'X\((\w+), ALERT_[^"]*"([^"]*)"\)',
