@@ -280,7 +280,8 @@ struct config {
 	unsigned control_mode;
 	char *control_group; /* NULL: our own */
 	enum log_level log_level;
-	unsigned watch; /* seconds between two looks at files that others change; 0: none */
+	unsigned watch;	 /* seconds between two looks at files that others change; 0: none */
+	char *log_flows; /* path; NULL: off */
 	/* seconds */
 	unsigned handshake_timeout;	    /* client: accept to last handshake message */
 	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for

@@ -1262,6 +1262,8 @@ const struct cfg_key cfg_keys[] = {
 	{"limit.source_prefix6", GLOBAL(limit_prefix6), .type = &type_number, .unit = "bits", .min = 1,
 	 .max = 128, .value = "64",
 	 .help = "how much of an IPv6 address makes a source"},
+	{"log.flows", GLOBAL(log_flows), .type = &type_path, .word = "off", .max = 4000, .value = "off",
+	 .help = "append a line of JSON for each flow at its end; lines that cannot be written at once are lost, and counted"},
 	{"timeout.handshake", GLOBAL(handshake_timeout), .type = &type_duration, .unit = "s, m, h, d",
 	 .min = 1, .max = HOUR, .value = "120s",
 	 .help = "client: from accept to the last handshake message; typing a PIN takes a while"},

@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <openssl/ec.h>
 #include "flow.h"
+#include "flowlog.h"
 #include "identity.h"
 #include "log.h"
 #include "verify.h"
@@ -225,7 +226,7 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	/* Old and new processes have flows at the same time: no two the same id. */
 	f->id = (uint64_t)((w->gate->generation - 1) & 0xff) << 56 | (uint64_t)w->index << 48 |
 		++w->next_flow_id;
-	f->since = w->timers.now;
+	f->since = f->accepted = w->timers.now;
 	f->timer.expired = client_expired;
 	side_init(&f->client, f, SIDE_CLIENT, fd);
 	side_init(&f->backend, f, SIDE_BACKEND, -1);
@@ -1311,6 +1312,8 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 		relay_stop(&f->relay);
 		stat_dec(w->stats, flows_relaying_active);
 	}
+	if (w->gate->flowlog)
+		f->wire = calloc(2, sizeof(*f->wire)); /* without memory the line has zeros */
 	free_handshake(f);
 	f->stage = FLOW_STAGE_CLOSING;
 	f->since = w->timers.now;
@@ -1405,6 +1408,8 @@ static void close_side(struct flow *f, struct side *s)
 {
 	struct linger rst = {.l_onoff = 1, .l_linger = 0};
 
+	if (f->wire)
+		flowlog_look(s->fd, &f->wire[s->role]);
 	if (f->end[s->role] == END_RST)
 		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
 	close(s->fd);
@@ -1473,11 +1478,92 @@ static bool close_step(struct flow *f, struct side *s)
 	return true;
 }
 
+/* ---- the flow log ---- */
+
+/* Protocol names are a peer's bytes. */
+static void json_text(const char *text, FILE *out)
+{
+	fputc('"', out);
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		if (*p < ' ' || *p > '~' || *p == '"' || *p == '\\')
+			fprintf(out, "\\u%04x", *p);
+		else
+			fputc(*p, out);
+	}
+	fputc('"', out);
+}
+
+static const char *version_name(const struct side *s)
+{
+	return s->version == TLS_13 ? "TLSv1.3" : s->version == TLS_12 ? "TLSv1.2" : "";
+}
+
+static void write_wire(const char *side, const struct flowlog_wire *w, FILE *out)
+{
+	fprintf(out,
+		",\"%s_packets_rx\":%u,\"%s_packets_tx\":%u,\"%s_bytes_rx\":%" PRIu64
+		",\"%s_bytes_tx\":%" PRIu64 ",\"%s_retransmits\":%u,\"%s_rtt_us\":%u",
+		side, w->packets_rx, side, w->packets_tx, side, w->bytes_rx, side, w->bytes_tx,
+		side, w->retransmits, side, w->rtt_us);
+}
+
+static void write_flow(const struct flow *f, FILE *out)
+{
+	static const struct flowlog_wire none[2];
+	const struct flowlog_wire *wire = f->wire ? f->wire : none;
+	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1] = "";
+	struct timespec now;
+	uint64_t end;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	end = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	if (f->identified)
+		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
+	fprintf(out, "{\"id\":%" PRIu64 ",\"start_ms\":%" PRIu64 ",\"end_ms\":%" PRIu64, f->id,
+		end - (f->worker->timers.now - f->accepted), end);
+	fprintf(out, ",\"vserver\":\"%s\",\"client\":\"%s\",\"service\":\"%s\",\"backend\":\"%s\"",
+		f->vserver->name, client_text(f, client, sizeof(client)), service_name(f),
+		f->service ? backend_text(f, backend, sizeof(backend)) : "");
+	fprintf(out,
+		",\"reason\":\"%s\",\"engine\":\"%s\",\"client_tls\":\"%s\",\"backend_tls\":\"%s\"",
+		reasons[f->reason].name, f->relay.engine ? f->relay.engine->name : "none",
+		version_name(&f->client), version_name(&f->backend));
+	fputs(",\"alpn\":", out);
+	json_text(f->alpn, out);
+	fprintf(out,
+		",\"identity\":\"%s\",\"forged\":%s,\"bytes_from_client\":%" PRIu64
+		",\"bytes_from_backend\":%" PRIu64,
+		hex, f->forged ? "true" : "false", f->relay.from_client.bytes,
+		f->relay.from_backend.bytes);
+	write_wire("client", &wire[SIDE_CLIENT], out);
+	write_wire("backend", &wire[SIDE_BACKEND], out);
+	fputs("}\n", out);
+}
+
+static void log_flow(const struct flow *f)
+{
+	struct flowlog *log = f->worker->gate->flowlog;
+	char line[2048];
+	FILE *out;
+
+	if (!log)
+		return;
+	out = fmemopen(line, sizeof(line), "w");
+	if (!out)
+		return;
+	write_flow(f, out);
+	fflush(out);
+	flowlog_add(log, line, (size_t)ftell(out));
+	fclose(out);
+}
+
 static void flow_free(struct flow *f)
 {
 	struct worker *w = f->worker;
 	const struct engine *engine = closing_engine(f);
 
+	log_flow(f);
+	free(f->wire);
 	timer_clear(&w->timers, &f->timer);
 	release_service(f);
 	limits_give_back(w->gate->limits, f->vserver, &f->share);

@@ -63,6 +63,7 @@
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \
+	X(flow_log_lost, "lines that log.flows has lost: the disk was too slow or full")           \
 	X(reads_copied,                                                                            \
 	  "reads that took plaintext to user space: no pipe, or dataplane.relay = copy")
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include "flow.h"
+#include "flowlog.h"
 #include "log.h"
 #include "provider.h"
 #include "worker.h"
@@ -53,11 +54,12 @@ int gate_init(struct gate *gate)
 		if (ret)
 			return ret;
 	}
-	return 0;
+	return flowlog_open(cfg->log_flows, &gate->stats[0].flow_log_lost, &gate->flowlog);
 }
 
 void gate_free(struct gate *gate)
 {
+	flowlog_close(gate->flowlog);
 	for (unsigned i = 0; gate->fronts && i < gate->cfg->n_vservers; i++)
 		front_free(&gate->fronts[i]);
 	for (unsigned i = 0; gate->backs && i < gate->cfg->n_services; i++)
@@ -414,6 +416,8 @@ int workers_start(struct gate *gate)
 		}
 	}
 	error = keymaker_start(gate->keys);
+	if (!error)
+		error = flowlog_start(gate->flowlog);
 	pthread_barrier_wait(&gate->set_up);
 	for (unsigned i = 0; i < gate->n_workers && !error; i++)
 		error = gate->workers[i].error;

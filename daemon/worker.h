@@ -17,6 +17,7 @@
 #include "relay.h"
 #include "responder.h"
 
+struct flowlog;
 struct lookup;
 
 /* Shared by all workers of the data process; immutable once they run. */
@@ -30,9 +31,10 @@ struct gate {
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
 	struct limits *limits;
-	struct count *count;   /* NULL: no BPF */
-	struct lookup *lookup; /* NULL: no BPF */
-	uint64_t *load;	       /* by worker, see steer_load(); or NULL */
+	struct count *count;	 /* NULL: no BPF */
+	struct lookup *lookup;	 /* NULL: no BPF */
+	struct flowlog *flowlog; /* NULL: off */
+	uint64_t *load;		 /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
 	struct stats_area *area; /* everybody's counters */
 	struct stats *stats;	 /* ours, by worker */
