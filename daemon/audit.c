@@ -11,6 +11,7 @@
 #include <openssl/x509v3.h>
 #include "identity.h"
 #include "log.h"
+#include "names.h"
 
 SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
 SCOPED_DEFINE(bn, BIGNUM, BN_free)
@@ -111,25 +112,20 @@ static int append(struct audit *a, const char *line, size_t len)
 
 /* ---- JSON ---- */
 
-/* What is not printable ASCII as \XX, as in RFC 4514: the client chose it. */
-static void put_text(FILE *out, const char *s, size_t len)
+/* All texts are printable ASCII: see names.h. */
+static void put_text(FILE *out, const char *s)
 {
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)s[i];
-
-		if (c == '"' || c == '\\')
-			fprintf(out, "\\%c", c);
-		else if (c >= 0x20 && c < 0x7f)
-			putc(c, out);
-		else
-			fprintf(out, "\\\\%02X", c);
+	for (; *s; s++) {
+		if (*s == '"' || *s == '\\')
+			putc('\\', out);
+		putc(*s, out);
 	}
 }
 
 static void put_string(FILE *out, const char *key, const char *value)
 {
 	fprintf(out, "\"%s\":\"", key);
-	put_text(out, value, strlen(value));
+	put_text(out, value);
 	putc('"', out);
 }
 
@@ -162,24 +158,11 @@ static void put_time(FILE *out, const char *key, const ASN1_TIME *t)
 	put_time_value(out, key, seconds, -1);
 }
 
-static void put_bio(FILE *out, BIO *bio)
-{
-	char *text;
-	long n = BIO_get_mem_data(bio, &text);
-
-	put_text(out, text, n > 0 ? (size_t)n : 0);
-	(void)BIO_reset(bio);
-}
-
-/* RFC 2253 text, whole. */
 static void put_name(FILE *out, const char *key, const X509_NAME *name)
 {
-	scoped_bio *bio = BIO_new(BIO_s_mem());
+	scoped_mem char *text = names_subject(name);
 
-	fprintf(out, "\"%s\":\"", key);
-	if (bio && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) >= 0)
-		put_bio(out, bio);
-	putc('"', out);
+	put_string(out, key, text ? text : "");
 }
 
 static void put_serial(FILE *out, X509 *cert)
@@ -203,72 +186,16 @@ static void put_fingerprint(FILE *out, X509 *cert)
 
 /* ---- names ---- */
 
-static void put_asn1_string(FILE *out, const char *kind, const ASN1_STRING *s)
-{
-	fprintf(out, "%s:", kind);
-	put_text(out, (const char *)ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s));
-}
-
-static void put_ip(FILE *out, const ASN1_OCTET_STRING *ip)
-{
-	const uint8_t *bytes = ASN1_STRING_get0_data(ip);
-	int len = ASN1_STRING_length(ip);
-	char text[INET6_ADDRSTRLEN] = "?";
-
-	if (len == 4 || len == 16)
-		inet_ntop(len == 4 ? AF_INET : AF_INET6, bytes, text, sizeof(text));
-	fprintf(out, "ip:%s", text);
-}
-
-static void put_other_name(FILE *out, const OTHERNAME *other)
-{
-	char oid[80] = "";
-
-	OBJ_obj2txt(oid, sizeof(oid), other->type_id, 1);
-	if (OBJ_obj2nid(other->type_id) == NID_ms_upn && other->value->type == V_ASN1_UTF8STRING)
-		put_asn1_string(out, "upn", other->value->value.utf8string);
-	else
-		fprintf(out, "other:%s", oid);
-}
-
-static void put_general_name(FILE *out, const GENERAL_NAME *name)
-{
-	char rdns[256];
-
-	switch (name->type) {
-	case GEN_DNS:
-		put_asn1_string(out, "dns", name->d.dNSName);
-		return;
-	case GEN_EMAIL:
-		put_asn1_string(out, "email", name->d.rfc822Name);
-		return;
-	case GEN_URI:
-		put_asn1_string(out, "uri", name->d.uniformResourceIdentifier);
-		return;
-	case GEN_IPADD:
-		put_ip(out, name->d.iPAddress);
-		return;
-	case GEN_OTHERNAME:
-		put_other_name(out, name->d.otherName);
-		return;
-	case GEN_DIRNAME:
-		identity_subject(name->d.directoryName, rdns, sizeof(rdns));
-		fputs("dir:", out);
-		put_text(out, rdns, strlen(rdns));
-		return;
-	default:
-		fprintf(out, "type:%d", name->type);
-	}
-}
-
 static void put_names(FILE *out, X509 *cert)
 {
 	scoped_names *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 
 	fputs("\"names\":[", out);
 	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		scoped_mem char *text = names_general(sk_GENERAL_NAME_value(names, i));
+
 		fputs(i ? ",\"" : "\"", out);
-		put_general_name(out, sk_GENERAL_NAME_value(names, i));
+		put_text(out, text ? text : "");
 		putc('"', out);
 	}
 	putc(']', out);

@@ -581,11 +581,13 @@ static void load_certificates(struct loader *l)
 	const struct cfg_key *client_ca = row("profile.<name>.client_ca");
 	const struct cfg_key *server_ca = row("profile.<name>.server_ca");
 	const struct cfg_key *sid_issuers = row("profile.<name>.forge.sid_issuers");
+	const struct cfg_key *policy_ca = row("certkey.<name>.policy.client_ca");
 
 	for_each_object(l->cfg, SCOPE_CERTKEY, i)
 	{
 		struct cfg_certkey *ck = l->cfg->certkeys[i];
 
+		ck->policy.client_ca = load_certs(l, policy_ca, i, ck->policy.client_ca_file);
 		ck->chain = load_certs(l, cert, i, ck->cert_file);
 		if (ck->chain)
 			ck->cert = sk_X509_shift(ck->chain);
@@ -1284,6 +1286,7 @@ void config_free(struct config *cfg)
 	for (unsigned i = 0; i < cfg->n_certkeys; i++) {
 		X509_free(cfg->certkeys[i]->cert);
 		sk_X509_pop_free(cfg->certkeys[i]->chain, X509_free);
+		sk_X509_pop_free(cfg->certkeys[i]->policy.client_ca, X509_free);
 		EVP_PKEY_free(cfg->certkeys[i]->pkey);
 		staple_free(&cfg->certkeys[i]->staple);
 	}

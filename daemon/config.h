@@ -148,6 +148,17 @@ struct cfg_binding {
 	unsigned group; /* number of its sockets, the same in each configuration: see listener.h */
 };
 
+/* certkey.<name>.policy.*: for whom a forging CA may be used. NULL and 0: no restriction. */
+struct cfg_ca_policy {
+	char *client_ca_file;
+	struct cfg_where client_ca_where;
+	STACK_OF(X509) * client_ca;
+	char *names;	     /* patterns as in names.h, separated by blanks */
+	char *trust_domains; /* separated by blanks */
+	unsigned lifespan;   /* seconds */
+	unsigned rate;	     /* certificates a minute */
+};
+
 struct cfg_certkey {
 	char *name;
 	unsigned index;		  /* position in config.certkeys */
@@ -164,6 +175,7 @@ struct cfg_certkey {
 	bool monitor;		/* named by some service.<n>.check_certkey */
 	/* what its forged certificates say of it: URIs separated by blanks, or NULL */
 	char *ocsp, *ca_issuers, *crl;
+	struct cfg_ca_policy policy;
 };
 
 /* Application protocols. list NULL and no mirror: off. */
@@ -301,6 +313,7 @@ struct config {
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
 	unsigned forge_rsa_keys; /* kept ready */
+	unsigned forge_queue;	 /* requests a worker keeps for the signer */
 	char *audit_log;	 /* path; NULL: off */
 	enum cfg_audit_sync audit_sync;
 	unsigned shield_rate; /* connections per second of a source; 0: no limit */

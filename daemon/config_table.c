@@ -13,6 +13,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
+#include "names.h"
 #include "path.h"
 
 #define MINUTE 60u
@@ -509,6 +510,56 @@ static const struct cfg_type type_rule = {
 	.parse = parse_rule,
 	.print = print_string,
 	.range = range_rule,
+	.owns_string = true,
+};
+
+static int parse_patterns(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	for (const char *p = text + strspn(text, " \t"); *p; p += strspn(p, " \t")) {
+		size_t len = strcspn(p, " \t");
+
+		if (!names_kind_known(p, len))
+			return wrong_value(k, why, "holds a pattern of no kind of name");
+		p += len;
+	}
+	return set_string(member, text, why);
+}
+
+static void range_patterns(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("KIND:PATTERN ..., e.g. email:*@example.org; KIND: subject dns email uri ip upn dir "
+	      "other; PATTERN: * ? [a-z]",
+	      out);
+}
+
+static const struct cfg_type type_patterns = {
+	.name = "patterns",
+	.parse = parse_patterns,
+	.print = print_string,
+	.range = range_patterns,
+	.owns_string = true,
+};
+
+static int parse_domains(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	(void)k;
+	if (forge_rules_set(NULL, FORGE_SET_TRUST_DOMAINS, text, why))
+		return -EINVAL;
+	return set_string(member, text, why);
+}
+
+static void range_domains(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs(forge_setting_range(FORGE_SET_TRUST_DOMAINS), out);
+}
+
+static const struct cfg_type type_domains = {
+	.name = "trust domains",
+	.parse = parse_domains,
+	.print = print_string,
+	.range = range_domains,
 	.owns_string = true,
 };
 
@@ -1310,6 +1361,9 @@ const struct cfg_key cfg_keys[] = {
 	{"shield.deny", GLOBAL(shield_deny), .type = &type_prefixes,
 	 .help = "sources that get no connection; ktlsgatectl shield has more, at run time"},
 
+	{"forge.queue", GLOBAL(forge_queue), .type = &type_number, .unit = "requests", .min = 1,
+	 .max = 65536, .value = "1024",
+	 .help = "requests for the signer that a worker keeps; the client network with the most loses first"},
 	{"audit.log", GLOBAL(audit_log), .type = &type_path, .word = "off", .max = 4000,
 	 .value = "off",
 	 .help = "append a line of JSON for each forged certificate; none is handed out whose line is not written"},
@@ -1332,6 +1386,20 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "a forging CA: where its own certificate is fetched"},
 	{"certkey.<name>.crl", CERTKEY(crl), .type = &type_uris, .max = FORGE_URI_MAX,
 	 .help = "a forging CA: where its CRL is fetched"},
+
+	{"certkey.<name>.policy.client_ca", CERTKEY(policy.client_ca_file),
+	 .where = offsetof(struct cfg_certkey, policy.client_ca_where), .type = &type_file,
+	 .help = "a forging CA, held by the signer: only for clients of these CAs (anchors)"},
+	{"certkey.<name>.policy.names", CERTKEY(policy.names), .type = &type_patterns,
+	 .help = "a forging CA, held by the signer: each name of a client must fit one of these"},
+	{"certkey.<name>.policy.trust_domains", CERTKEY(policy.trust_domains), .type = &type_domains,
+	 .help = "a forging CA, held by the signer: only SPIFFE IDs of these trust domains"},
+	{"certkey.<name>.policy.lifespan", CERTKEY(policy.lifespan), .type = &type_duration,
+	 .unit = "s, m, h, d", .word = "off", .min = MINUTE, .max = 365 * DAY, .value = "off",
+	 .help = "a forging CA, held by the signer: no certificate is valid for longer"},
+	{"certkey.<name>.policy.rate", CERTKEY(policy.rate), .type = &type_number,
+	 .unit = "certificates a minute", .min = 0, .max = 10000000, .value = "0",
+	 .help = "a forging CA, held by the signer: at most so many; 0: no bound"},
 
 	{"profile.<name>.tls_min", PROFILE(tls_min), .where = offsetof(struct cfg_profile, tls_min_where),
 	 .type = &type_choice, .choices = versions, .value = "1.2",

@@ -12,11 +12,11 @@
 
 static void issued(struct issue *issue, const struct signer_response *r);
 
-int forger_init(struct forger *f, struct ring *ring, int signer_fd)
+int forger_init(struct forger *f, struct ring *ring, int signer_fd, unsigned queue)
 {
 	LIST_INIT(&f->leaders);
 	TAILQ_INIT(&f->keyless);
-	return issuer_init(&f->issuer, ring, signer_fd);
+	return issuer_init(&f->issuer, ring, signer_fd, queue);
 }
 
 void forger_free(struct forger *f)
@@ -154,6 +154,12 @@ static int ask_signer(struct forging *fg)
 	return issue_start(&fg->forger->issuer, &fg->issue, &request);
 }
 
+/* Why the signer was not even asked. */
+static enum reason ask_reason(int error)
+{
+	return error == -EBUSY ? REASON_forge_queue : REASON_forge_failed;
+}
+
 static int take_key(struct forging *fg, bool *wait)
 {
 	fg->new_key = keymaker_take(fg->forger->keys, fg->key_type, fg->forger->wake_fd, wait);
@@ -192,6 +198,7 @@ void forger_woken(struct forger *f)
 
 	while ((fg = TAILQ_FIRST(&f->keyless))) {
 		bool wait;
+		int ret;
 
 		if (take_key(fg, &wait)) {
 			if (wait)
@@ -200,8 +207,9 @@ void forger_woken(struct forger *f)
 			continue;
 		}
 		TAILQ_REMOVE(&f->keyless, fg, keyless_link);
-		if (ask_signer(fg))
-			finish(fg, REASON_forge_failed, NULL);
+		ret = ask_signer(fg);
+		if (ret)
+			finish(fg, ask_reason(ret), NULL);
 	}
 }
 
@@ -264,7 +272,7 @@ int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct for
 	ret = lead(fg);
 	if (ret == -EINPROGRESS)
 		return ret;
-	*why = REASON_forge_failed;
+	*why = ask_reason(ret);
 	return -EACCES;
 }
 
@@ -284,6 +292,10 @@ static enum reason signer_reason(const struct signer_response *r)
 		return REASON_forge_replay;
 	case SIGNER_TOKEN:
 		return REASON_forge_token;
+	case SIGNER_POLICY:
+		return REASON_forge_policy;
+	case SIGNER_RATE:
+		return REASON_forge_rate;
 	case SIGNER_AUDIT:
 		return REASON_forge_audit;
 	default:
@@ -321,13 +333,19 @@ static void issued(struct issue *issue, const struct signer_response *r)
 	struct forger *f = fg->forger;
 	char text[DETAIL_MAX];
 
+	if (!r && issue->dropped) {
+		finish(fg, REASON_forge_queue, NULL);
+		return;
+	}
 	if (!r) {
 		finish(fg, REASON_forge_failed, "out of reach");
 		return;
 	}
 	if (r->status != SIGNER_OK) {
 		signer_status_text(r, text, sizeof(text));
-		finish(fg, signer_reason(r), text);
+		/* Where the reason says it all, it is not said twice. */
+		finish(fg, signer_reason(r),
+		       r->status == SIGNER_AUDIT || r->status == SIGNER_RATE ? NULL : text);
 		return;
 	}
 	fg->forged = take_issued(fg, r);

@@ -69,7 +69,7 @@ struct forging_ask {
 	size_t ocsp_len;
 };
 
-int forger_init(struct forger *f, struct ring *ring, int signer_fd) must_check;
+int forger_init(struct forger *f, struct ring *ring, int signer_fd, unsigned queue) must_check;
 void forger_free(struct forger *f);
 /* wake_fd was written to: those without a key try again. */
 void forger_woken(struct forger *f);

@@ -73,6 +73,11 @@
 	  "audit log cannot be written")                                                           \
 	X(forge_token, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                               \
 	  "signer refused the identity token")                                                     \
+	X(forge_policy, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                              \
+	  "forging CA is not for this client")                                                     \
+	X(forge_rate, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                               \
+	  "forging CA's rate is used up")                                                          \
+	X(forge_queue, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE, "signer has too much to do") \
 	X(forge_failed, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE, "signer failed")            \
 	X(forge_timeout, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                            \
 	  "signer did not answer in time")                                                         \

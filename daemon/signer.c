@@ -18,10 +18,12 @@
 #include <sys/socket.h>
 #include <time.h>
 #include "audit.h"
+#include "ca_policy.h"
 #include "log.h"
 #include "provider.h"
 #include "sandbox.h"
 #include "signer.h"
+#include "timer.h"
 #include "verify.h"
 
 #define SKEW	      300 /* seconds a backend's clock may be behind ours */
@@ -63,8 +65,9 @@ struct signer {
 	struct forging *forgings; /* by profile index */
 	unsigned n_forgings;
 	uint8_t serial_key[FORGE_SERIAL_KEY_LEN];
-	struct audit *audit; /* NULL: off */
-	struct replay *seen; /* borrowed */
+	struct audit *audit;	    /* NULL: off */
+	struct ca_policy *policies; /* by certkey index */
+	struct replay *seen;	    /* borrowed */
 	int epoll;
 	const int *fds;
 	struct unsent *unsent; /* by worker */
@@ -106,6 +109,7 @@ static void signer_free(struct signer *s)
 	}
 	free(s->forgings);
 	audit_free(s->audit);
+	free(s->policies);
 	for (unsigned i = 0; s->unsent && i < s->n; i++)
 		free(s->unsent[i].answer);
 	free(s->unsent);
@@ -151,6 +155,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 
 	log_open("ktlsgated[signer]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on files ends a line of the audit log, not us */
 	if (keep_descriptors(fds, n, ready_fd, stop_fd) < 0 || sandbox_forbid_dumps() < 0)
 		return EXIT_FAILURE;
 	if (config_load_keys(cfg, CFG_KEYS_FORGING, stderr) < 0)
@@ -252,6 +257,12 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len)
 	case SIGNER_REPLAY:
 		snprintf(buf, len, "the handshake was used for a certificate before");
 		return;
+	case SIGNER_POLICY:
+		snprintf(buf, len, "%s", ca_refusal_text((enum ca_refusal)r->detail));
+		return;
+	case SIGNER_RATE:
+		snprintf(buf, len, "policy.rate is used up");
+		return;
 	case SIGNER_AUDIT:
 		snprintf(buf, len, "the audit log cannot be written");
 		return;
@@ -285,12 +296,15 @@ static int prepare(struct signer *s, const struct config *cfg)
 	s->cfg = cfg;
 	s->issuers = calloc(cfg->n_vservers + 1, sizeof(*s->issuers));
 	s->forgings = calloc(cfg->n_profiles + 1, sizeof(*s->forgings));
+	s->policies = calloc(cfg->n_certkeys + 1, sizeof(*s->policies));
 	s->unsent = calloc(s->n, sizeof(*s->unsent));
-	if (!s->issuers || !s->forgings || !s->unsent ||
+	if (!s->issuers || !s->forgings || !s->unsent || !s->policies ||
 	    RAND_priv_bytes(s->serial_key, sizeof(s->serial_key)) != 1) {
 		log_error("cannot start: no memory or no randomness");
 		return -ENOMEM;
 	}
+	for (unsigned i = 0; i < cfg->n_certkeys; i++)
+		s->policies[i].cfg = &cfg->certkeys[i]->policy;
 	for (; s->n_forgings < cfg->n_profiles; s->n_forgings++)
 		if (!prepare_forging(s, &s->forgings[s->n_forgings], cfg->profiles[s->n_forgings]))
 			return -EINVAL;
@@ -594,6 +608,14 @@ static const struct forging *find_forging(const struct signer *s, const struct s
 	return head->ca < forging->n_cas ? forging : NULL;
 }
 
+/* Of a request that find_forging() has found good. */
+static const struct cfg_certkey *ca_of(const struct signer *s, const struct signer_request *head)
+{
+	const struct cfg_profile *profile = s->cfg->services[head->service]->profile;
+
+	return profile->forging_certkeys.items[head->ca];
+}
+
 /* In the log before it is in anybody's hands. */
 static int audit_issued(struct signer *s, const struct signer_request *head, X509 *original,
 			X509 *forged)
@@ -602,7 +624,7 @@ static int audit_issued(struct signer *s, const struct signer_request *head, X50
 	const struct audit_entry entry = {
 		.vserver = s->issuers[head->vserver].vserver,
 		.service = service,
-		.ca = service->profile->forging_certkeys.items[head->ca],
+		.ca = ca_of(s, head),
 		.flow = head->flow,
 		.family = head->family,
 		.port = head->port,
@@ -689,7 +711,10 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	scoped_pkey *key = NULL;
 	struct verify_result chain_verdict;
 	const struct forging *forging = find_forging(s, &req->head);
+	const struct cfg_certkey *ca;
 	const struct issuer *is;
+	struct forge_policy policy;
+	enum ca_refusal refusal;
 	enum forge_error forged;
 	struct verdict v;
 	int revoked;
@@ -717,10 +742,23 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 		return (struct verdict){SIGNER_RULE, FORGE_MEMORY};
 	TAKE_PTR(chain);
 
-	forged = forge_certificate(&forging->cas[req->head.ca], id, key, &forging->policy, now,
-				   NULL, cert);
+	ca = ca_of(s, &req->head);
+	refusal = ca_policy_check(&s->policies[ca->index], id);
+	if (refusal != CA_MAY)
+		return (struct verdict){SIGNER_POLICY, refusal};
+
+	policy = forging->policy;
+	if (ca->policy.lifespan && ca->policy.lifespan < policy.lifespan)
+		policy.lifespan = ca->policy.lifespan;
+	forged = forge_certificate(&forging->cas[req->head.ca], id, key, &policy, now, NULL, cert);
+	OPENSSL_cleanse(&policy, sizeof(policy));
 	if (forged != FORGE_OK)
 		return (struct verdict){SIGNER_RULE, forged};
+	/* Last: what is refused for another reason uses nothing up. */
+	if (!ca_policy_take(&s->policies[ca->index], timer_clock())) {
+		X509_free(TAKE_PTR(*cert));
+		return (struct verdict){SIGNER_RATE, 0};
+	}
 	if (s->audit && audit_issued(s, &req->head, id->leaf, *cert) < 0) {
 		X509_free(TAKE_PTR(*cert));
 		return (struct verdict){SIGNER_AUDIT, 0};

@@ -56,6 +56,8 @@ enum signer_status {
 	SIGNER_REPLAY,	    /* this transcript was used before */
 	SIGNER_AUDIT,	    /* the audit log could not be written */
 	SIGNER_TOKEN,	    /* the identity token is not ours, too old, or for something else */
+	SIGNER_POLICY,	    /* detail: enum ca_refusal */
+	SIGNER_RATE,	    /* the CA's rate is used up */
 	SIGNER_STATUSES
 };
 

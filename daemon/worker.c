@@ -309,7 +309,8 @@ static int forger_setup(struct worker *w)
 	w->forger.keys = w->gate->keys;
 	w->forger.stats = w->stats;
 	w->forger.wake_fd = w->wake_fd;
-	return forger_init(&w->forger, w->ring, w->gate->signer_fds[w->index]);
+	return forger_init(&w->forger, w->ring, w->gate->signer_fds[w->index],
+			   w->gate->cfg->forge_queue);
 }
 
 static int worker_setup(struct worker *w)

@@ -169,7 +169,9 @@ static int set_choice(struct options *o, const char *name, const char *value)
 	fprintf(stderr, "ktlsgate-forge: --set %s=%s: use", name, value);
 	for (size_t i = 0; i < ARRAY_SIZE(choices); i++) {
 		if (!strcmp(choices[i].name, name))
-			fprintf(stderr, " %s", choices[i].value);
+			fprintf(stderr, "%s %s",
+				i && !strcmp(choices[i - 1].name, name) ? " or" : "",
+				choices[i].value);
 	}
 	fputc('\n', stderr);
 	return -EINVAL;

@@ -80,15 +80,18 @@ def gnutls_cli(port, say, expect, **options):
     return talk(gnutls_cli_argv(port, **options), say, expect)
 
 
-def tcp(port, timeout=TIMEOUT):
-    return socket.create_connection((HOST, port), timeout=timeout)
+def tcp(port, timeout=TIMEOUT, source=None):
+    """source: an address of ours, any of 127.0.0.0/8."""
+    return socket.create_connection((HOST, port), timeout=timeout,
+                                    source_address=source and (source, 0))
 
 
 @contextlib.contextmanager
-def connect(port, *, pki, certkey=None, ctx=None, name=FRONT_NAME, timeout=TIMEOUT, **options):
+def connect(port, *, pki, certkey=None, ctx=None, name=FRONT_NAME, timeout=TIMEOUT, source=None,
+            **options):
     """A Peer on a new connection, before its handshake. options as for peer.context()."""
     ctx = ctx or peer.context(False, certkey, pki.server_ca, **options)
-    with tcp(port, timeout) as sock:
+    with tcp(port, timeout, source) as sock:
         yield peer.Peer(sock, ctx, name=name, timeout=timeout)
 
 

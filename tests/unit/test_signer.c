@@ -435,6 +435,63 @@ static void test_vserver(struct process *p)
 	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
 }
 
+/* A worker that asks for what is not its vserver's: other services, other CAs. */
+static void test_foreign(struct process *p)
+{
+	static struct transcript_copy t;
+	static uint8_t buf[SIGNER_MESSAGE_MAX];
+	struct signer_ask a = {.vserver = vserver(p->cfg, "app"), .key = new_key};
+	ssize_t len;
+
+	alice(&t);
+	a.transcript = t.bytes;
+	a.transcript_len = t.len;
+	for (unsigned s = 0; s <= p->cfg->n_services; s++) {
+		if (s == service(p->cfg, "back"))
+			continue;
+		a.service = s;
+		len = signer_build_request(1, &a, buf);
+		MUST(len > 0);
+		CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len), SIGNER_BAD_REQUEST, 0);
+	}
+	a.service = service(p->cfg, "back");
+	for (unsigned ca = 1; ca < 4; ca++) {
+		a.ca = ca == 3 ? UINT32_MAX : ca;
+		len = signer_build_request(1, &a, buf);
+		CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len), SIGNER_BAD_REQUEST, 0);
+	}
+	a.ca = 0;
+	len = signer_build_request(1, &a, buf);
+	check_issued(ask_bytes(p, 0, buf, (size_t)len), client.cert, new_key, &forge);
+}
+
+/*
+ * A worker in a flood: it gets its answers as it takes them, and the other one does
+ * not wait for more than the request that is being worked on.
+ */
+static void test_flood(struct process *p)
+{
+	static struct transcript_copy t;
+	static uint8_t buf[SIGNER_MESSAGE_MAX];
+	const struct signer_response *r;
+	unsigned sent = 0, received = 0;
+	ssize_t len;
+
+	alice(&t);
+	t.bytes[20] ^= 1; /* refused, after the whole work of a signature */
+	len = build(p, 1, vserver(p->cfg, "app"), new_key, &t, buf);
+	while (send(p->worker[0], buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) == len)
+		sent++;
+	CHECK(sent > 8);
+	alice(&t);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	/* Others may have had to wait for it; none is lost. */
+	for (; received < sent; received++) {
+		r = receive(p, 0);
+		CHECK(r && r->status == SIGNER_NO_PROOF);
+	}
+}
+
 static void test_proof(struct process *p)
 {
 	static struct transcript_copy t;
@@ -1204,6 +1261,8 @@ int main(void)
 	test_replay(&p);
 	test_token(&p);
 	test_vserver(&p);
+	test_foreign(&p);
+	test_flood(&p);
 	test_proof(&p);
 	test_chain(&p);
 	test_revoked(&p);

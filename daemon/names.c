@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Names of certificates to text. Knows nothing of what the text is for. */
+#include "names.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <string.h>
+
+static void put_text(FILE *out, const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)s[i];
+
+		if (c >= 0x20 && c < 0x7f && c != '\\')
+			putc(c, out);
+		else
+			fprintf(out, "\\%02X", c);
+	}
+}
+
+static void put_string(FILE *out, const char *kind, const ASN1_STRING *s)
+{
+	fprintf(out, "%s:", kind);
+	put_text(out, (const char *)ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s));
+}
+
+static void put_ip(FILE *out, const ASN1_OCTET_STRING *ip)
+{
+	const uint8_t *bytes = ASN1_STRING_get0_data(ip);
+	int len = ASN1_STRING_length(ip);
+	char text[INET6_ADDRSTRLEN] = "?";
+
+	if (len == 4 || len == 16)
+		inet_ntop(len == 4 ? AF_INET : AF_INET6, bytes, text, sizeof(text));
+	fprintf(out, "ip:%s", text);
+}
+
+static void put_other(FILE *out, const OTHERNAME *other)
+{
+	char oid[80] = "";
+
+	OBJ_obj2txt(oid, sizeof(oid), other->type_id, 1);
+	if (OBJ_obj2nid(other->type_id) == NID_ms_upn && other->value->type == V_ASN1_UTF8STRING)
+		put_string(out, "upn", other->value->value.utf8string);
+	else
+		fprintf(out, "other:%s", oid);
+}
+
+static void put_directory(FILE *out, const X509_NAME *name)
+{
+	scoped_mem char *text = names_subject(name);
+
+	fprintf(out, "dir:%s", text ? text : "?");
+}
+
+static void put_name(FILE *out, const GENERAL_NAME *name)
+{
+	switch (name->type) {
+	case GEN_DNS:
+		put_string(out, "dns", name->d.dNSName);
+		return;
+	case GEN_EMAIL:
+		put_string(out, "email", name->d.rfc822Name);
+		return;
+	case GEN_URI:
+		put_string(out, "uri", name->d.uniformResourceIdentifier);
+		return;
+	case GEN_IPADD:
+		put_ip(out, name->d.iPAddress);
+		return;
+	case GEN_OTHERNAME:
+		put_other(out, name->d.otherName);
+		return;
+	case GEN_DIRNAME:
+		put_directory(out, name->d.directoryName);
+		return;
+	default:
+		fprintf(out, "type:%d", name->type);
+	}
+}
+
+char *names_general(const GENERAL_NAME *name)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	put_name(out, name);
+	if (!fclose(out))
+		return text;
+	free(text);
+	return NULL;
+}
+
+char *names_subject(const X509_NAME *name)
+{
+	scoped_bio *bio = BIO_new(BIO_s_mem());
+	char *text;
+	long n;
+
+	/* XN_FLAG_RFC2253 escapes control bytes and everything beyond ASCII. */
+	if (!bio || X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) < 0)
+		return NULL;
+	n = BIO_get_mem_data(bio, &text);
+	return n > 0 ? strndup(text, (size_t)n) : strdup("");
+}
+
+bool names_kind_known(const char *pattern, size_t len)
+{
+	static const char *const kinds[] = {
+		"subject:", "dns:", "email:", "uri:", "ip:", "dir:", "upn:", "other:", "type:"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		size_t n = strlen(kinds[i]);
+
+		if (len > n && !memcmp(pattern, kinds[i], n))
+			return true;
+	}
+	return false;
+}

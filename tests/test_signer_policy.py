@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the signer itself holds a forging CA to (certkey.<n>.policy.*), and the line of requests that
+waits for it: bounded, and each client network has its turn.
+"""
+
+import contextlib
+import json
+import os
+import signal
+
+import pytest
+from cryptography import x509
+
+from harness import backend as backends
+from harness import client as clients
+from harness.daemon import settings, wait_until
+
+
+@pytest.fixture
+def backend(pki):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield b
+
+
+def serve(g, pki, **options):
+    with clients.connected(g.port, pki=pki, **options) as c:
+        c.send(b"ping")
+        assert c.recv_exactly(4) == b"ping"
+
+
+def refused(g, pki, reason, alert, **options):
+    assert wait_until(lambda: not g.stats()["flows_active"], 5)  # those before have ended
+    with g.ends_with(reason), clients.connect(g.port, pki=pki, **options) as c:
+        assert not (c.handshake() and c.recv())
+        assert c.ended == "alert " + alert
+
+
+def policy(pki, backend, **changes):
+    return settings(pki, backend.port, **{f"certkey.forge.policy.{k}": v
+                                          for k, v in changes.items()})
+
+
+# The names of pki.client(): upn:erika@corp.example, email:erika@client.example,
+# uri:https://client.example/...
+NAMES = "email:*@client.example upn:*@CORP.example uri:https://client.example/*"
+
+
+@pytest.mark.parametrize("patterns, good", [
+    (NAMES, True),
+    (NAMES + " subject:*O=*,C=DE", True),
+    (NAMES + " subject:*O=Another,C=DE", False),
+    (NAMES.replace("client.example upn", "other.example upn"), False),
+    ("email:*@client.example upn:*@corp.example", False),  # nothing is said of the URI
+    ("email:* upn:* uri:*", True),
+    ("subject:*", False),
+])
+def test_names(gate, pki, backend, patterns, good):
+    g = gate(policy(pki, backend, names=patterns))
+    if good:
+        serve(g, pki, certkey=pki.client())
+    else:
+        refused(g, pki, "forge_policy", "access_denied", certkey=pki.client())
+        assert g.log_contains("a name fits no pattern of policy.names")
+        assert g.stats()["forged"] == 0
+
+
+def test_client_ca(gate, pki, backend):
+    """The vserver trusts more client CAs than this forging CA is for."""
+    bundle = pki.directory / "two-client-cas.pem"
+    bundle.write_bytes(pki.client_root.cert_file.read_bytes() + pki.other_ca.cert_file.read_bytes())
+    g = gate(settings(pki, backend.port, profile__front__client_ca=bundle,
+                      certkey__forge__policy__client_ca=pki.client_root.cert_file))
+    serve(g, pki, certkey=pki.client())
+    refused(g, pki, "forge_policy", "access_denied", certkey=pki.client(fault="wrong_ca"))
+    assert g.log_contains("the client's CA is none of policy.client_ca")
+
+
+def test_trust_domains(gate, pki, backend):
+    """A profile may ask for more than the CA's owner allows."""
+    certkey = pki.client(fault="privileged_san")  # spiffe://client.example/..., and no other URI
+    domains = "client.example other.example"
+    conf = {"profile.back.forge.trust_domains": domains}
+    g = gate({**policy(pki, backend), **conf})
+    serve(g, pki, certkey=certkey)
+    g = gate({**policy(pki, backend, trust_domains="other.example"), **conf})
+    refused(g, pki, "forge_policy", "access_denied", certkey=certkey)
+
+
+def test_lifespan(gate, pki, backend):
+    g = gate({**policy(pki, backend, lifespan="2m"), "profile.back.forge.lifespan": "1h"})
+    serve(g, pki, certkey=pki.client())
+    cert = x509.load_der_x509_certificate(backend.connection().wait().certificate)
+    assert (cert.not_valid_after - cert.not_valid_before).total_seconds() <= 120 + 300
+
+
+def test_rate(gate, pki, backend):
+    """So many a minute; what is in the cache is not new."""
+    g = gate(policy(pki, backend, rate=2))
+    known = pki.client("One")
+    serve(g, pki, certkey=known)
+    serve(g, pki, certkey=pki.client("Two"))
+    refused(g, pki, "forge_rate", "internal_error", certkey=pki.client("Three"))
+    serve(g, pki, certkey=known)
+    assert g.stats()["forged"] == 2
+
+
+# ---- the line ----
+
+
+def flood(g, pki, stack, names, source):
+    """Flows that wait for the signer, each of an identity of its own."""
+    opened = []
+    for n in names:
+        c = stack.enter_context(clients.connect(g.port, pki=pki, certkey=pki.client(n),
+                                                source=source))
+        assert c.handshake()
+        opened.append(c)
+    return opened
+
+
+def test_networks_take_turns(gate, pki, backend, tmp_path):
+    """Behind thirty requests of one network, another's comes next but for those on their way."""
+    log = tmp_path / "audit.jsonl"
+    g = gate(settings(pki, backend.port, dataplane__workers=1, audit__log=log))
+    signer = g.signer()
+    os.kill(signer, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.kill, signer, signal.SIGCONT)
+        many = flood(g, pki, stack, [f"Many {n}" for n in range(30)], "127.1.1.1")
+        few = flood(g, pki, stack, ["Few 0", "Few 1"], "127.1.2.1")
+        assert g.stat_reaches("forge_cache_misses", 32)
+        os.kill(signer, signal.SIGCONT)
+        for c in many + few:
+            c.send(b"ping")
+            assert c.recv_exactly(4) == b"ping"
+    order = [json.loads(line)["peer"].split(":")[0] for line in log.read_text().splitlines()]
+    assert len(order) == 32
+    places = [n for n, peer in enumerate(order) if peer == "127.1.2.1"]
+    assert places[0] <= 9 and places[1] == places[0] + 2, places
+
+
+def test_line_is_bounded(gate, pki, backend):
+    """The network that has most in it loses, and who waits longest is kept."""
+    g = gate(settings(pki, backend.port, dataplane__workers=1, forge__queue=8))
+    signer = g.signer()
+    os.kill(signer, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.kill, signer, signal.SIGCONT)
+        # Eight on their way, eight in the line; two of the latter lose their place to others.
+        many = flood(g, pki, stack, [f"Many {n}" for n in range(20)], "127.1.1.1")
+        reason = "forge_queue"
+        assert g.stat_reaches(f"reason_{reason}", 4)
+        few = flood(g, pki, stack, ["Few 0", "Few 1"], "127.1.2.1")
+        assert g.stat_reaches(f"reason_{reason}", 6)
+        os.kill(signer, signal.SIGCONT)
+        for c in many[:14] + few:
+            c.send(b"ping")
+            assert c.recv_exactly(4) == b"ping"
+        for c in many[14:]:
+            assert not c.recv() and c.ended == "alert internal_error"
+    assert g.stats()["forged"] == 16
