@@ -17,6 +17,7 @@
 #include "config_table.h"
 #include "forge.h"
 #include "pem.h"
+#include "pkcs11.h"
 
 #define CONFIG_LINE_MAX 4096
 
@@ -682,8 +683,21 @@ static void check_fallback(struct loader *l, const struct cfg_profile *p)
 			    "has a key that backends may not take; use RSA or P-256");
 }
 
+/* The processes that face the network have no files, so no token either. */
+static void check_token(struct loader *l, const struct cfg_certkey *ck)
+{
+	const struct cfg_key *key = row("certkey.<name>.key");
+
+	if (ck->serving && ck->key_file && pkcs11_uri(ck->key_file) &&
+	    !said(l, key, ck->index)->wrong)
+		complain_at(l, key, ck->index,
+			    "is in a token, and the certkey of a vserver; only the keys of forging "
+			    "CAs can be there");
+}
+
 static void check_certkeys(struct loader *l)
 {
+	for_each_object(l->cfg, SCOPE_CERTKEY, i) check_token(l, l->cfg->certkeys[i]);
 	for_each_object(l->cfg, SCOPE_CERTKEY, i)
 	{
 		if (l->cfg->certkeys[i]->cert)
@@ -711,7 +725,10 @@ static void load_key(struct cfg_certkey *ck, struct report *r)
 	char why[CFG_WHY_MAX];
 	mode_t mode = 0;
 
-	if (pem_load_key(ck->key_file, &pkey, &mode, why, sizeof(why)) < 0) {
+	if (pkcs11_uri(ck->key_file)
+		    ? pkcs11_load_key(ck->key_file, ck->passphrase_file, &pkey, why, sizeof(why)) < 0
+		    : pem_load_key(ck->key_file, ck->passphrase_file, &pkey, &mode, why,
+				   sizeof(why)) < 0) {
 		complain_key(r, ck, "%s", why);
 		return;
 	}

@@ -161,9 +161,10 @@ struct cfg_ca_policy {
 
 struct cfg_certkey {
 	char *name;
-	unsigned index;		  /* position in config.certkeys */
-	char *cert_file;	  /* PEM: leaf first, then the chain to send */
-	char *key_file;		  /* PEM private key */
+	unsigned index;	 /* position in config.certkeys */
+	char *cert_file; /* PEM: leaf first, then the chain to send */
+	char *key_file;	 /* PEM private key, or a PKCS#11 URI */
+	char *passphrase_file;
 	char *ocsp_response_file; /* DER */
 	struct cfg_where cert_where, key_where;
 	X509 *cert;		/* leaf */

@@ -366,6 +366,20 @@ char *cfg_next_file(char **text)
 	return file;
 }
 
+static void range_secret_file(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("a file | credential:NAME (of systemd)", out);
+}
+
+static const struct cfg_type type_secret_file = {
+	.name = "file",
+	.parse = parse_file,
+	.print = print_string,
+	.range = range_secret_file,
+	.owns_string = true,
+};
+
 static int parse_path(const struct cfg_key *k, const char *text, void *member, char *why)
 {
 	char **path = member;
@@ -1376,7 +1390,9 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "the certificate, then the chain to send with it"},
 	{"certkey.<name>.key", CERTKEY(key_file), .where = offsetof(struct cfg_certkey, key_where),
 	 .type = &type_file, .mandatory = true,
-	 .help = "its private key, without a passphrase"},
+	 .help = "its private key, a file or, of a forging CA, in a token: pkcs11:URI"},
+	{"certkey.<name>.key_passphrase_file", CERTKEY(passphrase_file), .type = &type_secret_file,
+	 .help = "file whose first line opens the key: its passphrase, or the token's PIN"},
 	{"certkey.<name>.ocsp_response", CERTKEY(ocsp_response_file), .type = &type_der_file,
 	 .help = "an OCSP response to staple: sent to clients that ask, until its nextUpdate"},
 

@@ -9,11 +9,13 @@
 #include <sys/stat.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include "crl.h"
 #include "log.h"
 
-#define PEM_FILE_MAX (8 << 20)	 /* the largest public CA bundles have a tenth of it */
-#define CRL_FILE_MAX (256 << 20) /* some ten million certificates */
+#define PASSPHRASE_FILE_MAX 65536
+#define PEM_FILE_MAX	    (8 << 20)	/* the largest public CA bundles have a tenth of it */
+#define CRL_FILE_MAX	    (256 << 20) /* some ten million certificates */
 
 /* A file's content, wiped when it goes: it may be a key. */
 struct content {
@@ -230,32 +232,144 @@ static void block_wipe(struct block *b)
 }
 #define scoped_block __attribute__((cleanup(block_wipe))) struct block
 
-/* 1: the block is the key, in *out; 0: it is something else, e.g. EC PARAMETERS. */
-static int parse_block(const struct block *b, EVP_PKEY **out, char *why, size_t why_len)
+#define CREDENTIAL "credential:"
+
+/* The path that a name stands for; false: there are no credentials. */
+static bool passphrase_path(const char *file, char path[4096])
+{
+	const char *directory = getenv("CREDENTIALS_DIRECTORY");
+
+	if (strncmp(file, CREDENTIAL, strlen(CREDENTIAL)) != 0)
+		snprintf(path, 4096, "%s", file);
+	else if (directory)
+		snprintf(path, 4096, "%s/%s", directory, file + strlen(CREDENTIAL));
+	else
+		return false;
+	return true;
+}
+
+int pem_load_passphrase(const char *file, char out[PEM_PASSPHRASE_MAX], char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	char path[4096], text[200];
+	size_t n;
+	int err;
+
+	if (!passphrase_path(file, path)) {
+		snprintf(why, why_len,
+			 "%s: systemd gave no credentials (CREDENTIALS_DIRECTORY is not set); use "
+			 "LoadCredential= or name a file",
+			 file);
+		return -ENOENT;
+	}
+	err = content_read(path, PASSPHRASE_FILE_MAX, &c, text, sizeof(text));
+	if (err < 0) {
+		/* What content_read() asks for is PEM, which this is not. */
+		snprintf(why, why_len, "the passphrase's file %s %.*s; name one we may read", path,
+			 (int)strcspn(text, ";"), text);
+		return err;
+	}
+	for (n = 0; n < c.len && c.text[n] != '\n' && c.text[n] != '\r'; n++)
+		;
+	if (!n || n >= PEM_PASSPHRASE_MAX) {
+		snprintf(why, why_len,
+			 "the passphrase's file %s begins with a line of %zu bytes; use 1 to %d",
+			 path, n, PEM_PASSPHRASE_MAX - 1);
+		return -EINVAL;
+	}
+	memcpy(out, c.text, n);
+	out[n] = '\0';
+	return 0;
+}
+
+/* RFC 1421's "Proc-Type: 4,ENCRYPTED", as OpenSSL wrote keys before PKCS#8: decrypts in place. */
+static bool decrypt_traditional(struct block *b, const char *passphrase)
+{
+	EVP_CIPHER_INFO cipher;
+
+	return PEM_get_EVP_CIPHER_INFO(b->header, &cipher) &&
+	       PEM_do_header(&cipher, b->der, &b->len, NULL, (void *)passphrase);
+}
+
+/* PKCS#8. What it decrypts OpenSSL wipes. */
+static EVP_PKEY *decrypt_pkcs8(const struct block *b, const char *passphrase)
 {
 	const unsigned char *p = b->der;
+	X509_SIG *sealed = d2i_X509_SIG(NULL, &p, b->len);
+	PKCS8_PRIV_KEY_INFO *opened =
+		sealed ? PKCS8_decrypt(sealed, passphrase, (int)strlen(passphrase)) : NULL;
+	EVP_PKEY *key = opened ? EVP_PKCS82PKEY(opened) : NULL;
+
+	PKCS8_PRIV_KEY_INFO_free(opened);
+	X509_SIG_free(sealed);
+	return key;
+}
+
+static EVP_PKEY *parse_key(struct block *b, const char *passphrase)
+{
+	const unsigned char *p = b->der;
+
+	if (!strncmp(b->name, "ENCRYPTED", 9))
+		return decrypt_pkcs8(b, passphrase);
+	if (strstr(b->header, "ENCRYPTED") && !decrypt_traditional(b, passphrase))
+		return NULL;
+	p = b->der;
+	return d2i_AutoPrivateKey(NULL, &p, b->len);
+}
+
+/* 1: the block is the key, in *out; 0: it is something else, e.g. EC PARAMETERS. */
+static int parse_block(struct block *b, const char *passphrase, EVP_PKEY **out, char *why,
+		       size_t why_len)
+{
+	bool encrypted = !strncmp(b->name, "ENCRYPTED", 9) || strstr(b->header, "ENCRYPTED");
 	char text[200];
 
 	if (!strstr(b->name, "PRIVATE KEY"))
 		return 0;
-	if (!strncmp(b->name, "ENCRYPTED", 9) || strstr(b->header, "ENCRYPTED")) {
+	if (encrypted && !passphrase) {
 		snprintf(why, why_len,
-			 "is encrypted; passphrases are not supported yet, store the key without "
-			 "one: openssl pkey");
+			 "is encrypted; name the file with its passphrase: key_passphrase_file");
 		return -EINVAL;
 	}
-	*out = d2i_AutoPrivateKey(NULL, &p, b->len);
+	*out = parse_key(b, passphrase);
 	if (*out) {
 		ERR_clear_error(); /* of the key types it tried in vain */
 		return 1;
 	}
-	snprintf(why, why_len, "holds a malformed key: %s; try openssl pkey",
-		 log_openssl(text, sizeof(text)));
+	if (encrypted)
+		snprintf(why, why_len,
+			 "cannot be decrypted: %s; is this passphrase another key's? Try openssl "
+			 "pkey",
+			 log_openssl(text, sizeof(text)));
+	else
+		snprintf(why, why_len, "holds a malformed key: %s; try openssl pkey",
+			 log_openssl(text, sizeof(text)));
 	return -EINVAL;
 }
 
-int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why, size_t why_len)
+static int find_key(BIO *bio, const char *passphrase, EVP_PKEY **out, char *why, size_t why_len)
 {
+	for (;;) {
+		scoped_block b = {0};
+		int err;
+
+		/* Not PEM_read_bio_PrivateKey(): it leaves a line of the text on the heap. */
+		if (!PEM_read_bio_ex(bio, &b.name, &b.header, &b.der, &b.len,
+				     PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE))
+			break;
+		err = parse_block(&b, passphrase, out, why, why_len);
+		if (err)
+			return err < 0 ? err : 0;
+	}
+	ERR_clear_error();
+	snprintf(why, why_len, "holds no private key in PEM; a block BEGIN PRIVATE KEY is needed");
+	return -EINVAL;
+}
+
+int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, mode_t *mode,
+		 char *why, size_t why_len)
+{
+	char passphrase[PEM_PASSPHRASE_MAX];
 	scoped_content c = {0};
 	scoped_bio *bio = NULL;
 	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
@@ -268,18 +382,10 @@ int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why, size
 		snprintf(why, why_len, "out of memory");
 		return -ENOMEM;
 	}
-	for (;;) {
-		scoped_block b = {0};
-
-		/* Not PEM_read_bio_PrivateKey(): it leaves a line of the text on the heap. */
-		if (!PEM_read_bio_ex(bio, &b.name, &b.header, &b.der, &b.len,
-				     PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE))
-			break;
-		err = parse_block(&b, out, why, why_len);
-		if (err)
-			return err < 0 ? err : 0;
-	}
-	ERR_clear_error();
-	snprintf(why, why_len, "holds no private key in PEM; a block BEGIN PRIVATE KEY is needed");
-	return -EINVAL;
+	if (passphrase_file)
+		err = pem_load_passphrase(passphrase_file, passphrase, why, why_len);
+	if (!err)
+		err = find_key(bio, passphrase_file ? passphrase : NULL, out, why, why_len);
+	OPENSSL_cleanse(passphrase, sizeof(passphrase));
+	return err;
 }

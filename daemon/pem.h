@@ -23,12 +23,22 @@ int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t wh
 int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len) must_check;
 
 /*
- * The first private key of the file. *mode is set to the file's permissions
+ * The first private key of the file. passphrase_file: what an encrypted key is
+ * opened with, the first line of that file; NULL: none. *mode is set to the file's permissions
  * once it was opened. Every copy of the file's text is wiped; OpenSSL 3.0's
  * decoder leaves one copy of the decoded secret on the heap, so only a process
  * that may hold the key may call this.
  */
-int pem_load_key(const char *path, EVP_PKEY **out, mode_t *mode, char *why,
-		 size_t why_len) must_check;
+int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, mode_t *mode,
+		 char *why, size_t why_len) must_check;
+
+/*
+ * The first line of a file into out, without its end: a passphrase or a PIN. "credential:NAME" is
+ * a credential of systemd's, $CREDENTIALS_DIRECTORY/NAME. The caller wipes out.
+ * Returns 0 or -errno.
+ */
+#define PEM_PASSPHRASE_MAX 1024
+int pem_load_passphrase(const char *file, char out[PEM_PASSPHRASE_MAX], char *why,
+			size_t why_len) must_check;
 
 #endif

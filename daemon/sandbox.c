@@ -42,6 +42,7 @@ static int compare_ints(const void *a, const void *b);
 static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out);
 static int load_filter(scmp_filter_ctx filter, int r);
 static int allow_memory(scmp_filter_ctx filter);
+static int allow_token(scmp_filter_ctx filter);
 static int allow_data(scmp_filter_ctx filter);
 static int allow_tcp(scmp_filter_ctx filter, int family);
 static void release_filter(scmp_filter_ctx *filter);
@@ -98,7 +99,7 @@ int sandbox_keep_only(int *keep, unsigned n)
 	return close_range(from, ~0U, 0) < 0 ? -errno : 0;
 }
 
-int sandbox_signer(void)
+int sandbox_signer(bool token)
 {
 	static const int calls[] = {
 		/* messages and log lines; the descriptors are those it has, their number cannot
@@ -124,11 +125,13 @@ int sandbox_signer(void)
 		log_warn("no system call filter: built with a sanitizer");
 		return 0;
 	}
-	if (setrlimit(RLIMIT_NOFILE, &none) < 0)
+	if (!token && setrlimit(RLIMIT_NOFILE, &none) < 0)
 		return -errno;
 	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_memory(filter);
+	if (r == 0 && token)
+		r = allow_token(filter);
 	return load_filter(filter, r);
 }
 
@@ -279,6 +282,35 @@ static int allow_data(scmp_filter_ctx filter)
 	if (r == 0)
 		r = allow_tcp(filter, AF_INET);
 	return r == 0 ? allow_tcp(filter, AF_INET6) : r;
+}
+
+/*
+ * What a PKCS#11 module does at each signature is its own business: files and
+ * locks (SoftHSM2), a UNIX socket (pcscd, p11-kit), a device. No other sockets, no programs.
+ */
+static int allow_token(scmp_filter_ctx filter)
+{
+	static const int calls[] = {
+		SCMP_SYS(openat),      SCMP_SYS(open),	    SCMP_SYS(stat),
+		SCMP_SYS(fstat),       SCMP_SYS(lstat),	    SCMP_SYS(newfstatat),
+		SCMP_SYS(statx),       SCMP_SYS(access),    SCMP_SYS(faccessat),
+		SCMP_SYS(lseek),       SCMP_SYS(pread64),   SCMP_SYS(readv),
+		SCMP_SYS(writev),      SCMP_SYS(fcntl),	    SCMP_SYS(flock),
+		SCMP_SYS(ftruncate),   SCMP_SYS(fsync),	    SCMP_SYS(getdents64),
+		SCMP_SYS(readlink),    SCMP_SYS(connect),   SCMP_SYS(getpeername),
+		SCMP_SYS(getuid),      SCMP_SYS(geteuid),   SCMP_SYS(getgid),
+		SCMP_SYS(getegid),     SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
+		SCMP_SYS(ioctl),       SCMP_SYS(select),    SCMP_SYS(pselect6),
+		SCMP_SYS(sched_yield),
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+	if (r < 0)
+		return r;
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+				SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
 }
 
 /* Protocol 0 is TCP; by number there would be SCTP, MPTCP and others. */

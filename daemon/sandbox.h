@@ -6,6 +6,8 @@
 #ifndef KTLSGATE_SANDBOX_H
 #define KTLSGATE_SANDBOX_H
 
+#include <stdbool.h>
+
 #include "scoped.h"
 
 /*
@@ -31,10 +33,11 @@ int sandbox_keep_only(int *keep, unsigned n) must_check;
 /*
  * No descriptor beyond those it has, and the signer's system calls and no
  * others: computing, memory that cannot be executed, messages. Anything else
- * kills the process. Returns 0, or -errno after a log line. Does nothing but
- * say so in a build with sanitizers.
+ * kills the process. token: a key is in a token; then files that its user may
+ * open, and UNIX sockets, are open to it, too. Returns 0, or -errno after a log line. Does nothing
+ * but say so in a build with sanitizers.
  */
-int sandbox_signer(void) must_check;
+int sandbox_signer(bool token) must_check;
 
 /*
  * The data process's system calls and no others, for all its threads to come:

@@ -20,10 +20,12 @@
 #include "audit.h"
 #include "ca_policy.h"
 #include "log.h"
+#include "pkcs11.h"
 #include "provider.h"
 #include "sandbox.h"
 #include "signer.h"
 #include "timer.h"
+#include "token.h"
 #include "verify.h"
 
 #define SKEW	      300 /* seconds a backend's clock may be behind ours */
@@ -148,6 +150,15 @@ static bool append_certificate(struct signer_response *r, X509 *cert, size_t spa
 static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
 			const struct signer_response *r, X509 *cert);
 
+static bool uses_token(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_certkeys; i++) {
+		if (cfg->certkeys[i]->forging && pkcs11_uri(cfg->certkeys[i]->key_file))
+			return true;
+	}
+	return false;
+}
+
 int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd,
 	       struct replay *seen)
 {
@@ -167,7 +178,8 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	    audit_open(cfg->audit_log, cfg->audit_sync == AUDIT_SYNC_EACH, &s.audit) < 0)
 		return EXIT_FAILURE;
 	lock_memory();
-	if (sandbox_drop_privileges(cfg->user) < 0 || rehearse(&s) < 0 || sandbox_signer() < 0)
+	if (sandbox_drop_privileges(cfg->user) < 0 || rehearse(&s) < 0 ||
+	    sandbox_signer(uses_token(cfg)) < 0)
 		return EXIT_FAILURE;
 	if (write(ready_fd, "", 1) != 1) {
 		log_error("the supervisor is gone: %s", strerror(errno));

@@ -279,9 +279,9 @@ BAD = [
     ({"certkey.unused.cert": "{d}/leaf.pem", "certkey.unused.key": "{d}/web.key"},
      "certkey.unused.key", "is not the key of the certificate in {d}/leaf.pem", "give the one"),
     ({"certkey.web.key": "{d}/pkcs8.enc"}, "certkey.web.key", "is encrypted",
-     "passphrases are not supported yet"),
+     "key_passphrase_file"),
     ({"certkey.web.key": "{d}/sec1.enc"}, "certkey.web.key", "is encrypted",
-     "passphrases are not supported yet"),
+     "key_passphrase_file"),
     ({"certkey.web.key": "{d}/web.pem"}, "certkey.web.key", "holds no private key",
      "BEGIN PRIVATE KEY"),
     # references

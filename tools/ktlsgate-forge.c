@@ -332,7 +332,7 @@ static int load_key(const char *path, EVP_PKEY **out)
 	char why[256];
 	mode_t mode;
 
-	return pem_load_key(path, out, &mode, why, sizeof(why)) ? unusable(path, why) : 0;
+	return pem_load_key(path, NULL, out, &mode, why, sizeof(why)) ? unusable(path, why) : 0;
 }
 
 static int check_ca(const struct options *o, const struct forge_ca *ca)
