@@ -7,14 +7,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/rsa.h>
 #include "log.h"
 
 #define RSA_BITS    2048
-#define NICE	    10	/* handshakes come first */
 #define WAITING_MAX 256 /* as many as there can be workers */
 
 SCOPED_DEFINE(pkey_ctx, EVP_PKEY_CTX, EVP_PKEY_CTX_free)
@@ -108,7 +106,6 @@ static void *make_keys(void *arg)
 {
 	struct keymaker *k = arg;
 
-	setpriority(PRIO_PROCESS, 0, NICE); /* of this thread */
 	pthread_barrier_wait(&k->set_up);
 	while (wait_until_wanted(k)) {
 		EVP_PKEY *key = make_rsa(k);
