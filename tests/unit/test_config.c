@@ -235,8 +235,9 @@ static void test_table(void)
 		CHECK(cfg_object_add(&cfg, scope, "x"));
 	for (scope = SCOPE_GLOBAL; scope < SCOPES; scope++)
 		CHECK_INT(cfg_count(&cfg, scope), 1);
-	free(cfg.bpf_dir);
-	free(cfg.control_socket);
+	for (const struct cfg_key *k = cfg_keys; k < cfg_keys + cfg_n_keys; k++)
+		if (k->type->owns_string)
+			free(cfg_get_pointer(cfg_member(cfg_object(&cfg, k->scope, 0), k->offset)));
 	for (scope = SCOPE_CERTKEY; scope < SCOPES; scope++) {
 		struct cfg_head *head = cfg_object(&cfg, scope, 0);
 
