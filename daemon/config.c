@@ -725,10 +725,10 @@ static void load_key(struct cfg_certkey *ck, struct report *r)
 	char why[CFG_WHY_MAX];
 	mode_t mode = 0;
 
-	if (pkcs11_uri(ck->key_file)
-		    ? pkcs11_load_key(ck->key_file, ck->passphrase_file, &pkey, why, sizeof(why)) < 0
-		    : pem_load_key(ck->key_file, ck->passphrase_file, &pkey, &mode, why,
-				   sizeof(why)) < 0) {
+	if (pkcs11_uri(ck->key_file) ? pkcs11_load_key(ck->key_file, ck->passphrase_file, &pkey,
+						       why, sizeof(why)) < 0
+				     : pem_load_key(ck->key_file, ck->passphrase_file, &pkey, &mode,
+						    why, sizeof(why)) < 0) {
 		complain_key(r, ck, "%s", why);
 		return;
 	}

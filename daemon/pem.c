@@ -310,7 +310,7 @@ static EVP_PKEY *parse_key(struct block *b, const char *passphrase)
 	const unsigned char *p = b->der;
 
 	if (!strncmp(b->name, "ENCRYPTED", 9))
-		return decrypt_pkcs8(b, passphrase);
+		return passphrase ? decrypt_pkcs8(b, passphrase) : NULL;
 	if (strstr(b->header, "ENCRYPTED") && !decrypt_traditional(b, passphrase))
 		return NULL;
 	p = b->der;

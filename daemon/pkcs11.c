@@ -99,7 +99,8 @@ static int open_engine(ENGINE *e, const char *uri, const char *pin_file, char *w
 	return ret;
 }
 
-int pkcs11_load_key(const char *uri, const char *pin_file, EVP_PKEY **out, char *why, size_t why_len)
+int pkcs11_load_key(const char *uri, const char *pin_file, EVP_PKEY **out, char *why,
+		    size_t why_len)
 {
 	scoped_mem char *name = engine_uri(uri);
 	scoped_engine *e = NULL;
