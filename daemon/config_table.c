@@ -1089,6 +1089,7 @@ static const struct cfg_type type_prefixes = {
 	.parse = parse_prefixes,
 	.print = print_prefixes,
 	.range = range_prefixes,
+	.owns_string = true,
 };
 
 /* ---- URL of HTTP, numeric ---- */

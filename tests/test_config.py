@@ -555,7 +555,7 @@ def test_print(conf):
     assert values["timeout.idle"] == "90s"
     assert values["timeout.connect"] == "5s"
     assert values["profile.front.dynamic_client_cert"] == "disabled"
-    assert "dataplane.user" not in values
+    assert "dataplane.user" not in values and "shield.deny" not in values
     assert "PRIVATE" not in "".join(lines)
     assert {k: v for k, v in values.items() if k in c.settings and k != "timeout.idle"} == {
         k: v for k, v in c.settings.items() if k != "timeout.idle"}
