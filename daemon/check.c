@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <openssl/err.h>
 #include "check.h"
+#include "proxy.h"
 
 #define ENDING_TICK_MS 1
 
@@ -224,8 +225,14 @@ static void on_handshake(struct handshake *hs, enum handshake_event ev)
 
 static void start_handshake(struct check *c)
 {
+	static const struct proxy_addresses local; /* it is we who ask */
 	struct side *s = &c->side;
 
+	if (c->service->cfg->send_proxy != SEND_PROXY_OFF) {
+		uint8_t header[PROXY_HEADER_MAX];
+
+		say(c, header, proxy_build(&local, NULL, NULL, 0, NULL, header));
+	}
 	s->hs = handshake_new(s, c->ring, c->back->ctx, false, on_handshake);
 	if (!s->hs || back_expect_name(c->back, s->hs->ssl, ""))
 		conclude(c, "out of memory");

@@ -843,6 +843,25 @@ static void check_monitor(struct loader *l, const struct cfg_service *s)
 			    s->name);
 }
 
+/* What the client's handshake decides is not known when the connection is made early. */
+static void check_send_proxy(struct loader *l, const struct cfg_service *s)
+{
+	if (s->send_proxy == SEND_PROXY_TLS && s->connect == CONNECT_EARLY)
+		complain_at(l, row("service.<name>.send_proxy"), s->index,
+			    "the client's certificate is not known at its ClientHello; set "
+			    "service.%s.connect = verified, or send_proxy = on",
+			    s->name);
+}
+
+/* Kernel TLS is of TCP. */
+static void check_unix(struct loader *l, const struct cfg_service *s)
+{
+	if (s->address.ss.ss_family == AF_UNIX && l->cfg->engine == ENGINE_KTLS)
+		complain_at(
+			l, row("service.<name>.address"), s->index,
+			"kernel TLS does not exist on UNIX sockets; set dataplane.engine = auto");
+}
+
 static void check_services(struct loader *l)
 {
 	const struct cfg_key *profile = row("service.<name>.profile");
@@ -858,6 +877,8 @@ static void check_services(struct loader *l)
 				    "profile.%s.server_ca",
 				    p->name);
 		check_monitor(l, l->cfg->services[i]);
+		check_send_proxy(l, l->cfg->services[i]);
+		check_unix(l, l->cfg->services[i]);
 	}
 }
 
@@ -986,6 +1007,16 @@ static void check_mirror(struct loader *l, const struct cfg_vserver *v)
 	}
 }
 
+/* Anybody could claim to be anybody. */
+static void check_accept_proxy(struct loader *l, const struct cfg_vserver *v)
+{
+	if (v->accept_proxy && !said(l, row("vserver.<name>.proxy_from"), v->index)->value)
+		complain_at(l, row("vserver.<name>.accept_proxy"), v->index,
+			    "nobody is trusted to tell; set vserver.%s.proxy_from to the addresses "
+			    "of the proxies",
+			    v->name);
+}
+
 static void check_vservers(struct loader *l)
 {
 	const struct cfg_key *listen = row("vserver.<name>.listen");
@@ -997,6 +1028,7 @@ static void check_vservers(struct loader *l)
 	for_each_object(l->cfg, SCOPE_VSERVER, i)
 	{
 		check_listens(l, listen, i);
+		check_accept_proxy(l, l->cfg->vservers[i]);
 		check_forging(l, l->cfg->vservers[i]);
 		check_mirror(l, l->cfg->vservers[i]);
 	}

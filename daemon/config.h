@@ -60,6 +60,11 @@ enum cfg_connect {
 	CONNECT_EARLY,
 	CONNECT_VERIFIED
 };
+enum cfg_send_proxy {
+	SEND_PROXY_OFF,
+	SEND_PROXY_ON,
+	SEND_PROXY_TLS
+};
 enum cfg_check {
 	CHECK_OFF,
 	CHECK_CONNECT,
@@ -244,6 +249,7 @@ struct cfg_service {
 	unsigned weight;
 	bool backup; /* for when no other service of the vserver can be used */
 	bool drain;  /* gets no new connection */
+	enum cfg_send_proxy send_proxy;
 	enum cfg_check check;
 	struct cfg_certkey *check_certkey; /* shown to a backend that asks; or NULL */
 	unsigned check_rise, check_fall;   /* checks in a row that change the verdict */
@@ -269,7 +275,16 @@ struct cfg_vserver {
 	enum cfg_balance balance;
 	unsigned retries;   /* on another service, after a failed connect */
 	unsigned max_flows; /* 0: no limit */
+	bool accept_proxy;
+	struct cfg_prefixes proxy_from;
 };
+
+/* Is the address, AF_INET or AF_INET6, in one of the prefixes? */
+bool cfg_prefixes_hold(const struct cfg_prefixes *p, const struct sockaddr *sa);
+
+/* "192.0.2.1:443", "[2001:db8::1]:443", "unix:/path" */
+#define CFG_ADDRESS_TEXT 128
+const char *cfg_address_text(const void *sockaddr, char out[CFG_ADDRESS_TEXT]);
 
 static inline struct cfg_service *cfg_service_at(const struct cfg_vserver *v, unsigned i)
 {

@@ -683,21 +683,33 @@ static int parse_address(const struct cfg_key *k, const char *text, void *member
 	return 0;
 }
 
+const char *cfg_address_text(const void *sockaddr, char out[CFG_ADDRESS_TEXT])
+{
+	const struct sockaddr *sa = sockaddr;
+	const struct sockaddr_in *in = sockaddr;
+	const struct sockaddr_in6 *in6 = sockaddr;
+	const struct sockaddr_un *un = sockaddr;
+	char host[INET6_ADDRSTRLEN] = "?";
+
+	if (sa->sa_family == AF_UNIX) {
+		snprintf(out, CFG_ADDRESS_TEXT, "unix:%s", un->sun_path);
+	} else if (sa->sa_family == AF_INET6) {
+		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+		snprintf(out, CFG_ADDRESS_TEXT, "[%s]:%u", host, ntohs(in6->sin6_port));
+	} else {
+		inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+		snprintf(out, CFG_ADDRESS_TEXT, "%s:%u", host, ntohs(in->sin_port));
+	}
+	return out;
+}
+
 static void print_address(const struct cfg_key *k, const void *member, FILE *out)
 {
 	const struct cfg_address *a = member;
-	const struct sockaddr_in *in = (const struct sockaddr_in *)&a->ss;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&a->ss;
-	char host[INET6_ADDRSTRLEN] = "?";
+	char text[CFG_ADDRESS_TEXT];
 
 	(void)k;
-	if (a->ss.ss_family == AF_INET6) {
-		inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
-		fprintf(out, "[%s]:%u", host, ntohs(in6->sin6_port));
-		return;
-	}
-	inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
-	fprintf(out, "%s:%u", host, ntohs(in->sin_port));
+	fputs(cfg_address_text(&a->ss, text), out);
 }
 
 static void range_address(const struct cfg_key *k, FILE *out)
@@ -711,6 +723,45 @@ static const struct cfg_type type_address = {
 	.parse = parse_address,
 	.print = print_address,
 	.range = range_address,
+};
+
+/* ---- backends: an address, or a UNIX socket ---- */
+
+#define UNIX_PREFIX "unix:"
+
+static int parse_backend(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_address a = {.len = sizeof(struct sockaddr_un)};
+	struct sockaddr_un *un = (struct sockaddr_un *)&a.ss;
+	const char *path = text + strlen(UNIX_PREFIX);
+
+	if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) != 0)
+		return parse_address(k, text, member, why);
+	if (path[0] != '/')
+		return wrong_value(k, why, "has no absolute path");
+	/* It stands in lines of fields and in JSON. */
+	if (strpbrk(path, " \t\"\\"))
+		return wrong(why, "has a blank, quote or backslash in its path; use another path");
+	if (strlen(path) >= sizeof(un->sun_path))
+		return wrong(why, "is too long; a UNIX socket's path has at most %zu bytes",
+			     sizeof(un->sun_path) - 1);
+	un->sun_family = AF_UNIX;
+	memcpy(un->sun_path, path, strlen(path) + 1);
+	*(struct cfg_address *)member = a;
+	return 0;
+}
+
+static void range_backend(const struct cfg_key *k, FILE *out)
+{
+	range_address(k, out);
+	fputs(" | " UNIX_PREFIX "/PATH", out);
+}
+
+static const struct cfg_type type_backend = {
+	.name = "address",
+	.parse = parse_backend,
+	.print = print_address,
+	.range = range_backend,
 };
 
 /* ---- listens: addresses, prefixes of them, ranges of ports ---- */
@@ -1138,6 +1189,26 @@ static const struct cfg_type type_http_url = {
 	.owns_string = true,
 };
 
+static bool prefix_holds(const struct cfg_prefix *p, const uint8_t *ip)
+{
+	if (memcmp(p->address, ip, p->len / 8) != 0)
+		return false;
+	return !(p->len % 8) || !((p->address[p->len / 8] ^ ip[p->len / 8]) >> (8 - p->len % 8));
+}
+
+bool cfg_prefixes_hold(const struct cfg_prefixes *p, const struct sockaddr *sa)
+{
+	const uint8_t *ip = sa->sa_family == AF_INET6
+				    ? ((const struct sockaddr_in6 *)sa)->sin6_addr.s6_addr
+				    : (const uint8_t *)&((const struct sockaddr_in *)sa)->sin_addr;
+
+	for (unsigned i = 0; i < p->n; i++) {
+		if (p->list[i].family == sa->sa_family && prefix_holds(&p->list[i], ip))
+			return true;
+	}
+	return false;
+}
+
 /* ---- reference: the text is checked here, the object found by config.c ---- */
 
 static int parse_reference(const struct cfg_key *k, const char *text, void *member, char *why)
@@ -1251,6 +1322,8 @@ static const struct cfg_choice connects[] = {
 	{"early", CONNECT_EARLY}, {"verified", CONNECT_VERIFIED}, {0}};
 static const struct cfg_choice checks[] = {
 	{"off", CHECK_OFF}, {"connect", CHECK_CONNECT}, {"tls", CHECK_TLS}, {0}};
+static const struct cfg_choice send_proxies[] = {
+	{"off", SEND_PROXY_OFF}, {"on", SEND_PROXY_ON}, {"tls", SEND_PROXY_TLS}, {0}};
 static const struct cfg_choice balances[] = {{"round-robin", BALANCE_ROUND_ROBIN},
 					     {"least-connections", BALANCE_LEAST_CONNECTIONS},
 					     {"source-hash", BALANCE_SOURCE_HASH},
@@ -1539,7 +1612,7 @@ const struct cfg_key cfg_keys[] = {
 	 .value = "off",
 	 .help = "trust every certificate of client_ca or server_ca, not the self-signed only"},
 
-	{"service.<name>.address", SERVICE(address), .type = &type_address, .mandatory = true,
+	{"service.<name>.address", SERVICE(address), .type = &type_backend, .mandatory = true,
 	 .help = "where the backend listens"},
 	{"service.<name>.server_name", SERVICE(server_name), .type = &type_hostname, .mandatory = true,
 	 .help = "the name the backend's certificate must have; also sent as SNI"},
@@ -1556,6 +1629,9 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "its share of the connections, beside the other services of a vserver"},
 	{"service.<name>.backup", SERVICE(backup), .type = &type_boolean, .value = "off",
 	 .help = "used only when no other service of the vserver can be"},
+	{"service.<name>.send_proxy", SERVICE(send_proxy), .type = &type_choice, .choices = send_proxies,
+	 .value = "off",
+	 .help = "tell the backend the client's address by PROXY protocol version 2; tls: and its TLS and certificate"},
 	{"service.<name>.drain", SERVICE(drain), .type = &type_boolean, .value = "off",
 	 .help = "gets no new connection; those it has go on"},
 	{"service.<name>.check", SERVICE(check), .type = &type_choice, .choices = checks, .value = "off",
@@ -1612,6 +1688,10 @@ const struct cfg_key cfg_keys[] = {
 	{"vserver.<name>.max_flows", VSERVER(max_flows), .type = &type_number, .unit = "connections",
 	 .min = 0, .max = 10000000, .value = "0",
 	 .help = "connections at a time; those beyond are reset; 0: no limit"},
+	{"vserver.<name>.accept_proxy", VSERVER(accept_proxy), .type = &type_boolean, .value = "off",
+	 .help = "proxies in proxy_from tell the client's address, by PROXY protocol version 2, or are refused"},
+	{"vserver.<name>.proxy_from", VSERVER(proxy_from), .type = &type_prefixes,
+	 .help = "accept_proxy: the proxies; who comes from elsewhere is a client itself"},
 	{"vserver.<name>.retries", VSERVER(retries), .type = &type_number, .min = 0, .max = 16,
 	 .value = "2",
 	 .help = "how often another service is tried when one cannot be connected to"},
@@ -1815,7 +1895,7 @@ bool cfg_nearest(const char *text, char out[CFG_KEY_MAX])
 
 bool cfg_is_set(const struct cfg_key *k, const void *member)
 {
-	if (k->type == &type_address)
+	if (k->type == &type_address || k->type == &type_backend)
 		return ((const struct cfg_address *)member)->len;
 	if (k->type == &cfg_type_reference || (k->type->owns_string && !k->word))
 		return cfg_get_pointer(member);

@@ -36,6 +36,8 @@ struct flow_handshake {
 	bool backend_asked;	 /* for a certificate */
 	bool backend_given_none; /* though it asked */
 	bool backend_done;
+	struct sockaddr_in6
+		local;	/* where the client connected to, as a proxy told; or AF_UNSPEC */
 	bool reconnect; /* as soon as the poll has come back */
 	uint8_t reconnects;
 	bool switching;		     /* to another service, as soon as nothing is armed */
@@ -68,33 +70,14 @@ static void flow_fail(struct flow *f, enum reason reason, const char *detail)
 	flow_close(f, reason, reasons[reason].client_alert, reasons[reason].backend_alert, detail);
 }
 
-static const char *address_text(const void *address, char *buf, size_t len)
+static const char *client_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 {
-	const struct sockaddr *sa = address;
-	char ip[INET6_ADDRSTRLEN] = "?";
-
-	if (sa->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = address;
-
-		inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
-		snprintf(buf, len, "[%s]:%u", ip, ntohs(in6->sin6_port));
-	} else {
-		const struct sockaddr_in *in4 = address;
-
-		inet_ntop(AF_INET, &in4->sin_addr, ip, sizeof(ip));
-		snprintf(buf, len, "%s:%u", ip, ntohs(in4->sin_port));
-	}
-	return buf;
+	return cfg_address_text(&f->peer, buf);
 }
 
-static const char *client_text(const struct flow *f, char *buf, size_t len)
+static const char *backend_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 {
-	return address_text(&f->peer, buf, len);
-}
-
-static const char *backend_text(const struct flow *f, char *buf, size_t len)
-{
-	return f->service ? address_text(&f->service->address.ss, buf, len) : "-";
+	return f->service ? cfg_address_text(&f->service->address.ss, buf) : "-";
 }
 
 static const char *service_name(const struct flow *f)
@@ -158,6 +141,12 @@ static const struct cfg_profile *back_profile(const struct flow *f)
 	return cfg_service_at(f->vserver, 0)->profile;
 }
 
+/* A backend there: no TCP, so no kernel TLS. */
+static bool is_unix(const struct side *s)
+{
+	return s->role == SIDE_BACKEND && s->flow->service->address.ss.ss_family == AF_UNIX;
+}
+
 static bool forges(const struct flow *f)
 {
 	return back_profile(f)->dynamic_client_cert;
@@ -172,7 +161,8 @@ static void attach_ulp(struct side *s)
 {
 	const struct gate *gate = s->flow->worker->gate;
 
-	s->ulp = gate->cfg->engine != ENGINE_USER && !gate->ktls.error && !ktls_attach(s);
+	s->ulp = gate->cfg->engine != ENGINE_USER && !gate->ktls.error && !is_unix(s) &&
+		 !ktls_attach(s);
 }
 
 #define KEEPALIVE_PROBES 4
@@ -249,15 +239,84 @@ static void refuse_client(struct worker *w, const struct cfg_vserver *vserver, i
 			  enum reason reason, const struct sockaddr_in6 *peer)
 {
 	struct linger rst = {.l_onoff = 1, .l_linger = 0};
-	char client[64];
+	char client[CFG_ADDRESS_TEXT];
 
 	stat_inc(w->stats, reason[reason]);
 	if (worker_may_log(w, reason))
 		log_info("vserver %s: client %s: %s (%s)", vserver->name,
-			 address_text(peer, client, sizeof(client)), reasons[reason].text,
+			 cfg_address_text(peer, client), reasons[reason].text,
 			 reasons[reason].name);
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
 	close(fd);
+}
+
+/* ---- what a proxy tells of its client ---- */
+
+static enum reason proxy_reason(enum proxy_error error)
+{
+	switch (error) {
+	case PROXY_ABSENT:
+		return REASON_proxy_absent;
+	case PROXY_VERSION_1:
+		return REASON_proxy_version;
+	default:
+		return REASON_proxy_malformed;
+	}
+}
+
+static void proxy_header_complete(struct flow *f)
+{
+	struct proxy_addresses a;
+	enum proxy_error error = proxy_parse(f->proxy->bytes, f->proxy->have, &a);
+
+	free(TAKE_PTR(f->proxy));
+	if (error) {
+		flow_fail(f, proxy_reason(error), NULL);
+		return;
+	}
+	/* LOCAL: the proxy speaks for itself. */
+	if (a.source.sin6_family != AF_UNSPEC) {
+		f->peer = a.source;
+		f->hs->local = a.destination;
+	}
+	handshake_start(f->client.hs);
+}
+
+/* Exactly the header, first what tells its length: what is behind belongs to the handshake. */
+static void proxy_header_read(struct ring_op *op, int res)
+{
+	struct flow *f = container_of(op, struct side, rx)->flow;
+	struct proxy_header *p = f->proxy;
+	enum proxy_error error;
+	size_t body = 0;
+
+	if (f->stage != FLOW_STAGE_HANDSHAKE)
+		return;
+	if (res <= 0 && res != -EINTR) {
+		flow_fail(f, REASON_client_gone, res ? strerror(-res) : NULL);
+		return;
+	}
+	p->have += res > 0 ? (size_t)res : 0;
+	error = p->have < PROXY_HEAD ? proxy_check(p->bytes, p->have)
+				     : proxy_body_len(p->bytes, &body);
+	if (error)
+		flow_fail(f, proxy_reason(error), NULL);
+	else if (p->have == PROXY_HEAD + body)
+		proxy_header_complete(f);
+	else
+		ring_recv(f->worker->ring, op, f->client.fd, p->bytes + p->have,
+			  PROXY_HEAD + body - p->have);
+}
+
+static void await_proxy_header(struct flow *f)
+{
+	f->proxy = calloc(1, sizeof(*f->proxy));
+	if (!f->proxy) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->client.rx.done = proxy_header_read;
+	ring_recv(f->worker->ring, &f->client.rx, f->client.fd, f->proxy->bytes, PROXY_HEAD);
 }
 
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
@@ -294,7 +353,11 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	f->client.hs->hello = client_hello;
 	f->client.hs->hold_change_cipher_spec = true;
 	f->client.hs->transcript_on = forges(f);
-	handshake_start(f->client.hs);
+	if (vserver->accept_proxy &&
+	    cfg_prefixes_hold(&vserver->proxy_from, (const struct sockaddr *)&f->peer))
+		await_proxy_header(f);
+	else
+		handshake_start(f->client.hs);
 }
 
 /* ---- the backend's connection ---- */
@@ -322,6 +385,91 @@ static void start_backend_handshake(struct flow *f)
 	handshake_start(s->hs);
 }
 
+/* ---- what the backend is told of the client ---- */
+
+static void client_addresses(struct flow *f, struct proxy_addresses *a)
+{
+	socklen_t len = sizeof(a->destination);
+
+	a->source = f->peer;
+	a->destination = f->hs->local;
+	/* Else a proxy in front has told. */
+	if (a->destination.sin6_family == AF_UNSPEC)
+		getsockname(f->client.fd, (struct sockaddr *)&a->destination, &len);
+}
+
+/* The subject's CN as UTF-8, to be freed with OPENSSL_free(); NULL: there is none. */
+static unsigned char *common_name(X509 *cert)
+{
+	X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
+	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1;
+	unsigned char *text = NULL;
+
+	if (at < 0 || ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(
+							 X509_NAME_get_entry(subject, at))) < 0)
+		return NULL;
+	return text;
+}
+
+static size_t build_proxy_header(struct flow *f, uint8_t *out)
+{
+	SSL *ssl = f->client.hs->ssl;
+	X509 *cert = SSL_get0_peer_certificate(ssl);
+	bool tell_tls = f->service->send_proxy == SEND_PROXY_TLS;
+	unsigned char *name = tell_tls ? common_name(cert) : NULL;
+	struct proxy_tls tls = {
+		.version = SSL_get_version(ssl),
+		.cipher = SSL_get_cipher_name(ssl),
+		.common_name = (const char *)name,
+		.certificate = cert,
+		.verified = true, /* or we would not be here */
+	};
+	struct proxy_addresses a;
+	const uint8_t *alpn;
+	unsigned alpn_len;
+	size_t n;
+
+	client_addresses(f, &a);
+	SSL_get0_alpn_selected(ssl, &alpn, &alpn_len);
+	n = proxy_build(&a, f->client.hs->server_name, alpn, alpn_len, tell_tls ? &tls : NULL, out);
+	OPENSSL_free(name);
+	return n;
+}
+
+static void proxy_header_sent(struct ring_op *op, int res)
+{
+	struct flow *f = container_of(op, struct side, tx)->flow;
+	struct proxy_header *p = f->proxy;
+
+	if (f->stage != FLOW_STAGE_HANDSHAKE || f->hs->switching)
+		return;
+	if (res < 0 && res != -EINTR) {
+		backend_unreachable(f, REASON_backend_gone, strerror(-res));
+		return;
+	}
+	p->sent += res > 0 ? (size_t)res : 0;
+	if (p->sent < p->have) {
+		ring_send(f->worker->ring, op, f->backend.fd, p->bytes + p->sent,
+			  p->have - p->sent);
+		return;
+	}
+	free(TAKE_PTR(f->proxy));
+	start_backend_handshake(f);
+}
+
+/* In front of all else (section 2): the backend's handshake waits for it. */
+static void send_proxy_header(struct flow *f)
+{
+	f->proxy = calloc(1, sizeof(*f->proxy));
+	if (!f->proxy) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	f->proxy->have = build_proxy_header(f, f->proxy->bytes);
+	f->backend.tx.done = proxy_header_sent;
+	ring_send(f->worker->ring, &f->backend.tx, f->backend.fd, f->proxy->bytes, f->proxy->have);
+}
+
 static void connect_socket(struct flow *f);
 
 static void connected(struct ring_op *op, int res)
@@ -339,6 +487,8 @@ static void connected(struct ring_op *op, int res)
 		backend_unreachable(f, REASON_backend_connect_timeout, NULL);
 	else if (res < 0)
 		backend_unreachable(f, REASON_backend_connect_failed, strerror(-res));
+	else if (f->service->send_proxy != SEND_PROXY_OFF)
+		send_proxy_header(f);
 	else
 		start_backend_handshake(f);
 }
@@ -437,6 +587,7 @@ static bool try_another(struct flow *f, enum reason reason)
 	if (f->backend.hs)
 		handshake_stop(f->backend.hs);
 	ring_cancel(f->worker->ring, &f->backend.rx);
+	ring_cancel(f->worker->ring, &f->backend.tx);
 	connect_when_free(f);
 	return true;
 }
@@ -444,10 +595,10 @@ static bool try_another(struct flow *f, enum reason reason)
 /* No connection, or one that ended before it began: another service, or the client is told. */
 static void backend_unreachable(struct flow *f, enum reason reason, const char *detail)
 {
-	char address[64], why[256];
+	char address[CFG_ADDRESS_TEXT], why[320];
 
-	snprintf(why, sizeof(why), "%s: %s%s%s", backend_text(f, address, sizeof(address)),
-		 reasons[reason].text, detail ? ": " : "", detail ? detail : "");
+	snprintf(why, sizeof(why), "%s: %s%s%s", backend_text(f, address), reasons[reason].text,
+		 detail ? ": " : "", detail ? detail : "");
 	service_failed(f->acquired, why, f->worker->timers.now);
 	if (!try_another(f, reason))
 		flow_fail(f, reason, detail);
@@ -461,6 +612,7 @@ static void drop_backend(struct flow *f)
 	struct side *s = &f->backend;
 
 	release_service(f);
+	free(TAKE_PTR(f->proxy));
 	handshake_free(s->hs);
 	s->hs = NULL;
 	close(s->fd);
@@ -1036,6 +1188,10 @@ static const struct engine *choose_engine(struct flow *f)
 		stat_inc(stats, user_because_cipher);
 		return &engine_user;
 	}
+	if (is_unix(&f->backend)) {
+		stat_inc(stats, user_because_unix);
+		return &engine_user;
+	}
 	if (!f->client.ulp || !f->backend.ulp) {
 		stat_inc(stats, user_because_install);
 		return &engine_user;
@@ -1123,15 +1279,14 @@ static void tell_bpf(const struct flow *f)
 
 static void log_established(const struct flow *f, const struct engine *engine)
 {
-	char client[64], backend[64];
+	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT];
 
 	if (!worker_may_log(f->worker, REASON_COUNT))
 		return;
 	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
-		 f->vserver->name, client_text(f, client, sizeof(client)),
-		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
-		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
-		 backend_text(f, backend, sizeof(backend)), SSL_get_version(f->backend.hs->ssl),
+		 f->vserver->name, client_text(f, client), SSL_get_version(f->client.hs->ssl),
+		 f->hs->identity ? ", " : "", f->hs->identity ? f->hs->identity->subject : "",
+		 f->service->name, backend_text(f, backend), SSL_get_version(f->backend.hs->ssl),
 		 f->forged     ? "forged certificate"
 		 : f->fallback ? "fallback certificate"
 			       : "no certificate",
@@ -1276,14 +1431,14 @@ static void relay_ended(struct relay *r, enum reason reason, int client_alert, i
 static void log_close(const struct flow *f, const char *detail)
 {
 	const struct reason_desc *d = &reasons[f->reason];
-	char client[64];
+	char client[CFG_ADDRESS_TEXT];
 
 	if ((f->reason == REASON_done && !log_enabled(LOG_LEVEL_DEBUG)) ||
 	    !worker_may_log(f->worker, f->reason))
 		return;
 	log_info("flow %" PRIu64 ": %s client %s service %s: %s%s%s (%s)", f->id, f->vserver->name,
-		 client_text(f, client, sizeof(client)), service_name(f), d->text,
-		 detail ? ": " : "", detail ? detail : "", d->name);
+		 client_text(f, client), service_name(f), d->text, detail ? ": " : "",
+		 detail ? detail : "", d->name);
 }
 
 /* What each side's stream ends with, once it has been told what it is to be told. */
@@ -1326,6 +1481,7 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 	if (f->backend.hs)
 		handshake_stop(f->backend.hs);
 	ring_cancel(w->ring, &f->backend.rx);
+	ring_cancel(w->ring, &f->backend.tx);
 	ring_cancel(w->ring, &f->client.poll);
 	ring_cancel(w->ring, &f->backend.poll);
 	f->timer.expired = closing_tick;
@@ -1511,7 +1667,8 @@ static void write_flow(const struct flow *f, FILE *out)
 {
 	static const struct flowlog_wire none[2];
 	const struct flowlog_wire *wire = f->wire ? f->wire : none;
-	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1] = "";
+	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT],
+		hex[2 * sizeof(f->fingerprint) + 1] = "";
 	struct timespec now;
 	uint64_t end;
 
@@ -1522,8 +1679,8 @@ static void write_flow(const struct flow *f, FILE *out)
 	fprintf(out, "{\"id\":%" PRIu64 ",\"start_ms\":%" PRIu64 ",\"end_ms\":%" PRIu64, f->id,
 		end - (f->worker->timers.now - f->accepted), end);
 	fprintf(out, ",\"vserver\":\"%s\",\"client\":\"%s\",\"service\":\"%s\",\"backend\":\"%s\"",
-		f->vserver->name, client_text(f, client, sizeof(client)), service_name(f),
-		f->service ? backend_text(f, backend, sizeof(backend)) : "");
+		f->vserver->name, client_text(f, client), service_name(f),
+		f->service ? backend_text(f, backend) : "");
 	fprintf(out,
 		",\"reason\":\"%s\",\"engine\":\"%s\",\"client_tls\":\"%s\",\"backend_tls\":\"%s\"",
 		reasons[f->reason].name, f->relay.engine ? f->relay.engine->name : "none",
@@ -1567,6 +1724,7 @@ static void flow_free(struct flow *f)
 	timer_clear(&w->timers, &f->timer);
 	release_service(f);
 	limits_give_back(w->gate->limits, f->vserver, &f->share);
+	free(f->proxy);
 	engine->release_side(&f->client);
 	engine->release_side(&f->backend);
 	OPENSSL_cleanse(&f->client.secrets, sizeof(f->client.secrets));
@@ -1629,15 +1787,15 @@ void flow_print(const struct flow *f, FILE *out)
 {
 	static const char *const stages[FLOW_STAGES] = {"handshake", "relay", "closing"};
 	const struct engine *engine = closing_engine(f);
-	char client[64], backend[64], hex[2 * sizeof(f->fingerprint) + 1] = "";
+	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT],
+		hex[2 * sizeof(f->fingerprint) + 1] = "";
 
 	if (f->identified)
 		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
 	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage],
 		f->worker->timers.now - f->since);
 	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
-		client_text(f, client, sizeof(client)), service_name(f),
-		backend_text(f, backend, sizeof(backend)));
+		client_text(f, client), service_name(f), backend_text(f, backend));
 	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine->name, f->alpn,
 		f->forged     ? "yes"
 		: f->fallback ? "fallback"

@@ -7,6 +7,7 @@
 #define KTLSGATE_FLOW_CORE_H
 
 #include <netinet/in.h>
+#include "proxy.h"
 #include "worker.h"
 
 /* In this order and never back. */
@@ -19,6 +20,13 @@ enum flow_stage {
 
 struct flow_handshake;
 struct flowlog_wire;
+
+/* Of the PROXY protocol: received in front of the client's handshake, or sent before the backend's.
+ */
+struct proxy_header {
+	size_t have, sent;
+	uint8_t bytes[PROXY_HEAD + PROXY_BODY_MAX];
+};
 
 struct flow {
 	struct worker *worker;
@@ -44,8 +52,9 @@ struct flow {
 	uint8_t fingerprint[8]; /* of it, its first bytes */
 	struct timer timer;	/* handshake deadline, closing tick */
 	struct side client, backend;
-	struct flow_handshake *hs; /* HANDSHAKE only */
-	struct relay relay;	   /* RELAY only */
+	struct flow_handshake *hs;  /* HANDSHAKE only */
+	struct proxy_header *proxy; /* while one is under way; outlives hs, the ring writes to it */
+	struct relay relay;	    /* RELAY only */
 };
 
 /* Takes fd, a connection just accepted for vserver. */

@@ -115,6 +115,15 @@ void generation_free(struct generation *g)
 
 /* ---- in the children ---- */
 
+static bool has_unix_backends(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_services; i++) {
+		if (cfg->services[i]->address.ss.ss_family == AF_UNIX)
+			return true;
+	}
+	return false;
+}
+
 static int run_data(struct generation *g, struct shared *sh, int channel, int ready_fd)
 {
 	struct config *cfg = g->cfg;
@@ -140,7 +149,7 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 		return EXIT_FAILURE;
 	provider_use();
 	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
-	    sandbox_data())
+	    sandbox_data(has_unix_backends(cfg)))
 		return EXIT_FAILURE;
 	workers_go(&gate);
 	if (write(ready_fd, "", 1) != 1)

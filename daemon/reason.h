@@ -23,6 +23,12 @@
 	X(client_alert, ALERT_NONE, ALERT_NONE, "client sent a fatal alert")                       \
 	X(backend_alert, ALERT_NONE, ALERT_NONE, "backend sent a fatal alert")                     \
 	/* the client's handshake */                                                               \
+	X(proxy_absent, ALERT_UNEXPECTED_MESSAGE, ALERT_NONE,                                      \
+	  "proxy sent no PROXY protocol header")                                                   \
+	X(proxy_version, ALERT_UNEXPECTED_MESSAGE, ALERT_NONE,                                     \
+	  "proxy speaks version 1 of the PROXY protocol, and we version 2")                        \
+	X(proxy_malformed, ALERT_UNEXPECTED_MESSAGE, ALERT_NONE,                                   \
+	  "proxy sent a malformed PROXY protocol header")                                          \
 	X(client_not_tls, ALERT_UNEXPECTED_MESSAGE, ALERT_NONE, "client does not speak TLS")       \
 	X(client_gone, ALERT_NONE, ALERT_USER_CANCELED, "client left during the handshake")        \
 	X(client_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                \

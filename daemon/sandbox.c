@@ -44,7 +44,7 @@ static int load_filter(scmp_filter_ctx filter, int r);
 static int allow_memory(scmp_filter_ctx filter);
 static int allow_token(scmp_filter_ctx filter);
 static int allow_data(scmp_filter_ctx filter);
-static int allow_tcp(scmp_filter_ctx filter, int family);
+static int allow_stream(scmp_filter_ctx filter, int family);
 static void release_filter(scmp_filter_ctx *filter);
 
 int sandbox_drop_privileges(const char *user)
@@ -135,7 +135,7 @@ int sandbox_signer(bool token)
 	return load_filter(filter, r);
 }
 
-int sandbox_data(void)
+int sandbox_data(bool unix_sockets)
 {
 	static const int calls[] = {
 		/* flows: most goes through the rings, which are restricted in ring.c */
@@ -166,6 +166,8 @@ int sandbox_data(void)
 	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_data(filter);
+	if (r == 0 && unix_sockets)
+		r = allow_stream(filter, AF_UNIX);
 	/* For the workers too, whose rings are made and restricted. */
 	if (r == 0)
 		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
@@ -280,8 +282,8 @@ static int allow_data(scmp_filter_ctx filter)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, exact[i].call, 1,
 				     SCMP_CMP(exact[i].arg, SCMP_CMP_EQ, exact[i].value, 0));
 	if (r == 0)
-		r = allow_tcp(filter, AF_INET);
-	return r == 0 ? allow_tcp(filter, AF_INET6) : r;
+		r = allow_stream(filter, AF_INET);
+	return r == 0 ? allow_stream(filter, AF_INET6) : r;
 }
 
 /*
@@ -313,8 +315,8 @@ static int allow_token(scmp_filter_ctx filter)
 				SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
 }
 
-/* Protocol 0 is TCP; by number there would be SCTP, MPTCP and others. */
-static int allow_tcp(scmp_filter_ctx filter, int family)
+/* Protocol 0 is TCP, or the only one there is; by number there would be SCTP, MPTCP and others. */
+static int allow_stream(scmp_filter_ctx filter, int family)
 {
 	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
 

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <arpa/inet.h>
 #include "log.h"
 #include "service.h"
 
@@ -163,28 +162,12 @@ void service_drain(struct service *s, bool drain)
 
 /* ---- for the control socket ---- */
 
-static void print_address(const struct cfg_service *cfg, FILE *out)
-{
-	const struct sockaddr *sa = (const struct sockaddr *)&cfg->address.ss;
-	char ip[INET6_ADDRSTRLEN] = "?";
-
-	if (sa->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)sa;
-
-		inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
-		fprintf(out, "[%s]:%u", ip, ntohs(in6->sin6_port));
-	} else {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
-
-		inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
-		fprintf(out, "%s:%u", ip, ntohs(in->sin_port));
-	}
-}
-
 static void print_service(struct service *s, uint64_t now, FILE *out)
 {
-	fprintf(out, "service=%s\taddress=", s->cfg->name);
-	print_address(s->cfg, out);
+	char address[CFG_ADDRESS_TEXT];
+
+	fprintf(out, "service=%s\taddress=%s", s->cfg->name,
+		cfg_address_text(&s->cfg->address.ss, address));
 	fprintf(out, "\tstate=%s\tweight=%u\tflows=%" PRIu64 "\tconnections=%" PRIu64,
 		state_names[service_state(s, now)], s->cfg->weight, LOAD(s->flows),
 		LOAD(s->connections));

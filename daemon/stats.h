@@ -29,6 +29,7 @@
 	X(user_because_configured, "user engine: dataplane.engine = user")                         \
 	X(user_because_no_ktls, "user engine: the kernel has no TLS ULP")                          \
 	X(user_because_cipher, "user engine: the kernel lacks this version or cipher")             \
+	X(user_because_unix, "user engine: the backend is a UNIX socket")                          \
 	X(user_because_install,                                                                    \
 	  "user engine: the kernel refused the ULP or the keys of this flow")                      \
 	X(bytes_from_client, "plaintext bytes moved from clients to backends")                     \

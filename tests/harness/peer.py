@@ -77,7 +77,8 @@ class Peer:
         self._records = 0  # sent since the last call of OpenSSL's handshake
         self._writer = None
         sock.settimeout(timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = ctx.wrap_bio(self._incoming, self._outgoing, server_side=server,
                                 server_hostname=None if server else name)
 

@@ -948,6 +948,22 @@ static int sandboxed(int (*sandbox)(void), void (*what)(void))
 	return status;
 }
 
+static int data_sandbox(void)
+{
+	return sandbox_data(false);
+}
+
+static int unix_data_sandbox(void)
+{
+	return sandbox_data(true);
+}
+
+static void do_unix_stream(void)
+{
+	if (socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0)
+		_exit(3);
+}
+
 static void check_killed(int status, size_t row)
 {
 	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS;
@@ -979,9 +995,12 @@ static void test_system_calls(void)
 	CHECK_INT(sandboxed(strict_signer, do_what_it_may), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
 		check_killed(sandboxed(strict_signer, forbidden[i]), i);
-	CHECK_INT(sandboxed(sandbox_data, do_tcp), 0);
+	CHECK_INT(sandboxed(data_sandbox, do_tcp), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(not_data); i++)
-		check_killed(sandboxed(sandbox_data, not_data[i]), i);
+		check_killed(sandboxed(data_sandbox, not_data[i]), i);
+	CHECK_INT(sandboxed(unix_data_sandbox, do_unix_stream), 0);
+	check_killed(sandboxed(data_sandbox, do_unix_stream), 0);
+	check_killed(sandboxed(unix_data_sandbox, do_udp), 1);
 }
 
 static void test_drop(void)
