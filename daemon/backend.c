@@ -70,9 +70,9 @@ void back_free(struct back *back)
 	back->verifier = NULL;
 }
 
-int back_socket(const struct back *back)
+int back_socket(sa_family_t family)
 {
-	scoped_fd fd = socket(back->service->address.ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	scoped_fd fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -errno;

@@ -18,8 +18,8 @@ struct back {
 int back_init(struct back *back, const struct cfg_service *service) must_check;
 void back_free(struct back *back);
 
-/* A socket for the service's address, ready for ring_connect(). -errno on failure. */
-int back_socket(const struct back *back) must_check;
+/* A socket for an address of this family, ready for ring_connect(). -errno on failure. */
+int back_socket(sa_family_t family) must_check;
 /*
  * What the certificate must hold and what is asked for (SNI): the service's server_name, or with
  * sni = mirror, for the latter, client_name, unless that is empty. Returns 0 or -ENOMEM.

@@ -258,9 +258,17 @@ static void connected(struct ring_op *op, int res)
 
 static void begin(struct check *c)
 {
-	const struct cfg_address *address = &c->service->cfg->address;
-
-	c->side.fd = back_socket(c->back);
+	if (!service_address(c->service, c->turn, &c->address)) {
+		c->turn = 0;
+		if (!service_address(c->service, 0, &c->address)) {
+			service_checked(c->service, "check: the name is not resolved",
+					c->timers->now);
+			end(c);
+			return;
+		}
+	}
+	c->turn++;
+	c->side.fd = back_socket(c->address.ss.ss_family);
 	if (c->side.fd < 0) {
 		/* Ours: it says nothing about the service. */
 		end(c);
@@ -269,8 +277,8 @@ static void begin(struct check *c)
 	c->running = true;
 	c->side.rx.done = connected;
 	timer_set(c->timers, &c->timer, c->service->cfg->check_timeout * 1000ull);
-	ring_connect(c->ring, &c->side.rx, c->side.fd, (const struct sockaddr *)&address->ss,
-		     address->len);
+	ring_connect(c->ring, &c->side.rx, c->side.fd, (const struct sockaddr *)&c->address.ss,
+		     c->address.len);
 }
 
 static void expired(struct timer *t)

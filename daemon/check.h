@@ -15,12 +15,14 @@ struct check {
 	const struct back *back;
 	struct ring *ring;
 	struct timers *timers;
-	struct timer timer; /* the next check; while one runs: the end of its time */
-	struct side side;   /* of no flow */
-	bool running;	    /* from the connect to the verdict */
-	bool ending;	    /* the verdict is there; what is armed comes back */
-	bool presented;	    /* the monitor certificate */
-	uint8_t buf[2048];  /* what comes behind the handshake */
+	struct timer timer;	    /* the next check; while one runs: the end of its time */
+	struct side side;	    /* of no flow */
+	struct cfg_address address; /* of this check */
+	unsigned turn;		    /* of a name's addresses: each is checked in its turn */
+	bool running;		    /* from the connect to the verdict */
+	bool ending;		    /* the verdict is there; what is armed comes back */
+	bool presented;		    /* the monitor certificate */
+	uint8_t buf[2048];	    /* what comes behind the handshake */
 };
 
 /*

@@ -242,6 +242,9 @@ struct cfg_service {
 	char *name;
 	unsigned index;
 	struct cfg_address address;
+	char host[254];		   /* in its place: to be resolved; or empty */
+	in_port_t port;		   /* network order; of host */
+	unsigned resolve_interval; /* seconds */
 	char *server_name; /* verified (RFC 9525) and, unless the client's is, sent as SNI */
 	enum cfg_sni sni;
 	struct cfg_profile *profile;

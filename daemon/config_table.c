@@ -677,7 +677,7 @@ static int parse_address(const struct cfg_key *k, const char *text, void *member
 	} else if (inet_pton(AF_INET6, host, &(struct in6_addr){0}) == 1) {
 		return wrong_value(k, why, "is an IPv6 address without brackets");
 	} else {
-		return wrong_value(k, why, "is no IPv4 address (names are not resolved)");
+		return wrong_value(k, why, "is no IPv4 address");
 	}
 	*(struct cfg_address *)member = a;
 	return 0;
@@ -725,18 +725,40 @@ static const struct cfg_type type_address = {
 	.range = range_address,
 };
 
-/* ---- backends: an address, or a UNIX socket ---- */
+/* ---- backends: an address, a name, or a UNIX socket: of a service's address ---- */
 
 #define UNIX_PREFIX "unix:"
+
+/* A DNS name and a port; what could be an address is none. */
+static bool parse_host(struct cfg_service *service, const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	size_t len = colon ? (size_t)(colon - text) : 0;
+
+	if (!len || len >= sizeof(service->host) || strspn(text, "0123456789.") >= len ||
+	    !parse_port(colon + 1, &service->port))
+		return false;
+	memcpy(service->host, text, len);
+	service->host[len] = '\0';
+	if (!hostname_valid(service->host)) {
+		service->host[0] = '\0';
+		return false;
+	}
+	service->address = (struct cfg_address){.len = sizeof(sa_family_t)}; /* AF_UNSPEC */
+	return true;
+}
 
 static int parse_backend(const struct cfg_key *k, const char *text, void *member, char *why)
 {
 	struct cfg_address a = {.len = sizeof(struct sockaddr_un)};
 	struct sockaddr_un *un = (struct sockaddr_un *)&a.ss;
 	const char *path = text + strlen(UNIX_PREFIX);
+	struct cfg_service *service =
+		container_of((struct cfg_address *)member, struct cfg_service, address);
 
+	service->host[0] = '\0';
 	if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) != 0)
-		return parse_address(k, text, member, why);
+		return parse_host(service, text) ? 0 : parse_address(k, text, member, why);
 	if (path[0] != '/')
 		return wrong_value(k, why, "has no absolute path");
 	/* It stands in lines of fields and in JSON. */
@@ -751,16 +773,27 @@ static int parse_backend(const struct cfg_key *k, const char *text, void *member
 	return 0;
 }
 
+static void print_backend(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_service *service =
+		container_of((const struct cfg_address *)member, const struct cfg_service, address);
+
+	if (service->host[0])
+		fprintf(out, "%s:%u", service->host, ntohs(service->port));
+	else
+		print_address(k, member, out);
+}
+
 static void range_backend(const struct cfg_key *k, FILE *out)
 {
 	range_address(k, out);
-	fputs(" | " UNIX_PREFIX "/PATH", out);
+	fputs(" | NAME:PORT | " UNIX_PREFIX "/PATH", out);
 }
 
 static const struct cfg_type type_backend = {
 	.name = "address",
 	.parse = parse_backend,
-	.print = print_address,
+	.print = print_backend,
 	.range = range_backend,
 };
 
@@ -1614,6 +1647,9 @@ const struct cfg_key cfg_keys[] = {
 
 	{"service.<name>.address", SERVICE(address), .type = &type_backend, .mandatory = true,
 	 .help = "where the backend listens"},
+	{"service.<name>.resolve_interval", SERVICE(resolve_interval), .type = &type_duration,
+	 .unit = "s, m, h, d", .min = 1, .max = DAY, .value = "30s",
+	 .help = "address = NAME:PORT: how often the name is looked up again"},
 	{"service.<name>.server_name", SERVICE(server_name), .type = &type_hostname, .mandatory = true,
 	 .help = "the name the backend's certificate must have; also sent as SNI"},
 	{"service.<name>.sni", SERVICE(sni), .type = &type_choice, .choices = snis, .value = "fixed",

@@ -42,6 +42,7 @@ struct flow_handshake {
 	uint8_t reconnects;
 	bool switching;		     /* to another service, as soon as nothing is armed */
 	struct balance_tried tried;  /* services, the present one among them */
+	unsigned address_turn;	     /* which of the addresses of its name */
 	uint64_t suspended_at;	     /* ms */
 	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
@@ -77,7 +78,13 @@ static const char *client_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 
 static const char *backend_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 {
-	return f->service ? cfg_address_text(&f->service->address.ss, buf) : "-";
+	if (!f->service)
+		return "-";
+	if (!f->service->host[0])
+		return cfg_address_text(&f->service->address.ss, buf);
+	if (f->resolved.sin6_family == AF_UNSPEC)
+		return f->service->host;
+	return cfg_address_text(&f->resolved, buf);
 }
 
 static const char *service_name(const struct flow *f)
@@ -495,23 +502,40 @@ static void connected(struct ring_op *op, int res)
 
 static void connect_socket(struct flow *f)
 {
-	ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
-		     (const struct sockaddr *)&f->service->address.ss, f->service->address.len);
+	const struct cfg_address *configured = &f->service->address;
+
+	if (!f->service->host[0])
+		ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
+			     (const struct sockaddr *)&configured->ss, configured->len);
+	else
+		ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
+			     (const struct sockaddr *)&f->resolved,
+			     f->resolved.sin6_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+								 : sizeof(struct sockaddr_in));
 }
 
 static void connect_backend(struct flow *f)
 {
 	struct worker *w = f->worker;
 	struct side *s = &f->backend;
-	int fd = back_socket(&w->gate->backs[f->service->index]);
+	struct service *service = &w->gate->services[f->service->index];
+	struct cfg_address address;
+	int fd;
 
+	f->acquired = service;
+	service_acquire(service);
+	if (!service_address(service, f->hs->address_turn, &address)) {
+		backend_unreachable(f, REASON_backend_unresolved, NULL);
+		return;
+	}
+	if (f->service->host[0])
+		memcpy(&f->resolved, &address.ss, sizeof(f->resolved));
+	fd = back_socket(address.ss.ss_family);
 	if (fd < 0) {
 		flow_fail(f, REASON_backend_connect_failed, strerror(-fd));
 		return;
 	}
 	s->fd = fd;
-	f->acquired = &w->gate->services[f->service->index];
-	service_acquire(f->acquired);
 	tune_socket(fd, w->gate->cfg);
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
@@ -530,6 +554,8 @@ static bool choose_service(struct flow *f)
 	if (at < 0)
 		return false;
 	tried->at[tried->n++] = (uint16_t)at;
+	f->hs->address_turn = 0;
+	f->resolved.sin6_family = AF_UNSPEC;
 	f->service = cfg_service_at(f->vserver, (unsigned)at);
 	return true;
 }
@@ -576,13 +602,23 @@ static void count_retry(struct stats *stats, enum reason reason)
 	}
 }
 
+/* Of a name; each is tried once. */
+static bool next_address(struct flow *f)
+{
+	struct cfg_address ignored;
+
+	return f->service->host[0] && service_address(f->acquired, ++f->hs->address_turn, &ignored);
+}
+
 static bool try_another(struct flow *f, enum reason reason)
 {
 	struct flow_handshake *h = f->hs;
 
-	if (h->tried.n > f->vserver->retries || !choose_service(f))
-		return false;
-	count_retry(f->worker->stats, reason);
+	if (!next_address(f)) {
+		if (h->tried.n > f->vserver->retries || !choose_service(f))
+			return false;
+		count_retry(f->worker->stats, reason);
+	}
 	h->backend_asked = false;
 	if (f->backend.hs)
 		handshake_stop(f->backend.hs);
@@ -615,7 +651,8 @@ static void drop_backend(struct flow *f)
 	free(TAKE_PTR(f->proxy));
 	handshake_free(s->hs);
 	s->hs = NULL;
-	close(s->fd);
+	if (s->fd >= 0)
+		close(s->fd);
 	s->fd = -1;
 	f->hs->backend_suspended = f->hs->backend_resumed = false;
 	f->forged = f->fallback = false;

@@ -35,17 +35,18 @@ struct flow {
 	struct service *acquired;	   /* counts this flow's connection; NULL: there is none */
 	uint64_t id;
 	LIST_ENTRY(flow) link;
-	uint8_t stage;		   /* enum flow_stage */
-	uint8_t reason;		   /* enum reason, from CLOSING on */
-	bool forged;		   /* the backend was shown a forged certificate */
-	bool fallback;		   /* or the fallback certificate */
-	uint32_t tick;		   /* ms between looks at a closing flow */
-	uint64_t accepted;	   /* ms */
-	uint64_t since;		   /* ms: accepted; from CLOSING on: closed */
-	struct flowlog_wire *wire; /* of both sides once closed, for the flow log; or NULL */
-	int16_t alert[2];	   /* CLOSING: to be told, by side role */
-	uint8_t end[2];		   /* CLOSING: enum side_end, by side role */
-	struct sockaddr_in6 peer;  /* the client; AF_INET fits too */
+	uint8_t stage;		      /* enum flow_stage */
+	uint8_t reason;		      /* enum reason, from CLOSING on */
+	bool forged;		      /* the backend was shown a forged certificate */
+	bool fallback;		      /* or the fallback certificate */
+	uint32_t tick;		      /* ms between looks at a closing flow */
+	uint64_t accepted;	      /* ms */
+	uint64_t since;		      /* ms: accepted; from CLOSING on: closed */
+	struct flowlog_wire *wire;    /* of both sides once closed, for the flow log; or NULL */
+	int16_t alert[2];	      /* CLOSING: to be told, by side role */
+	uint8_t end[2];		      /* CLOSING: enum side_end, by side role */
+	struct sockaddr_in6 peer;     /* the client; AF_INET fits too */
+	struct sockaddr_in6 resolved; /* the backend, if its service has a name; AF_INET too */
 	struct limits_share share;
 	bool identified;	/* the client has a certificate */
 	char alpn[24];		/* the protocol both sides speak, cut; or empty */

@@ -22,7 +22,7 @@
 #define RESTART_PAUSE_MS 1000
 #define STOP_SECONDS	 5
 
-static const char *const child_names[CHILDREN] = {"signer", "data process"};
+static const char *const child_names[CHILDREN] = {"signer", "resolver", "data process"};
 
 /* ---- what it has ---- */
 
@@ -90,8 +90,10 @@ struct generation *generation_new(struct config *cfg, unsigned number, unsigned 
 	g->listeners = no_descriptors((size_t)cfg->workers * cfg->n_bindings);
 	g->worker_ends = no_descriptors(cfg->workers);
 	g->signer_ends = no_descriptors(cfg->workers);
-	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
-	    !open_stop(g))
+	if (resolver_needed(cfg))
+		g->resolved = resolved_new(cfg->n_services);
+	if (resolver_needed(cfg) == !!g->resolved && g->listeners && g->worker_ends &&
+	    g->signer_ends && !open_signer_sockets(g) && !open_stop(g))
 		return g;
 	generation_free(g);
 	return NULL;
@@ -106,6 +108,7 @@ void generation_free(struct generation *g)
 	close_fd(&g->stop_read);
 	close_fd(&g->stop_write);
 	close_fd(&g->channel);
+	resolved_free(g->resolved, g->cfg->n_services);
 	free(g->listeners);
 	free(g->worker_ends);
 	free(g->signer_ends);
@@ -139,6 +142,7 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 		.generation = g->number,
 		.listeners = g->listeners,
 		.signer_fds = g->worker_ends,
+		.resolved = g->resolved,
 	};
 
 	log_open("ktlsgated[data]", cfg->log_level);
@@ -178,6 +182,8 @@ static int run_child(struct generation *g, struct shared *sh, enum child_kind ki
 	close_fd(&g->channel);
 	if (kind == CHILD_DATA)
 		return run_data(g, sh, channel, ready_fd);
+	if (kind == CHILD_RESOLVER)
+		return resolver_run(g->cfg, g->resolved, ready_fd, g->stop_read);
 	return signer_run(g->cfg, g->signer_ends, g->cfg->workers, ready_fd, g->stop_read,
 			  sh->seen);
 }
@@ -251,7 +257,9 @@ static int start_child(struct generation *g, struct shared *sh, enum child_kind 
 /* A retired data process that has died has no flows left to serve; its signer then neither. */
 static bool should_run(const struct generation *g, enum child_kind kind)
 {
-	return !g->retired || (kind == CHILD_SIGNER && g->children[CHILD_DATA]);
+	if (kind == CHILD_RESOLVER && !g->resolved)
+		return false;
+	return !g->retired || (kind != CHILD_DATA && g->children[CHILD_DATA]);
 }
 
 int generation_start(struct generation *g, struct shared *sh)
@@ -334,7 +342,7 @@ bool generation_wait(struct generation *g)
 	for (int kind = CHILD_DATA; kind >= 0; kind--) {
 		int status;
 
-		if (kind == CHILD_SIGNER)
+		if (kind < CHILD_DATA)
 			close_fd(&g->stop_write);
 		if (g->children[kind] <= 0)
 			continue;
@@ -393,5 +401,6 @@ bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int sta
 
 bool generation_over(const struct generation *g)
 {
-	return g->retired && !g->children[CHILD_SIGNER] && !g->children[CHILD_DATA];
+	return g->retired && !g->children[CHILD_SIGNER] && !g->children[CHILD_RESOLVER] &&
+	       !g->children[CHILD_DATA];
 }

@@ -13,11 +13,13 @@
 #include "count.h"
 #include "ktls.h"
 #include "replay.h"
+#include "resolver.h"
 #include "steer.h"
 #include "stats.h"
 
 enum child_kind {
 	CHILD_SIGNER,
+	CHILD_RESOLVER, /* only if a service has a name */
 	CHILD_DATA,
 	CHILDREN
 };
@@ -46,6 +48,7 @@ struct generation {
 	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
 	int stop_read, stop_write;	/* the signer ends when the write end closes */
 	int channel;			/* to the data process, see answer.h; -1: there is none */
+	struct resolved *resolved;	/* shared by the resolver and the data process; or NULL */
 	pid_t children[CHILDREN];	/* 0: it does not run */
 	uint64_t pause_end; /* timer_clock(): what has died is not started again before */
 	bool retired;

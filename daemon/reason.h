@@ -89,6 +89,7 @@
 	  "signer did not answer in time")                                                         \
 	/* the backend's handshake */                                                              \
 	X(no_service, ALERT_INTERNAL_ERROR, ALERT_NONE, "no service of the vserver can be used")   \
+	X(backend_unresolved, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend's name has no address")   \
 	X(backend_connect_refused, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
 	  "backend refused the connection")                                                        \
 	X(backend_connect_failed, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend is unreachable")      \

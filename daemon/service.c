@@ -15,12 +15,13 @@
 
 static const char *const state_names[SERVICE_STATES] = {"up", "down", "ejected", "draining"};
 
-struct service *services_new(const struct config *cfg)
+struct service *services_new(const struct config *cfg, const struct resolved *resolved)
 {
 	struct service *services = calloc(cfg->n_services + 1, sizeof(*services));
 
 	for (unsigned i = 0; services && i < cfg->n_services; i++) {
 		services[i].cfg = cfg->services[i];
+		services[i].resolved = cfg->services[i]->host[0] ? resolved : NULL;
 		STORE(services[i].draining, cfg->services[i]->drain);
 		pthread_mutex_init(&services[i].lock, NULL);
 	}
@@ -30,6 +31,24 @@ struct service *services_new(const struct config *cfg)
 void services_free(struct service *services)
 {
 	free(services);
+}
+
+bool service_address(const struct service *s, unsigned turn, struct cfg_address *out)
+{
+	struct resolved_addresses a;
+
+	if (!s->resolved) {
+		*out = s->cfg->address;
+		return !turn;
+	}
+	resolved_get(s->resolved, s->cfg->index, &a, NULL);
+	if (turn >= a.n)
+		return false;
+	*out = (struct cfg_address){.len = a.list[turn].sin6_family == AF_INET6
+						   ? sizeof(struct sockaddr_in6)
+						   : sizeof(struct sockaddr_in)};
+	memcpy(&out->ss, &a.list[turn], sizeof(a.list[turn]));
+	return true;
 }
 
 enum service_state service_state(const struct service *s, uint64_t now)
@@ -162,12 +181,25 @@ void service_drain(struct service *s, bool drain)
 
 /* ---- for the control socket ---- */
 
+static uint64_t resolve_failures(const struct service *s, uint64_t now)
+{
+	struct resolved_addresses ignored;
+	uint64_t n = 0;
+
+	(void)now;
+	if (s->resolved)
+		resolved_get(s->resolved, s->cfg->index, &ignored, &n);
+	return n;
+}
+
 static void print_service(struct service *s, uint64_t now, FILE *out)
 {
-	char address[CFG_ADDRESS_TEXT];
+	char text[CFG_ADDRESS_TEXT] = "unresolved";
+	struct cfg_address address;
 
-	fprintf(out, "service=%s\taddress=%s", s->cfg->name,
-		cfg_address_text(&s->cfg->address.ss, address));
+	if (service_address(s, 0, &address))
+		cfg_address_text(&address.ss, text);
+	fprintf(out, "service=%s\taddress=%s", s->cfg->name, text);
 	fprintf(out, "\tstate=%s\tweight=%u\tflows=%" PRIu64 "\tconnections=%" PRIu64,
 		state_names[service_state(s, now)], s->cfg->weight, LOAD(s->flows),
 		LOAD(s->connections));
@@ -175,6 +207,7 @@ static void print_service(struct service *s, uint64_t now, FILE *out)
 		LOAD(s->ejections));
 	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
 		LOAD(s->checks_failed));
+	fprintf(out, "\tresolve_failures=%" PRIu64, resolve_failures(s, now));
 	pthread_mutex_lock(&s->lock);
 	fprintf(out, "\tlast_error=%s\n", s->last_error);
 	pthread_mutex_unlock(&s->lock);
@@ -218,6 +251,8 @@ void services_write_metrics(const struct service *services, unsigned n, uint64_t
 		{"ejections_total", "counter", "times it was avoided for a while", get_ejections},
 		{"checks_total", "counter", "health checks", get_checks},
 		{"checks_failed_total", "counter", "health checks that failed", get_checks_failed},
+		{"resolve_failures_total", "counter", "failed look-ups of its name",
+		 resolve_failures},
 	};
 
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {

@@ -10,7 +10,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include "config.h"
+#include "resolver.h"
 
 enum service_state {
 	SERVICE_UP,
@@ -22,10 +22,11 @@ enum service_state {
 
 struct service {
 	const struct cfg_service *cfg;
-	_Atomic uint64_t flows;	      /* with a connection to it, or making one */
-	_Atomic uint64_t connections; /* begun for flows, in all */
-	_Atomic uint64_t failures;    /* of those: no connection, or no ServerHello */
-	_Atomic uint32_t streak;      /* failures since the last success */
+	const struct resolved *resolved; /* the table; NULL: it has no name */
+	_Atomic uint64_t flows;		 /* with a connection to it, or making one */
+	_Atomic uint64_t connections;	 /* begun for flows, in all */
+	_Atomic uint64_t failures;	 /* of those: no connection, or no ServerHello */
+	_Atomic uint32_t streak;	 /* failures since the last success */
 
 	_Atomic bool draining;
 	_Atomic bool down;
@@ -43,8 +44,11 @@ struct service {
 };
 
 /* By service index; NULL: out of memory. */
-struct service *services_new(const struct config *cfg) must_check;
+struct service *services_new(const struct config *cfg, const struct resolved *resolved) must_check;
 void services_free(struct service *services);
+
+/* The turn-th of its addresses, from 0; false: it has no more. */
+bool service_address(const struct service *s, unsigned turn, struct cfg_address *out) must_check;
 
 enum service_state service_state(const struct service *s, uint64_t now);
 

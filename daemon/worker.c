@@ -37,7 +37,7 @@ int gate_init(struct gate *gate)
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
 	gate->limits = limits_new(cfg, gate->area);
-	gate->services = services_new(cfg);
+	gate->services = services_new(cfg, gate->resolved);
 	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
 	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->keys ||
 	    !gate->certreqs || !gate->limits || !gate->services || !gate->tables)

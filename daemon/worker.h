@@ -23,10 +23,11 @@ struct lookup;
 /* Shared by all workers of the data process; immutable once they run. */
 struct gate {
 	struct config *cfg;
-	struct front *fronts;	       /* by vserver index */
-	struct back *backs;	       /* by service index */
-	struct service *services;      /* by service index */
-	struct balance_tables *tables; /* by vserver index */
+	struct front *fronts;		 /* by vserver index */
+	struct back *backs;		 /* by service index */
+	const struct resolved *resolved; /* NULL: no service has a name */
+	struct service *services;	 /* by service index */
+	struct balance_tables *tables;	 /* by vserver index */
 	struct forge_cache *cache;
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;

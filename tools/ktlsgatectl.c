@@ -215,7 +215,7 @@ static bool is_number(const char *field)
 	static const char *const numbers[] = {
 		"id",	     "age_ms", "bytes_from_client", "bytes_from_backend",
 		"weight",    "flows",  "connections",	    "failures",
-		"ejections", "checks", "checks_failed"};
+		"ejections", "checks", "checks_failed",	    "resolve_failures"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		if (!strcmp(field, numbers[i]))
@@ -353,7 +353,7 @@ static bool is_draining(char **words, int n)
 
 static int services(char **words, int n)
 {
-	static const int widths[COLUMNS] = {12, 22, 8, 6, 6, 11, 8, 9, 7, 13};
+	static const int widths[COLUMNS] = {12, 22, 8, 6, 6, 11, 8, 9, 7, 13, 16};
 	char request[512];
 
 	if (!n)
