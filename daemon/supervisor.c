@@ -494,10 +494,39 @@ static void tell_state(const struct supervisor *s, const char *also)
 		    plural(cfg->n_vservers), cfg->workers, plural(cfg->workers), engine_name(s));
 }
 
+static void log_lines(const char *text)
+{
+	while (*text) {
+		size_t len = strcspn(text, "\n");
+
+		log_error("%.*s", (int)len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
+/* Takes cfg. */
+static int start_first(struct supervisor *s, struct config *cfg, FILE *errors)
+{
+	int err = open_once(s, cfg);
+
+	if (!err)
+		err = check_ktls(s, cfg, errors);
+	if (err) {
+		config_free(cfg);
+		return err;
+	}
+	/* Sockets made from here on belong to the cgroup that is counted. */
+	open_count(s, cfg);
+	return start_generation(s, cfg, errors);
+}
+
 static int start(struct supervisor *s)
 {
 	struct timespec since = changes_now();
+	scoped_mem char *why = NULL;
 	struct config *cfg;
+	size_t len = 0;
+	FILE *errors;
 	int err = config_read(s->path, stderr, &s->texts);
 
 	if (!err)
@@ -505,19 +534,18 @@ static int start(struct supervisor *s)
 	if (err)
 		return err;
 	log_open("ktlsgated", cfg->log_level);
-	err = open_once(s, cfg);
-	if (!err)
-		err = check_ktls(s, cfg, stderr);
-	if (err) {
+	errors = open_memstream(&why, &len);
+	if (!errors) {
 		config_free(cfg);
-		return err;
+		return -ENOMEM;
 	}
-	/* Sockets made from here on belong to the cgroup that is counted. */
-	open_count(s, cfg);
-	err = start_generation(s, cfg, stderr);
+	err = start_first(s, cfg, errors);
+	if (!fclose(errors))
+		log_lines(why);
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
+	cfg = s->current->cfg;
 	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
 		 plural(cfg->workers), engine_name(s));
@@ -552,16 +580,6 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,
 		 flows_of(s, before), plural((unsigned)flows_of(s, before)));
 	return 0;
-}
-
-static void log_lines(const char *text)
-{
-	while (*text) {
-		size_t len = strcspn(text, "\n");
-
-		log_error("%.*s", (int)len, text);
-		text += len + (text[len] == '\n');
-	}
 }
 
 /*

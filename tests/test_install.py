@@ -283,7 +283,7 @@ def running(module_gate, pki):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (["st"], ["stats"]),
+    (["st"], ["stats", "status"]),
     (["stats", "engine_"], ["engine_ktls_flows", "engine_user_flows"]),
     (["stats", "forged", "key_updates_"], ["key_updates_sent"]),
     (["flows", ""], [""]),
