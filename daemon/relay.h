@@ -75,7 +75,7 @@ struct relay_env {
 	struct timers *timers;
 	struct stats *stats;
 	const struct ktls_caps *caps;
-	uint8_t *in, *out; /* RELAY_SCRATCH_IN, RELAY_SCRATCH_OUT bytes */
+	uint8_t *in; /* RELAY_SCRATCH_IN bytes, and RELAY_SCRATCH_SLACK in front of them */
 	struct pipe_pool pipes;
 	LIST_HEAD(, relay) ready; /* relays with more to do at once */
 	bool copy;		  /* ktls: recv(2) and send(2) in place of splice(2) */
@@ -83,8 +83,13 @@ struct relay_env {
 	uint64_t idle_timeout;	  /* ms, 0: never */
 };
 
-#define RELAY_SCRATCH_IN  (65536 + RECORD_MAX)
-#define RELAY_SCRATCH_OUT (2 * RELAY_SCRATCH_IN)
+#define RELAY_READ	 (65536 + RECORD_MAX) /* at most, of who may not be busy */
+#define RELAY_SCRATCH_IN (131072 + RECORD_MAX)
+/*
+ * The user engine seals over what it has opened. Two records in a row that do not become one are
+ * longer than one at its longest, and none grows by more than its overhead.
+ */
+#define RELAY_SCRATCH_SLACK ((2 * RELAY_SCRATCH_IN / RECORD_PLAIN_MAX + 1) * RECORD_OVERHEAD_MAX)
 
 struct relay {
 	struct relay_env *env;

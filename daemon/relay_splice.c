@@ -104,9 +104,11 @@ static void return_pipe(struct half *h)
 int relay_env_init(struct relay_env *env)
 {
 	LIST_INIT(&env->ready);
-	env->in = malloc(RELAY_SCRATCH_IN);
-	env->out = malloc(RELAY_SCRATCH_OUT);
-	return env->in && env->out ? 0 : -ENOMEM;
+	env->in = malloc(RELAY_SCRATCH_SLACK + RELAY_SCRATCH_IN);
+	if (!env->in)
+		return -ENOMEM;
+	env->in += RELAY_SCRATCH_SLACK;
+	return 0;
 }
 
 void relay_env_free(struct relay_env *env)
@@ -117,12 +119,12 @@ void relay_env_free(struct relay_env *env)
 		env->pipes.free = p->next;
 		pipe_destroy(p);
 	}
-	if (env->in)
-		OPENSSL_cleanse(env->in, RELAY_SCRATCH_IN);
-	if (env->out)
-		OPENSSL_cleanse(env->out, RELAY_SCRATCH_OUT);
+	if (!env->in)
+		return;
+	env->in -= RELAY_SCRATCH_SLACK;
+	OPENSSL_cleanse(env->in, RELAY_SCRATCH_SLACK + RELAY_SCRATCH_IN);
 	free(env->in);
-	free(env->out);
+	env->in = NULL;
 }
 
 /*
@@ -269,7 +271,7 @@ static bool nothing_there(struct half *h, int error)
 static bool take_record(struct half *h, int error)
 {
 	uint8_t *buf = h->relay->env->in, type;
-	ssize_t n = ktls_recv(h->from, buf, RELAY_SCRATCH_IN, &type);
+	ssize_t n = ktls_recv(h->from, buf, RELAY_READ, &type);
 	bool go_on;
 
 	if (n == -EAGAIN)

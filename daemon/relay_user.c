@@ -2,9 +2,9 @@
 /*
  * The user engine: our own record layer between two sockets, for kernels or
  * ciphers without kernel TLS. An idle side holds two AEAD contexts and no
- * buffer; what is read is opened and sealed in the worker's scratch memory, and
- * only an unfinished record or unsent bytes are kept. What records mean is
- * relay.c's.
+ * buffer; what is read is opened, and sealed where it lies, in the worker's
+ * scratch memory, and only an unfinished record or unsent bytes are kept. What
+ * records mean is relay.c's.
  */
 #include <errno.h>
 #include <string.h>
@@ -52,7 +52,10 @@ static void user_release_side(struct side *s)
 
 /* ---- sealing ---- */
 
-/* Sealed records, and plaintext still to be sealed: data records in a row become one. */
+/*
+ * Sealed records, and plaintext still to be sealed: data records in a row become one. Lies over
+ * the records that were read, never behind the one that is opened next.
+ */
 struct batch {
 	struct record_cipher *seal;
 	uint8_t *buf;
@@ -181,13 +184,27 @@ static int send_batch(struct side *to, struct batch *b)
 	return ret == -EAGAIN ? 0 : ret;
 }
 
-/* False: nothing more to read for now. */
-static bool read_once(struct half *h)
+static size_t overhead(const struct record_cipher *c)
+{
+	return record_headroom(c) + record_tailroom(c);
+}
+
+/* Where a batch begins: records that keep their length are opened and sealed without being moved.
+ */
+static uint8_t *batch_buffer(const struct half *h)
+{
+	bool grows = overhead(&h->to->user->seal) > overhead(&h->from->user->open);
+
+	return h->relay->env->in - (grows ? RELAY_SCRATCH_SLACK : 0);
+}
+
+/* At most max bytes. False: nothing more to read for now. */
+static bool read_once(struct half *h, size_t max)
 {
 	struct relay_env *env = h->relay->env;
 	struct user_side *u = h->from->user;
-	struct batch b = {.seal = &h->to->user->seal, .buf = env->out};
-	size_t room = RELAY_SCRATCH_IN - u->partial_len, have, done;
+	struct batch b = {.seal = &h->to->user->seal, .buf = batch_buffer(h)};
+	size_t room = max - u->partial_len, have, done;
 	ssize_t n;
 	int ret;
 
@@ -229,7 +246,8 @@ static bool user_move(struct half *h)
 	if (!h->from->readable)
 		return false;
 	for (int i = 0; i < READS_PER_RUN; i++) {
-		if (!read_once(h))
+		/* Bytes are still coming, and the receiver has taken all: worth larger steps. */
+		if (!read_once(h, i ? RELAY_SCRATCH_IN : RELAY_READ))
 			return false;
 	}
 	return true;

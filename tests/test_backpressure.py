@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(120)
 
 STALLED = 20
 # docs/design.md, "Back-pressure": one direction of a flow, and what the allocator adds.
-BOUND = 128 << 10
+BOUND = 192 << 10
 # Of the C library and the kernel, whatever the number of flows.
 FIXED = 512 << 10
 

@@ -21,7 +21,7 @@ GIVEN = int(os.environ.get("KTLSGATE_RELAY_FLOWS", 0))
 FLOWS = GIVEN or (1000 if SCALE > 1 else 10000)
 FEW = GIVEN or FLOWS // 20  # where a flow takes long
 # docs/design.md, "Back-pressure": one read of the user engine and the answers among it.
-HELD_MAX = (65536 + 18437) * 1.01 + 64 * 100
+HELD_MAX = (131072 + 18437) * 1.01 + 64 * 100
 
 
 @pytest.mark.timeout(seconds(FLOWS) + 20)

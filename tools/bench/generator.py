@@ -23,7 +23,7 @@ class Generator:
     def __init__(self, gate, directory, back, args, one):
         ids = gate.ids
         clients = ids.one_client(directory) if one else ids.clients
-        self.gate = gate
+        self.gate, self.said = gate, ""
         self.argv = [program("tests/ktlsgate-peer"), "--connect", f"{HOST}:{gate.port}",
                      "--listen", f"{HOST}:{back}", "--name", gate.server_name,
                      "--ca", ids.pki.server_ca.cert_file, "--cert", clients,
@@ -82,12 +82,11 @@ class Generator:
                                 stdout=subprocess.PIPE, text=True)
 
     def _wait(self, process, word):
-        seen = []
         for line in process.stdout:
             if line.startswith(word):
                 return
-            seen.append(line)
-        raise Wrong(f"{self.gate.name}: {''.join(seen)[-2000:]}")
+            self.said += line
+        raise Wrong(f"{self.gate.name}: {self.said[-2000:]}")
 
     @staticmethod
     def _go(process):
@@ -101,5 +100,5 @@ class Generator:
         process.wait(60)
         if process.returncode or not re.search(r"^flows (\d+), ok \1, wrong 0, ", rest,
                                                re.MULTILINE):
-            raise Wrong(f"{self.gate.name}: {rest[-2000:]}")
+            raise Wrong(f"{self.gate.name}: {(self.said + rest)[-2000:]}")
         return rest
