@@ -19,6 +19,6 @@ bool pkcs11_uri(const char *name);
  * On failure why holds "what is wrong; what would be right". Returns 0 or -errno.
  */
 int pkcs11_load_key(const char *uri, const char *pin_file, EVP_PKEY **out, char *why,
-		   size_t why_len) must_check;
+		    size_t why_len) must_check;
 
 #endif

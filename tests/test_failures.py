@@ -251,7 +251,7 @@ def test_client_leaves_in_the_handshake(gate, pki, backend, version, end):
 
 def test_200_connections_that_die(gate, pki, backend):
     """Half of them after a ClientHello; no descriptor stays behind, and the gate still serves."""
-    g = gate(settings(pki, backend.port))
+    g = gate(settings(pki, backend.port, log__rate=0))
     hello = client_hello(pki)
     with clients.connected(g.port, pki=pki, certkey=pki.client()):
         pass  # what is made once is made now

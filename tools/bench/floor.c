@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
+#include "config_table.h"
 #include "handshake.h"
 #include "ktls.h"
 
@@ -120,7 +121,12 @@ static struct sockaddr_in loopback(const char *port)
 
 static SSL_CTX *context(bool server, const char *ca)
 {
-	SSL_CTX *ctx = handshake_ctx_new(server);
+	struct cfg_profile defaults = {0};
+	SSL_CTX *ctx;
+
+	if (cfg_set_defaults(SCOPE_PROFILE, &defaults))
+		die("defaults");
+	ctx = handshake_ctx_new(server, &defaults);
 
 	if (!ctx || SSL_CTX_load_verify_locations(ctx, ca, NULL) != 1)
 		die(ca);
