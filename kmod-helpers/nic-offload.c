@@ -348,7 +348,9 @@ static int take_socket(struct nl_msg *msg, void *arg)
 static int sockets(void)
 {
 	scoped_nl_sock *sock = nl_socket_alloc();
+	/* The kernel tells of a ULP only who asks for TCP's figures (inet_sk_diag_fill()). */
 	struct inet_diag_req_v2 req = {.sdiag_protocol = IPPROTO_TCP,
+				       .idiag_ext = 1 << (INET_DIAG_INFO - 1),
 				       .idiag_states = TCP_ALL_STATES};
 	int ret = sock ? nl_connect(sock, NETLINK_SOCK_DIAG) : -NLE_NOMEM;
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-ktlsgate-offload: devices as the kernel describes them, and the sockets of a flow. Natively only:
-in a guest with 6.1 both lists were empty, with a version that did not see the errors of dumps; to be
-marked datapath when that is understood.
+ktlsgate-offload: devices as the kernel describes them, and the sockets of a flow.
 """
 
 import re
@@ -15,6 +13,8 @@ from harness import backend as backends
 from harness import client as clients
 from harness.daemon import program, settings
 from harness.ports import HOST
+
+pytestmark = pytest.mark.datapath
 
 FIXED = "tx=off,fixed rx=off,fixed record=off,fixed"
 
