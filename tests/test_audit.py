@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 from cryptography import x509
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 
 from harness import backend as backends
 from harness import client as clients
-from harness.daemon import Ktlsgated, ctl, program, settings
+from harness.daemon import Ktlsgated, ctl, program, settings, wait_until
 
 
 @pytest.fixture
@@ -116,35 +117,34 @@ def test_full_disk_issues_nothing(gate, pki, backend, log):
 
 def test_killed_signer_tears_no_line(gate, pki, backend, log):
     """Killed again and again while certificates are made: each that a backend saw is in the log."""
-    g = gate(settings(pki, backend.port, audit__log=log, timeout__backend_handshake="3s"))
-    identities = [pki.client(f"Client {n}") for n in range(40)]
+    g = gate(settings(pki, backend.port, audit__log=log, timeout__backend_handshake="3s",
+                      forge__cache=1))
+    identities = [pki.client(f"Client {n}") for n in range(8)]
     stop = threading.Event()
 
-    def kill():
-        while not stop.wait(0.25):
-            with contextlib.suppress(ProcessLookupError, TypeError):
-                os.kill(g.signer(), signal.SIGKILL)
-                stop.wait(1.2)  # it is started again after a pause
+    def visit(certkey):
+        while not stop.is_set():
+            with contextlib.suppress(AssertionError, OSError):
+                serve(g, pki, certkey=certkey)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    threads = [threading.Thread(target=attempt, args=(g, pki, i)) for i in identities]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    stop.set()
-    killer.join()
-    assert g.log_contains(r"signer \(pid \d+\) died: killed by signal 9")
+    visitors = [threading.Thread(target=visit, args=(i,)) for i in identities]
+    for v in visitors:
+        v.start()
+    try:
+        for _ in range(3):
+            time.sleep(0.3)
+            pid = g.signer()
+            os.kill(pid, signal.SIGKILL)
+            assert g.log_contains(rf"signer \(pid {pid}\) died: killed by signal 9", 5)
+            assert wait_until(g.signer, 10)
+    finally:
+        stop.set()
+        for v in visitors:
+            v.join()
     logged = {e["forged"]["fingerprint"] for e in entries(log)}
     seen = {x509.load_der_x509_certificate(s.certificate).fingerprint(hashes.SHA256()).hex()
             for s in backend.seen if s.certificate}
     assert len(seen) >= 10 and seen <= logged
-
-
-def attempt(g, pki, certkey):
-    with contextlib.suppress(AssertionError, OSError):
-        serve(g, pki, certkey=certkey)
 
 
 def test_torn_line_of_a_crash_is_ended(gate, pki, backend, log):
