@@ -116,6 +116,7 @@ def test_strangers_are_clients(gate, pki, backend):
     with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
         c.send(b"hello")
         assert c.recv_exactly(5) == b"hello"
+    assert g.stat_reaches("flows_closed", 1)
     with g.ends_with("client_not_tls"):
         with behind(g.port, pki, [header(V4, family=0x11)]) as c:
             assert not c.handshake()
