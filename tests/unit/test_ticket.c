@@ -30,10 +30,23 @@ static void pass(long milliseconds)
 	nanosleep(&(struct timespec){milliseconds / 1000, milliseconds % 1000 * 1000000}, NULL);
 }
 
+/* Keys count whole seconds: from the beginning of one, 1.1 s are one of them. */
+static void begin_second(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	pass((1000000000 - now.tv_nsec) / 1000000 + 1);
+}
+
 static void test_rotation(void)
 {
-	struct ticket_keys *k = ticket_keys_new(1), *other = ticket_keys_new(1);
+	struct ticket_keys *k, *other;
 	struct sealed first, second, nobody = {{0}, {0}};
+
+	begin_second();
+	k = ticket_keys_new(1);
+	other = ticket_keys_new(1);
 
 	MUST(k && other);
 	CHECK_INT(call(k, &first, 1), 1);
