@@ -90,6 +90,10 @@ struct fault_options {
 /* Before any worker starts. */
 void fault_setup(const struct fault_options *o);
 bool fault_on(void);
+
+/* There in a whole daemon only, which has a system call filter: fault_env.c. */
+extern const bool fault_sandboxed __attribute__((weak));
+
 /* -1: no such site */
 int fault_site(const char *word);
 /* What was done so far, by site: "recv 12+3 ...": soft ones and hard ones. */

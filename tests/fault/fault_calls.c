@@ -63,6 +63,8 @@ static void check_pipe(int in, int out, size_t len)
 	bool fills = !is_pipe(in);
 	int held = 0;
 
+	if (&fault_sandboxed) /* a whole daemon's filter knows no FIONREAD */
+		return;
 	if (!__real_ioctl(fills ? out : in, FIONREAD, &held) && (size_t)held == (fills ? 0 : len))
 		return;
 	fprintf(stderr, "splice(): a pipe with %d bytes is asked to %s %zu\n", held,

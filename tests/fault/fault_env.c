@@ -14,6 +14,7 @@
 #include "log.h"
 
 static uint64_t seed;
+const bool fault_sandboxed = true;
 
 __attribute__((constructor)) static void read_environment(void)
 {
