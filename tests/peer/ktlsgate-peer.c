@@ -584,6 +584,7 @@ static void run(void)
 			pace();
 		if (announced && stdin_told && !world.told) {
 			tell_all();
+			run_all();
 		}
 	}
 	if (opt.steps && !gathers())
