@@ -13,11 +13,6 @@
 #include "log.h"
 #include "names.h"
 
-SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
-SCOPED_DEFINE(bn, BIGNUM, BN_free)
-#define scoped_names __attribute__((cleanup(scoped_names_free_))) GENERAL_NAMES
-#define scoped_bn    __attribute__((cleanup(scoped_bn_free_))) BIGNUM
-
 struct audit {
 	int fd;
 	bool sync;

@@ -13,9 +13,6 @@
 #define SPIFFE	 "spiffe://"
 #define ITEM_MAX 1024
 
-SCOPED_DEFINE(general, GENERAL_NAMES, GENERAL_NAMES_free)
-#define scoped_general __attribute__((cleanup(scoped_general_free_))) GENERAL_NAMES
-
 static const char *const refusal_texts[CA_REFUSALS] = {
 	[CA_MAY] = "allowed",
 	[CA_OTHER_CLIENT_CA] = "the client's CA is none of policy.client_ca",
@@ -131,7 +128,7 @@ static enum ca_refusal check_name(const struct cfg_ca_policy *cfg, const char *t
  */
 static enum ca_refusal check_names(const struct cfg_ca_policy *cfg, const struct identity *id)
 {
-	scoped_general *names = X509_get_ext_d2i(id->leaf, NID_subject_alt_name, NULL, NULL);
+	scoped_names *names = X509_get_ext_d2i(id->leaf, NID_subject_alt_name, NULL, NULL);
 	enum ca_refusal r = CA_MAY;
 
 	for (int i = 0; r == CA_MAY && i < sk_GENERAL_NAME_num(names); i++) {

@@ -15,14 +15,10 @@
 #define SERIAL_LEN 20 /* RFC 5280 section 4.1.2.2: at most */
 
 SCOPED_DEFINE(name_constraints, NAME_CONSTRAINTS, NAME_CONSTRAINTS_free)
-SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
 SCOPED_DEFINE(store_ctx, X509_STORE_CTX, X509_STORE_CTX_free)
 SCOPED_DEFINE(borrowed, STACK_OF(X509), sk_X509_free) /* not the certificates in it */
-SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
 
-#define scoped_store	 __attribute__((cleanup(scoped_store_free_))) X509_STORE
 #define scoped_store_ctx __attribute__((cleanup(scoped_store_ctx_free_))) X509_STORE_CTX
-#define scoped_der	 __attribute__((cleanup(scoped_der_free_))) unsigned char
 #define scoped_borrowed	 __attribute__((cleanup(scoped_borrowed_free_))) STACK_OF(X509)
 #define scoped_name_constraints                                                                    \
 	__attribute__((cleanup(scoped_name_constraints_free_))) NAME_CONSTRAINTS

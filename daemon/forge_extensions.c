@@ -17,24 +17,20 @@ SCOPED_DEFINE(eku, EXTENDED_KEY_USAGE, EXTENDED_KEY_USAGE_free)
 SCOPED_DEFINE(akid, AUTHORITY_KEYID, AUTHORITY_KEYID_free)
 SCOPED_DEFINE(octets, ASN1_OCTET_STRING, ASN1_OCTET_STRING_free)
 SCOPED_DEFINE(bits, ASN1_BIT_STRING, ASN1_BIT_STRING_free)
-SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
 SCOPED_DEFINE(policies, CERTIFICATEPOLICIES, CERTIFICATEPOLICIES_free)
 SCOPED_DEFINE(aia, AUTHORITY_INFO_ACCESS, AUTHORITY_INFO_ACCESS_free)
 SCOPED_DEFINE(points, CRL_DIST_POINTS, CRL_DIST_POINTS_free)
 SCOPED_DEFINE(extension, X509_EXTENSION, X509_EXTENSION_free)
-SCOPED_DEFINE(der, unsigned char, OPENSSL_free)
 
 #define scoped_bcons	 __attribute__((cleanup(scoped_bcons_free_))) BASIC_CONSTRAINTS
 #define scoped_eku	 __attribute__((cleanup(scoped_eku_free_))) EXTENDED_KEY_USAGE
 #define scoped_akid	 __attribute__((cleanup(scoped_akid_free_))) AUTHORITY_KEYID
 #define scoped_octets	 __attribute__((cleanup(scoped_octets_free_))) ASN1_OCTET_STRING
 #define scoped_bits	 __attribute__((cleanup(scoped_bits_free_))) ASN1_BIT_STRING
-#define scoped_names	 __attribute__((cleanup(scoped_names_free_))) GENERAL_NAMES
 #define scoped_policies	 __attribute__((cleanup(scoped_policies_free_))) CERTIFICATEPOLICIES
 #define scoped_aia	 __attribute__((cleanup(scoped_aia_free_))) AUTHORITY_INFO_ACCESS
 #define scoped_points	 __attribute__((cleanup(scoped_points_free_))) CRL_DIST_POINTS
 #define scoped_extension __attribute__((cleanup(scoped_extension_free_))) X509_EXTENSION
-#define scoped_der	 __attribute__((cleanup(scoped_der_free_))) unsigned char
 
 static X509_EXTENSION *find(const X509 *cert, const ASN1_OBJECT *oid)
 {

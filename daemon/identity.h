@@ -24,6 +24,8 @@ struct identity {
 /* Takes ownership of chain on success. NULL when out of memory or on an unparsable date. */
 struct identity *identity_new(STACK_OF(X509) * chain) must_check;
 void identity_free(struct identity *id);
+SCOPED_DEFINE(identity, struct identity, identity_free)
+#define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
 
 /* ASN.1 time to seconds since the epoch. Returns 0 or -EINVAL. */
 int identity_time(const ASN1_TIME *t, time_t *out) must_check;

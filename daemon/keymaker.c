@@ -15,9 +15,6 @@
 #define RSA_BITS    2048
 #define WAITING_MAX 256 /* as many as there can be workers */
 
-SCOPED_DEFINE(pkey_ctx, EVP_PKEY_CTX, EVP_PKEY_CTX_free)
-#define scoped_pkey_ctx __attribute__((cleanup(scoped_pkey_ctx_free_))) EVP_PKEY_CTX
-
 struct keymaker {
 	pthread_t thread;
 	bool started;

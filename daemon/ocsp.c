@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <openssl/ocsp.h>
 #include <openssl/x509v3.h>
+#include "identity.h"
 #include "verify.h"
 #include "verify_rules.h"
 
@@ -15,12 +16,6 @@
 
 SCOPED_DEFINE(request, OCSP_REQUEST, OCSP_REQUEST_free)
 #define scoped_request __attribute__((cleanup(scoped_request_free_))) OCSP_REQUEST
-SCOPED_DEFINE(response, OCSP_RESPONSE, OCSP_RESPONSE_free)
-#define scoped_response __attribute__((cleanup(scoped_response_free_))) OCSP_RESPONSE
-SCOPED_DEFINE(basic, OCSP_BASICRESP, OCSP_BASICRESP_free)
-#define scoped_basic __attribute__((cleanup(scoped_basic_free_))) OCSP_BASICRESP
-SCOPED_DEFINE(id, OCSP_CERTID, OCSP_CERTID_free)
-#define scoped_id __attribute__((cleanup(scoped_id_free_))) OCSP_CERTID
 
 /* SHA-1 only names the issuer here, and is what every responder knows (RFC 5019 2.1.1). */
 static OCSP_CERTID *id_of(X509 *cert, X509 *issuer)
@@ -86,25 +81,15 @@ static const char *signature_unfit(OCSP_BASICRESP *basic, X509 *issuer, time_t n
 	return unfit;
 }
 
-static bool seconds(const ASN1_GENERALIZEDTIME *t, time_t *out)
-{
-	struct tm tm;
-
-	if (!t || ASN1_TIME_to_tm(t, &tm) != 1)
-		return false;
-	*out = timegm(&tm);
-	return true;
-}
-
 static const char *dates_unfit(const ASN1_GENERALIZEDTIME *this_update,
 			       const ASN1_GENERALIZEDTIME *next_update, time_t now, time_t *until)
 {
 	time_t begin, end;
 
-	if (!seconds(this_update, &begin) || begin > now + SKEW)
+	if (identity_time(this_update, &begin) || begin > now + SKEW)
 		return "is not yet valid";
 	end = begin + SKEW;
-	if (next_update && !seconds(next_update, &end))
+	if (next_update && identity_time(next_update, &end))
 		return "has a malformed date";
 	if (end < now)
 		return "is out of date";
@@ -121,7 +106,7 @@ enum ocsp_verdict ocsp_judge(const uint8_t *der, size_t len, X509 *cert, X509 *i
 	scoped_response *response = d2i_OCSP_RESPONSE(NULL, &p, (long)len);
 	scoped_basic *basic = response ? OCSP_response_get1_basic(response) : NULL;
 	ASN1_GENERALIZEDTIME *this_update, *next_update;
-	scoped_id *id = id_of(cert, issuer);
+	scoped_certid *id = id_of(cert, issuer);
 	int status;
 
 	*until = now;

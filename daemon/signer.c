@@ -126,11 +126,6 @@ static void proof_free(struct proof *p)
 
 #define scoped_signer __attribute__((cleanup(signer_free))) struct signer
 
-SCOPED_DEFINE(pkey_ctx, EVP_PKEY_CTX, EVP_PKEY_CTX_free)
-#define scoped_pkey_ctx __attribute__((cleanup(scoped_pkey_ctx_free_))) EVP_PKEY_CTX
-SCOPED_DEFINE(identity, struct identity, identity_free)
-#define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
-
 static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_fd);
 static int prepare(struct signer *s, const struct config *cfg);
 static bool prepare_issuer(struct issuer *out, const struct cfg_vserver *v);

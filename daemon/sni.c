@@ -19,8 +19,6 @@ struct sni_table {
 	unsigned n_groups;
 };
 
-SCOPED_DEFINE(names, GENERAL_NAMES, GENERAL_NAMES_free)
-#define scoped_names __attribute__((cleanup(scoped_names_free_))) GENERAL_NAMES
 SCOPED_DEFINE(table, struct sni_table, sni_table_free)
 #define scoped_table __attribute__((cleanup(scoped_table_free_))) struct sni_table
 

@@ -10,15 +10,6 @@
 
 #define SKEW 300 /* seconds a responder's clock may be ahead of ours */
 
-SCOPED_DEFINE(response, OCSP_RESPONSE, OCSP_RESPONSE_free)
-#define scoped_response __attribute__((cleanup(scoped_response_free_))) OCSP_RESPONSE
-SCOPED_DEFINE(basic, OCSP_BASICRESP, OCSP_BASICRESP_free)
-#define scoped_basic __attribute__((cleanup(scoped_basic_free_))) OCSP_BASICRESP
-SCOPED_DEFINE(certid, OCSP_CERTID, OCSP_CERTID_free)
-#define scoped_certid __attribute__((cleanup(scoped_certid_free_))) OCSP_CERTID
-SCOPED_DEFINE(store, X509_STORE, X509_STORE_free)
-#define scoped_store __attribute__((cleanup(scoped_store_free_))) X509_STORE
-
 static int printf_like(3, 4) wrong(char *why, size_t len, const char *fmt, ...)
 {
 	va_list ap;

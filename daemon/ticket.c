@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Keys and contents of session tickets. Knows no handshake and no configuration. */
 #include "ticket.h"
+#include "timer.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -24,10 +25,7 @@ struct ticket_keys {
 
 static time_t clock_seconds(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
+	return (time_t)(timer_clock() / 1000);
 }
 
 static bool make_key(struct ticket_key *k)

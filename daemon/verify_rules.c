@@ -14,12 +14,8 @@
 #define RSA_BITS_MAX	  8192 /* a larger one only makes a signature slow to check */
 #define RSA_EXPONENT_BITS 64   /* likewise */
 
-SCOPED_DEFINE(san, GENERAL_NAMES, GENERAL_NAMES_free)
-#define scoped_san __attribute__((cleanup(scoped_san_free_))) GENERAL_NAMES
 SCOPED_DEFINE(nc, NAME_CONSTRAINTS, NAME_CONSTRAINTS_free)
 #define scoped_nc __attribute__((cleanup(scoped_nc_free_))) NAME_CONSTRAINTS
-SCOPED_DEFINE(bn, BIGNUM, BN_free)
-#define scoped_bn __attribute__((cleanup(scoped_bn_free_))) BIGNUM
 
 /* ---- keys ---- */
 
@@ -202,7 +198,7 @@ static bool is_name(const GENERAL_NAME *name)
 
 static int names_error(X509 *cert)
 {
-	scoped_san *san = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	scoped_names *san = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 
 	for (int i = 0; i < sk_GENERAL_NAME_num(san); i++)
 		if (!is_name(sk_GENERAL_NAME_value(san, i)))
@@ -342,7 +338,7 @@ static bool has_plain_host(const ASN1_IA5STRING *uri)
 
 int verify_rules_uris(X509 *leaf, STACK_OF(X509) * chain)
 {
-	scoped_san *san = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+	scoped_names *san = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
 	bool constrained = false;
 
 	for (int i = 0; i < sk_GENERAL_NAME_num(san); i++) {

@@ -28,9 +28,7 @@ enum {
 };
 
 SCOPED_DEFINE(verifier, struct verifier, verifier_free)
-SCOPED_DEFINE(identity, struct identity, identity_free)
 #define scoped_verifier __attribute__((cleanup(scoped_verifier_free_))) struct verifier
-#define scoped_identity __attribute__((cleanup(scoped_identity_free_))) struct identity
 
 struct options {
 	const char *client_ca, *key, *key_out, *chain, *request;
