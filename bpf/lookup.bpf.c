@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include "maps.h"
+#include "steer_maps.h"
 
 #define AF_INET	  2 /* sys/socket.h is not for BPF */
 #define NS_OF_SEC 1000000000ULL
@@ -58,21 +59,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct shield_stats);
 } shield_stats SEC(".maps");
-
-/* Those of steer.bpf.c, which the daemon puts in their place. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} steer_sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct steer_worker);
-} steer_workers SEC(".maps");
 
 /* Slots are numbered by group, then by worker; known when the program is loaded. */
 const volatile __u32 slots_of_group = 1;

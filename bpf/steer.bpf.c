@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
+#include "steer_maps.h"
 
 #define AF_INET 2 /* sys/socket.h is not for BPF */
 
@@ -18,30 +19,12 @@ struct {
 	__type(value, struct steer_listener);
 } steer_listeners SEC(".maps");
 
-/*
- * Not a reuseport sockarray: a socket can be in one of those only, and sk_lookup does not take
- * from it. u64 values: a dump then shows each socket's cookie.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} steer_sockets SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct steer_config);
 } steer_config SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct steer_worker);
-} steer_workers SEC(".maps");
 
 /* The workers write it as memory. */
 struct {

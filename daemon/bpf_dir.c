@@ -114,19 +114,6 @@ void bpf_dir_remove(const char *dir)
 	rmdir(dir);
 }
 
-int bpf_dir_debug(const char *fmt, va_list args)
-{
-	char line[512];
-	int n;
-
-	if (!log_enabled(LOG_LEVEL_DEBUG))
-		return 0;
-	n = vsnprintf(line, sizeof(line), fmt, args);
-	line[strcspn(line, "\n")] = '\0';
-	log_debug("%s", line);
-	return n;
-}
-
 const char *bpf_dir_hint(int err)
 {
 	switch (err) {

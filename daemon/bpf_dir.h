@@ -8,7 +8,6 @@
 #ifndef KTLSGATE_BPF_DIR_H
 #define KTLSGATE_BPF_DIR_H
 
-#include <stdarg.h>
 #include "scoped.h"
 
 /* Makes dir, one level, unless it is there. One log line on error: what to mount or remove. */
@@ -21,9 +20,6 @@ void bpf_dir_unpin(const char *dir, const char *name);
 
 /* Removes dir unless something is still pinned there. */
 void bpf_dir_remove(const char *dir);
-
-/* libbpf's messages, for libbpf_set_print(): to log_debug(). */
-int bpf_dir_debug(const char *fmt, va_list args) printf_like(1, 0);
 
 /* What to do about a negative errno of bpf(2), to be put behind strerror()'s text; may be "". */
 const char *bpf_dir_hint(int err);

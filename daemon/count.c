@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "bpf_dir.h"
+#include "bpf_load.h"
 #include "count.h"
 #include "count.skel.h"
 #include "log.h"
@@ -27,13 +28,6 @@ struct count {
 	char *cgroup;  /* our own; NULL: not made */
 	bool moved;
 };
-
-static int printf_like(2, 0)
-	log_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level;
-	return bpf_dir_debug(fmt, args);
-}
 
 /* ---- the cgroup ---- */
 
@@ -164,7 +158,7 @@ static int load(struct count *count, unsigned max_flows)
 	struct count_bpf *skel;
 	int err;
 
-	libbpf_set_print(log_libbpf);
+	bpf_load_messages();
 	skel = count->skel = count_bpf__open();
 	if (!skel)
 		return -errno;

@@ -7,6 +7,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "bpf_dir.h"
+#include "bpf_load.h"
 #include "log.h"
 #include "lookup.h"
 #include "lookup.skel.h"
@@ -23,13 +24,6 @@ struct lookup {
 	vserver_name *names; /* by place in shield_stats; "" behind the last */
 	unsigned n_names;
 };
-
-static int printf_like(2, 0)
-	log_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level;
-	return bpf_dir_debug(fmt, args);
-}
 
 /* ---- counters: a vserver of the same name keeps its place ---- */
 
@@ -79,12 +73,6 @@ static vserver_name *new_names(const struct lookup *lookup, const struct config 
 
 /* ---- one program ---- */
 
-/* A map cannot be empty. */
-static int set_size(struct bpf_map *map, unsigned n)
-{
-	return bpf_map__set_max_entries(map, n ? n : 1);
-}
-
 static unsigned count_addresses(const struct lookup_plan *plan, int family)
 {
 	unsigned n = 0;
@@ -110,7 +98,7 @@ static int set_sizes(struct lookup_bpf *skel, const struct config *cfg,
 	int err = 0;
 
 	for (unsigned i = 0; !err && i < ARRAY_SIZE(sizes); i++)
-		err = set_size(sizes[i].map, sizes[i].entries);
+		err = bpf_load_size(sizes[i].map, sizes[i].entries);
 	return err;
 }
 
@@ -184,7 +172,7 @@ static int load(const struct lookup *lookup, const struct config *cfg,
 	struct lookup_bpf *skel;
 	int err;
 
-	libbpf_set_print(log_libbpf);
+	bpf_load_messages();
 	skel = *out = lookup_bpf__open();
 	if (!skel)
 		return -errno;

@@ -10,6 +10,8 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "bpf_dir.h"
+#include "bpf_load.h"
+#include "config.h"
 #include "log.h"
 #include "maps.h"
 #include "steer.h"
@@ -25,19 +27,6 @@ struct steer {
 	enum steer_mode mode;
 	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
-
-static int printf_like(2, 0)
-	log_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
-{
-	(void)level;
-	return bpf_dir_debug(fmt, args);
-}
-
-/* A map cannot be empty. */
-static int set_size(struct bpf_map *map, unsigned n)
-{
-	return bpf_map__set_max_entries(map, n ? n : 1);
-}
 
 static int set_sizes(struct steer *steer)
 {
@@ -55,7 +44,7 @@ static int set_sizes(struct steer *steer)
 	int err = 0;
 
 	for (unsigned i = 0; !err && i < ARRAY_SIZE(sizes); i++)
-		err = set_size(sizes[i].map, sizes[i].entries);
+		err = bpf_load_size(sizes[i].map, sizes[i].entries);
 	return err;
 }
 
@@ -63,7 +52,7 @@ static int load(struct steer *steer)
 {
 	int err;
 
-	libbpf_set_print(log_libbpf);
+	bpf_load_messages();
 	steer->skel = steer_bpf__open();
 	if (!steer->skel)
 		return -errno;
@@ -186,33 +175,14 @@ static int get_option(int fd, int option, int *value)
 	return getsockopt(fd, SOL_SOCKET, option, value, &len) ? -errno : 0;
 }
 
-static void key_ipv4(const struct sockaddr_in *sin, struct steer_listener_key *key,
-		     struct steer_listener *value)
-{
-	char text[INET_ADDRSTRLEN] = "";
-
-	key->port = ntohs(sin->sin_port);
-	key->address[0] = sin->sin_addr.s_addr;
-	inet_ntop(AF_INET, &sin->sin_addr, text, sizeof(text));
-	snprintf(value->listen, sizeof(value->listen), "%s:%u", text, key->port);
-}
-
-static void key_ipv6(const struct sockaddr_in6 *sin6, struct steer_listener_key *key,
-		     struct steer_listener *value)
-{
-	char text[INET6_ADDRSTRLEN] = "";
-
-	key->port = ntohs(sin6->sin6_port);
-	memcpy(key->address, &sin6->sin6_addr, sizeof(key->address));
-	inet_ntop(AF_INET6, &sin6->sin6_addr, text, sizeof(text));
-	snprintf(value->listen, sizeof(value->listen), "[%s]:%u", text, key->port);
-}
-
 /* As the program will see it: the kernel's view of the socket, not the configuration's. */
 static int describe(int fd, struct steer_listener_key *key, struct steer_listener *value)
 {
 	struct sockaddr_storage ss = {0};
+	const struct sockaddr_in *sin = (const struct sockaddr_in *)&ss;
+	const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&ss;
 	socklen_t len = sizeof(ss);
+	char text[CFG_ADDRESS_TEXT];
 	int device = 0, err;
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len))
@@ -220,14 +190,16 @@ static int describe(int fd, struct steer_listener_key *key, struct steer_listene
 	err = get_option(fd, SO_BINDTOIFINDEX, &device);
 	if (err)
 		return err;
+	if (ss.ss_family != AF_INET && ss.ss_family != AF_INET6)
+		return -EAFNOSUPPORT;
 	key->device = device;
 	key->family = ss.ss_family;
+	key->port = ntohs(sin->sin_port); /* at the same place in sockaddr_in6 */
 	if (ss.ss_family == AF_INET)
-		key_ipv4((struct sockaddr_in *)&ss, key, value);
-	else if (ss.ss_family == AF_INET6)
-		key_ipv6((struct sockaddr_in6 *)&ss, key, value);
+		key->address[0] = sin->sin_addr.s_addr;
 	else
-		return -EAFNOSUPPORT;
+		memcpy(key->address, &sin6->sin6_addr, sizeof(key->address));
+	snprintf(value->listen, sizeof(value->listen), "%s", cfg_address_text(&ss, text));
 	return 0;
 }
 
