@@ -285,6 +285,9 @@ struct cfg_vserver {
 /* Is the address, AF_INET or AF_INET6, in one of the prefixes? */
 bool cfg_prefixes_hold(const struct cfg_prefixes *p, const struct sockaddr *sa);
 
+/* Clears the bits behind a prefix, of an address of len bytes. True if one was set. */
+bool cfg_mask_bits(uint8_t *bytes, unsigned len, unsigned prefix_len);
+
 /* "192.0.2.1:443", "[2001:db8::1]:443", "unix:/path" */
 #define CFG_ADDRESS_TEXT 128
 const char *cfg_address_text(const void *sockaddr, char out[CFG_ADDRESS_TEXT]);

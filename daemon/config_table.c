@@ -851,17 +851,15 @@ static bool all_zero(const uint8_t *bytes, unsigned len)
 	return !len;
 }
 
-/* Clears the bits behind a prefix. True if one was set: a slip of the pen, there or in the length.
- */
-static bool mask_bits(uint8_t *bytes, unsigned len, unsigned prefix_len)
+bool cfg_mask_bits(uint8_t *bytes, unsigned len, unsigned prefix_len)
 {
 	bool found = false;
 
-	for (unsigned bit = prefix_len; bit < len * 8; bit++) {
-		uint8_t mask = 0x80 >> bit % 8;
+	for (unsigned i = prefix_len / 8; i < len; i++) {
+		uint8_t behind = i == prefix_len / 8 ? 0xff >> prefix_len % 8 : 0xff;
 
-		found = found || bytes[bit / 8] & mask;
-		bytes[bit / 8] &= ~mask;
+		found = found || bytes[i] & behind;
+		bytes[i] &= (uint8_t)~behind;
 	}
 	return found;
 }
@@ -920,7 +918,7 @@ static int parse_listen(const struct cfg_key *k, const char *word, struct cfg_li
 		return wrong(why, "has a last port before its first; use %u-%u", l->last_port,
 			     first);
 	bytes = address_bytes(&l->address, &len);
-	if (mask_bits(bytes, len, l->prefix_len))
+	if (cfg_mask_bits(bytes, len, l->prefix_len))
 		return wrong_host_bits(l, why);
 	if (!l->looked_up && all_zero(bytes, len))
 		l->prefix_len = 0;
@@ -1121,7 +1119,7 @@ int cfg_parse_prefix(const char *text, struct cfg_prefix *out, char why[CFG_WHY_
 	if (digits && (!read_digits(&digits, &len) || *digits || len > bits))
 		return wrong(why, "has no prefix length in 0..%u", bits);
 	p.len = (unsigned)len;
-	if (mask_bits(p.address, bits / 8, p.len))
+	if (cfg_mask_bits(p.address, bits / 8, p.len))
 		return wrong_prefix_bits(&p, why);
 	*out = p;
 	return 0;

@@ -63,26 +63,17 @@ void limits_free(struct limits *l)
 
 /* ---- sources ---- */
 
-static void keep_bits(uint8_t *bytes, size_t len, unsigned bits)
-{
-	for (size_t i = 0; i < len; i++) {
-		if (bits >= 8 * (i + 1))
-			continue;
-		bytes[i] &= bits > 8 * i ? (uint8_t)(0xff00 >> (bits - 8 * i)) : 0;
-	}
-}
-
 static struct in6_addr prefix_of(const struct config *cfg, const struct sockaddr *peer)
 {
 	struct in6_addr prefix = {0};
 
 	if (peer->sa_family == AF_INET6) {
 		prefix = ((const struct sockaddr_in6 *)peer)->sin6_addr;
-		keep_bits(prefix.s6_addr, 16, cfg->limit_prefix6);
+		cfg_mask_bits(prefix.s6_addr, 16, cfg->limit_prefix6);
 	} else {
 		prefix.s6_addr[10] = prefix.s6_addr[11] = 0xff;
 		memcpy(prefix.s6_addr + 12, &((const struct sockaddr_in *)peer)->sin_addr, 4);
-		keep_bits(prefix.s6_addr + 12, 4, cfg->limit_prefix4);
+		cfg_mask_bits(prefix.s6_addr + 12, 4, cfg->limit_prefix4);
 	}
 	return prefix;
 }

@@ -125,18 +125,14 @@ int shield_configure(int config, int rules4, int rules6, const struct config *cf
 		.burst = cfg->shield_burst,
 		.prefix4 = cfg->shield_prefix4,
 		.prefix6 = cfg->shield_prefix6,
-		.mask4 = htonl((uint32_t)(0xffffffff00000000ULL >> cfg->shield_prefix4)),
+		.mask4 = UINT32_MAX,
 	};
 	uint32_t zero = 0;
 	int err;
 
-	for (unsigned word = 0; word < 4; word++) {
-		unsigned bits =
-			cfg->shield_prefix6 > 32 * word ? cfg->shield_prefix6 - 32 * word : 0;
-
-		value.mask6[word] =
-			htonl((uint32_t)(0xffffffff00000000ULL >> (bits > 32 ? 32 : bits)));
-	}
+	cfg_mask_bits((uint8_t *)&value.mask4, sizeof(value.mask4), cfg->shield_prefix4);
+	memset(value.mask6, 0xff, sizeof(value.mask6));
+	cfg_mask_bits((uint8_t *)value.mask6, sizeof(value.mask6), cfg->shield_prefix6);
 	err = forget_old(rules4, AF_INET, cfg);
 	if (!err)
 		err = forget_old(rules6, AF_INET6, cfg);
