@@ -185,29 +185,34 @@ static void write_setting(const struct config *cfg, const char *key, FILE *out)
 		fprintf(out, "error unknown key \"%s\"\n", key);
 }
 
-/* What the service's backend asked for last, when it asked for a certificate. */
-static void write_request(struct gate *gate, const char *service, FILE *out)
-{
-	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
-		if (strcmp(gate->cfg->services[i]->name, service) != 0)
-			continue;
-		fputs("ok\n", out);
-		certreq_write(gate->certreqs, gate->cfg->services[i], timer_clock(), out);
-		return;
-	}
-	fprintf(out, "error there is no service \"%s\"\n", service);
-}
-
-static void drain(struct gate *gate, const char *name, bool draining, FILE *out)
+/* Begins the answer about the service of this name; NULL: there is none, and that is the answer. */
+static const struct cfg_service *begin_service(const struct gate *gate, const char *name, FILE *out)
 {
 	for (unsigned i = 0; i < gate->cfg->n_services; i++) {
 		if (strcmp(gate->cfg->services[i]->name, name) != 0)
 			continue;
-		service_drain(&gate->services[i], draining);
 		fputs("ok\n", out);
-		return;
+		return gate->cfg->services[i];
 	}
 	fprintf(out, "error there is no service \"%s\"\n", name);
+	return NULL;
+}
+
+/* What the service's backend asked for last, when it asked for a certificate. */
+static void write_request(struct gate *gate, const char *name, FILE *out)
+{
+	const struct cfg_service *service = begin_service(gate, name, out);
+
+	if (service)
+		certreq_write(gate->certreqs, service, timer_clock(), out);
+}
+
+static void drain(struct gate *gate, const char *name, bool draining, FILE *out)
+{
+	const struct cfg_service *service = begin_service(gate, name, out);
+
+	if (service)
+		service_drain(&gate->services[service->index], draining);
 }
 
 static void do_nothing(struct worker *w, void *arg)
@@ -279,35 +284,39 @@ static void send_all(int fd, const char *buf, size_t len)
 	}
 }
 
+static void tell_outcome(int channel, uint32_t id, enum outcome outcome)
+{
+	struct reply r = {.id = id, .outcome = outcome};
+
+	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
+		log_warn("the supervisor cannot be answered: %s", strerror(errno));
+}
+
 static void serve(struct gate *gate, int channel, const struct message *m, int fd)
 {
 	struct timeval patience = {.tv_sec = CLIENT_SECONDS};
-	struct reply r = {.id = m->id, .outcome = OUTCOME_DONE};
+	enum outcome outcome = OUTCOME_DONE;
 	char *text = NULL;
 	size_t len = 0;
 	FILE *out = open_memstream(&text, &len);
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (out) {
-		r.outcome = answer(gate, m, out);
+		outcome = answer(gate, m, out);
 		if (!fclose(out))
 			send_all(fd, text, len);
 		free(text);
 	}
-	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
-		log_warn("the supervisor cannot be answered: %s", strerror(errno));
+	tell_outcome(channel, m->id, outcome);
 }
 
 /* Answers when the next connection is surely the next generation's. */
 static void retire(struct gate *gate, int channel)
 {
-	struct reply r = {.id = RETIRED_ID, .outcome = OUTCOME_DONE};
-
 	workers_retire(gate);
 	for (int ms = 0; ms < RETIRE_MS && workers_accepting(gate); ms++)
 		(void)!poll(NULL, 0, 1);
-	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
-		log_warn("the supervisor cannot be answered: %s", strerror(errno));
+	tell_outcome(channel, RETIRED_ID, OUTCOME_DONE);
 }
 
 static bool idle(const struct gate *gate)
