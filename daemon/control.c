@@ -97,7 +97,9 @@ static int listen_on(const char *path, unsigned mode, const char *group)
 
 int control_open(struct control *c, const char *path, unsigned mode, const char *group)
 {
-	c->path = path;
+	c->path = strdup(path);
+	if (!c->path)
+		return -ENOMEM;
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
 		c->clients[i].fd = -1;
 	c->fd = listen_on(path, mode, group);
@@ -116,20 +118,21 @@ static void client_free(struct control_client *cl)
 
 void control_leave(struct control *c)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
+	/* Before it is open no client's descriptor means anything. */
+	for (unsigned i = 0; c->fd >= 0 && i < CONTROL_CLIENTS; i++)
 		client_free(&c->clients[i]);
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
+	free(c->path);
+	c->path = NULL;
 }
 
 void control_close(struct control *c)
 {
-	bool ours = c->fd >= 0;
-
-	control_leave(c);
-	if (ours)
+	if (c->fd >= 0)
 		unlink(c->path);
+	control_leave(c);
 }
 
 static struct control_client *free_client(struct control *c)

@@ -46,8 +46,8 @@ struct control_client {
 };
 
 struct control {
-	int fd; /* listening */
-	const char *path;
+	int fd; /* listening; -1: not yet */
+	char *path;
 	uint32_t last_id;
 	struct control_client clients[CONTROL_CLIENTS];
 	/* A request has come whole. Either control_answer() follows, or the client's `asked` is
@@ -58,8 +58,8 @@ struct control {
 };
 
 /*
- * Listens at path, which is kept, not copied; a stale socket is replaced. group: its
- * name, or NULL for our own. 0, or -errno after a log line.
+ * Listens at path; a stale socket is replaced. group: its name, or NULL for our
+ * own. 0, or -errno after a log line.
  */
 int control_open(struct control *c, const char *path, unsigned mode, const char *group) must_check;
 void control_close(struct control *c); /* and unlinks */

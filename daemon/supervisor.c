@@ -39,8 +39,7 @@ struct supervisor {
 	struct generation *generations[STATS_SLOTS]; /* by slot */
 	struct generation *current;
 	unsigned last_number;
-	bool bpf;	/* there is a directory for its maps */
-	bool listening; /* on the control socket; what can be done once is done */
+	bool bpf; /* there is a directory for its maps */
 };
 
 /* ---- what needs rights, once ---- */
@@ -92,20 +91,14 @@ static void open_count(struct supervisor *s, const struct config *cfg)
 
 static int open_once(struct supervisor *s, const struct config *cfg)
 {
-	char *socket = strdup(cfg->control_socket); /* outlives cfg: the key cannot change */
 	int ret;
 
 	raise_descriptor_limit();
 	ktls_probe(&s->shared.ktls);
-	if (!socket)
-		return -ENOMEM;
 	/* A daemon that runs already is noticed before anything of its own is touched. */
-	ret = control_open(&s->control, socket, cfg->control_mode, cfg->control_group);
-	if (ret) {
-		free(socket);
+	ret = control_open(&s->control, cfg->control_socket, cfg->control_mode, cfg->control_group);
+	if (ret)
 		return ret;
-	}
-	s->listening = true;
 	s->listeners.workers = cfg->workers;
 	s->shared.seen = replay_new();
 	s->shared.area = stats_area_new();
@@ -216,7 +209,7 @@ static int load_checked(struct supervisor *s, const struct cfg_texts *texts, FIL
 		err = config_load_texts(texts, errors, out);
 	if (!err && s->current)
 		err = config_check_change(s->current->cfg, *out, errors);
-	if (!err && s->listening)
+	if (!err && s->current)
 		err = check_ktls(s, *out, errors);
 	if (err) {
 		config_free(*out);
@@ -236,13 +229,18 @@ static int free_slot(const struct supervisor *s)
 	return -1;
 }
 
-static unsigned count_generations(const struct supervisor *s)
+/* Of those with a number below limit; NULL: none. */
+static struct generation *newest_below(const struct supervisor *s, unsigned limit)
 {
-	unsigned n = 0;
+	struct generation *newest = NULL;
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++)
-		n += s->generations[i] != NULL;
-	return n;
+	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		struct generation *g = s->generations[i];
+
+		if (g && g->number < limit && (!newest || g->number > newest->number))
+			newest = g;
+	}
+	return newest;
 }
 
 static void drop(struct supervisor *s, struct generation *g)
@@ -252,25 +250,23 @@ static void drop(struct supervisor *s, struct generation *g)
 	generation_free(g);
 }
 
-/* The flows of the oldest have had their time: a new configuration, say a revocation, has not. */
-static void make_room(struct supervisor *s)
+/*
+ * The flows of the oldest have had their time: a new configuration, say a revocation,
+ * has not. Returns a slot that is free now.
+ */
+static int make_room(struct supervisor *s)
 {
-	struct generation *oldest = NULL;
+	struct generation *oldest = s->current, *g;
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
-		struct generation *g = s->generations[i];
-
-		if (g && g != s->current && (!oldest || g->number < oldest->number))
-			oldest = g;
-	}
-	if (!oldest)
-		return;
+	while ((g = newest_below(s, oldest->number)))
+		oldest = g;
 	log_warn("%u configurations still have flows, the most there may be: the flows of the "
 		 "oldest, generation %u, are ended",
-		 count_generations(s), oldest->number);
+		 STATS_SLOTS, oldest->number);
 	generation_stop(oldest);
 	(void)!generation_wait(oldest);
 	drop(s, oldest);
+	return free_slot(s);
 }
 
 static bool take_outcome(struct supervisor *s, struct generation *g);
@@ -434,11 +430,11 @@ static int start_generation(struct supervisor *s, struct config *cfg, FILE *erro
 {
 	struct generation *g;
 	struct steer *steer;
-	int err;
+	int err, slot = free_slot(s);
 
-	if (free_slot(s) < 0)
-		make_room(s);
-	g = generation_new(cfg, s->last_number + 1, (unsigned)free_slot(s));
+	if (slot < 0)
+		slot = make_room(s);
+	g = generation_new(cfg, s->last_number + 1, (unsigned)slot);
 	if (!g) {
 		fprintf(errors, "out of memory or descriptors\n");
 		return -ENOMEM;
@@ -636,6 +632,7 @@ static void print_generation(const struct supervisor *s, const struct generation
 
 static char *status_text(const struct supervisor *s)
 {
+	const struct generation *g;
 	char *text = NULL;
 	size_t len;
 	FILE *out = open_memstream(&text, &len);
@@ -643,28 +640,19 @@ static char *status_text(const struct supervisor *s)
 	if (!out)
 		return NULL;
 	fputs("ok\n", out);
-	for (unsigned n = s->last_number; n; n--) {
-		for (unsigned i = 0; i < STATS_SLOTS; i++) {
-			if (s->generations[i] && s->generations[i]->number == n)
-				print_generation(s, s->generations[i], out);
-		}
-	}
+	for (g = newest_below(s, UINT_MAX); g; g = newest_below(s, g->number))
+		print_generation(s, g, out);
 	return fclose(out) ? NULL : text;
 }
 
-/* The newest generation with a data process and a number below limit; NULL: none. */
+/* The newest with a data process and a number below limit; NULL: none. */
 static struct generation *next_asked(const struct supervisor *s, unsigned limit)
 {
-	struct generation *best = NULL;
+	struct generation *g = newest_below(s, limit);
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
-		struct generation *g = s->generations[i];
-
-		if (g && g->channel >= 0 && g->number < limit &&
-		    (!best || g->number > best->number))
-			best = g;
-	}
-	return best;
+	while (g && g->channel < 0)
+		g = newest_below(s, g->number);
+	return g;
 }
 
 /* Asks the next older generation, if there is one; below: the number of the last asked. */
@@ -1013,12 +1001,7 @@ static void close_everything(struct supervisor *s)
 	lookup_close(s->shared.lookup);
 	steer_close(s->shared.steer);
 	count_close(s->shared.count);
-	if (s->listening) {
-		const char *path = s->control.path;
-
-		control_close(&s->control);
-		free((char *)path);
-	}
+	control_close(&s->control);
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
 	replay_free(s->shared.seen);
