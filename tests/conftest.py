@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from harness import backend as backends
 from harness import mounts
 from harness.daemon import Ktlsgated, probe
 from harness.peer import SCALE
@@ -99,6 +100,13 @@ def bpf():
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def backend(pki):
+    """That asks for a certificate of our forging CA's, and sends back what it is sent."""
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        yield b
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,6 @@ from harness.daemon import Ktlsgated, ctl, program, settings, wait_until
 
 
 @pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
-@pytest.fixture
 def log(tmp_path):
     return tmp_path / "audit.jsonl"
 
@@ -40,8 +34,7 @@ def entries(log):
 
 def serve(g, pki, **options):
     with clients.connected(g.port, pki=pki, **options) as c:
-        c.send(b"ping")
-        assert c.recv_exactly(4) == b"ping"
+        clients.ping(c)
         return c.sock.getsockname()
 
 

@@ -40,12 +40,6 @@ def fault(tmp_path):
 
 
 @pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
-@pytest.fixture
 def start(gate, pki, backend):
     """start(engine): a gate in front of backend, whatever engine the other tests run with."""
     def start(engine, backend=backend, **options):

@@ -27,12 +27,6 @@ IN_GUESTS = pytest.mark.datapath
 NO_CERTIFICATE = {"1.2": "alert handshake_failure", "1.3": "alert certificate_required"}
 
 
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def refused(port, pki, **options):
     """How the gate ended a handshake that must not succeed."""
     with clients.connect(port, pki=pki, **options) as c:
@@ -102,7 +96,7 @@ def test_signatures_that_are_asked_for(gate, pki, backend, version):
     """
     g = gate(settings(pki, backend.port))
     _, printed = clients.s_client(g.port, b"abc\n", b"abc\n", pki=pki, certkey=pki.client(),
-                                  args=("-tls" + version.replace(".", "_"),))
+                                  args=(clients.tls_option(version),))
     asked = re.search(r"^Requested Signature Algorithms: (\S+)", printed.decode(), re.MULTILINE)[1]
     hashes = {"SHA256", "SHA384", "SHA512"}
     assert set(asked.split(":")) == (

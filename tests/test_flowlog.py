@@ -6,19 +6,10 @@ import os
 import subprocess
 import time
 
-import pytest
-
-from harness import backend as backends
 from harness import client as clients
 from harness.daemon import Ktlsgated, program, settings, wait_until
 from harness.peer import SCALE
 from harness.ports import HOST
-
-
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
 
 
 def transfer(gate, pki, n=5):

@@ -26,10 +26,6 @@ VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 ONLY_RSA = ("-client_sigalgs", "rsa_pss_rsae_sha256")
 
 
-def tls(version):
-    return "-tls" + version.replace(".", "_")
-
-
 @contextlib.contextmanager
 def s_server(pki, log, *args, trusted=None):
     """It names the CAs it trusts, which Python's does not."""
@@ -64,7 +60,7 @@ def second_forge(pki):
 @VERSION
 def test_rsa_for_backends_that_want_it(gate, pki, tmp_path, version):
     """Made by a thread of its own: the first flow waits for it, then there are some ready."""
-    with s_server(pki, tmp_path / "log", *ONLY_RSA, tls(version)) as port:
+    with s_server(pki, tmp_path / "log", *ONLY_RSA, clients.tls_option(version)) as port:
         g = gate(settings(pki, port, forge__rsa_keys=2))
         assert g.stats()["forge_keys_ready"] == 0  # nobody has wanted one
         known = pki.client("One")
@@ -120,7 +116,7 @@ def test_backend_chooses_the_ca(gate, pki, tmp_path, second_forge, version, whic
     """By its CA names; with the intermediates that it needs, or it would not verify."""
     second, root = second_forge
     trusted = root if which else pki.forging_root
-    with s_server(pki, tmp_path / "log", tls(version), trusted=trusted) as port:
+    with s_server(pki, tmp_path / "log", clients.tls_option(version), trusted=trusted) as port:
         g = gate(two_cas(pki, port, second, profile__back__forge__no_matching_ca="fail"))
         ask(g, pki, certkey=pki.client())
 
@@ -130,7 +126,7 @@ def test_backend_chooses_the_ca(gate, pki, tmp_path, second_forge, version, whic
     ("fail", "backend_ca_names", "handshake_failure"),
     ("send", "backend_refused_certificate", "unknown_ca")])
 def test_backend_names_other_cas(gate, pki, tmp_path, second_forge, version, setting, reason, alert):
-    with s_server(pki, tmp_path / "log", tls(version), trusted=pki.other_ca) as port:
+    with s_server(pki, tmp_path / "log", clients.tls_option(version), trusted=pki.other_ca) as port:
         g = gate(two_cas(pki, port, second_forge[0],
                          **{"profile.back.forge.no_matching_ca": setting}))
         with g.ends_with(reason), clients.connect(g.port, pki=pki, certkey=pki.client()) as c:
@@ -151,7 +147,7 @@ def test_backend_that_names_no_ca(gate, pki, second_forge):
 @VERSION
 def test_last_request(gate, pki, tmp_path, version):
     """What the backend asked for is remembered, for people."""
-    with s_server(pki, tmp_path / "log", *ONLY_RSA, tls(version)) as port:
+    with s_server(pki, tmp_path / "log", *ONLY_RSA, clients.tls_option(version)) as port:
         g = gate(settings(pki, port))
         assert g.ctl("requests", "app1") == "none\n"
         ask(g, pki, certkey=pki.client())

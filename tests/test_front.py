@@ -15,16 +15,6 @@ from harness.rig import second_vserver
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 
 
-def tls(version):
-    return "-tls" + version.replace(".", "_")
-
-
-@pytest.fixture(scope="module")
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 # ---- CA names ----
 
 
@@ -33,7 +23,7 @@ def backend(pki):
 def test_ca_names(gate, pki, backend, version, announce):
     g = gate(settings(pki, backend.port, profile__front__announce_ca_names=announce))
     _, printed = clients.s_client(g.port, b"hello\n", b"hello\n", pki=pki, certkey=pki.client(),
-                                  args=(tls(version),))
+                                  args=(clients.tls_option(version),))
     if announce == "on":
         names = re.search(rb"Acceptable client certificate CA names\n((?:CN.*\n)+)", printed)
         assert names[1] == b"CN = ktlsgate test client-root\n"
@@ -61,7 +51,7 @@ def test_stapled(gate, pki, backend, web, version, signer, until):
     by = pki.responder() if signer == "responder" else None
     g = gate(stapling(pki, backend, web, pki.ocsp_response(web, signer=by, until=until)))
     backend.script = backends.echo
-    for args, sent in ((("-status", tls(version)), True), ((tls(version),), False)):
+    for args, sent in ((("-status", clients.tls_option(version)), True), ((clients.tls_option(version),), False)):
         with g.ends_with("done"), g.carries(1):
             _, printed = clients.s_client(g.port, b"hello\n", b"hello\n", pki=pki,
                                           certkey=pki.client(), args=args)

@@ -9,7 +9,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from harness import backend as backends
 from harness import client as clients
 from harness.daemon import Ktlsgated, program, settings
 
@@ -18,16 +17,9 @@ PASSPHRASE = "correct horse"
 PIN = "123456"
 
 
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def serve(g, pki, backend):
     with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
-        c.send(b"ping")
-        assert c.recv_exactly(4) == b"ping"
+        clients.ping(c)
     cert = x509.load_der_x509_certificate(backend.connection().wait().certificate)
     assert cert.issuer == pki.forge().cert.subject
 
@@ -139,8 +131,7 @@ def test_forging_key_in_a_token(gate, pki, backend, token, tmp_path, kind):
                       certkey__forge__key_passphrase_file=secret(tmp_path / "pin", PIN)))
     for n in range(3):
         with clients.connected(g.port, pki=pki, certkey=pki.client(f"Client {n}")) as c:
-            c.send(b"ping")
-            assert c.recv_exactly(4) == b"ping"
+            clients.ping(c)
         cert = x509.load_der_x509_certificate(backend.connection(n).wait().certificate)
         assert cert.issuer == pki.forge(kind).cert.subject
     assert g.stats()["forged"] == 3

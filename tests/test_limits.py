@@ -8,26 +8,14 @@ import time
 
 import pytest
 
-from harness import backend as backends
 from harness import client as clients
 from harness.daemon import settings, wait_until
 from harness.ports import HOST
 from harness.rig import second_vserver
 
 
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def connected(g, pki, port=None):
     return clients.connected(port or g.port, pki=pki, certkey=pki.client())
-
-
-def ping(c):
-    c.send(b"ping")
-    assert c.recv_exactly(4) == b"ping"
 
 
 def refused(g, port=None, source=None):
@@ -52,26 +40,26 @@ def test_limit(gate, pki, backend, key, reason):
     """Two connections and no third; with one gone there is room again. Counted, and logged once each."""
     g = gate({**settings(pki, backend.port), key: 2})
     with connected(g, pki) as first, contextlib.ExitStack() as stack:
-        ping(first)
+        clients.ping(first)
         second = stack.enter_context(connected(g, pki))
-        ping(second)
+        clients.ping(second)
         assert refused(g) == refused(g) == "reset"
         assert g.stats()[f"reason_{reason}"] == 2
         assert g.log_contains(rf"vserver app: client 127\.0\.0\.1:\d+: refused: .*\({reason}\)$")
-        ping(first)
+        clients.ping(first)
         second.close_notify()
         assert second.recv() == b""
         second.fin()
         assert g.stat_reaches("flows_closed", 1)
         with connected(g, pki) as third:
-            ping(third)
+            clients.ping(third)
 
 
 def test_limit_of_handshakes(gate, pki, backend):
     """Connections that say nothing take the places; established flows take none."""
     g = gate(settings(pki, backend.port, limit__handshakes=2))
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
         with contextlib.ExitStack() as stack:
             for _ in range(2):
                 stack.enter_context(socket.create_connection((HOST, g.port)))
@@ -79,10 +67,10 @@ def test_limit_of_handshakes(gate, pki, backend):
             assert refused(g) == "reset"
             reason = "limit_handshakes"
             assert g.stats()[f"reason_{reason}"] == 1
-            ping(c)
+            clients.ping(c)
         assert g.stat_reaches("flows_closed", 2)
         with connected(g, pki) as d:
-            ping(d)
+            clients.ping(d)
 
 
 def test_sources_are_prefixes(gate, pki, backend):
@@ -104,13 +92,13 @@ def test_limits_are_each_vservers_own(gate, pki, backend):
         assert g.stat_reaches("flows_active", 1)
         assert refused(g) == "reset"
         with connected(g, pki, g.port_of("more")) as c:
-            ping(c)
+            clients.ping(c)
 
 
 def test_older_configurations_count(gate, pki, backend):
     g = gate(settings(pki, backend.port, limit__flows=1))
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
         g.reload(timeout__idle="5m")
         assert refused(g) == "reset"
 
@@ -121,7 +109,7 @@ def test_queue(gate, pki, backend):
                       dataplane__workers=1))
     with contextlib.ExitStack() as stack:
         with connected(g, pki) as c:
-            ping(c)
+            clients.ping(c)
             assert g.stat_reaches("accept_pauses", 1)
             waiting = [stack.enter_context(socket.create_connection((HOST, g.port)))
                        for _ in range(3)]
@@ -134,7 +122,7 @@ def test_queue(gate, pki, backend):
     stats = g.stats()
     assert stats["reason_limit_flows"] == 0
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
 
 
 def test_log_rate(gate, pki, backend):
@@ -147,7 +135,7 @@ def test_log_rate(gate, pki, backend):
                 while s.recv(4096):
                     pass
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
     assert g.log_contains(r"flow \d+: app .* -> service app1")
     assert g.stat_reaches("reason_client_not_tls", 40)
     left_out = g.stats()["log_lines_left_out"]

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from harness import netns, steering
 from harness.daemon import ctl, program
-from harness.steering import LOCAL, ask, connect, dump, vservers
+# pylint: disable=unused-import  # fixtures
+from harness.steering import ask, connect, dump, echo, gate, inside, vservers
 
 pytestmark = [pytest.mark.usefixtures("bpf"), pytest.mark.datapath]
 
@@ -18,24 +18,6 @@ LISTEN = {
     "net": "10.1.0.0/16:443",
     "host": "10.1.2.3:443 192.0.2.1:8443",
 }
-
-
-@pytest.fixture(scope="module")
-def inside():
-    with netns.private(*LOCAL) as prefix:
-        yield prefix
-
-
-@pytest.fixture(scope="module")
-def echo(inside, pki):
-    with steering.echo(inside, pki) as port:
-        yield port
-
-
-@pytest.fixture
-def gate(inside, pki, tmp_path, engine):
-    with steering.gates(inside, tmp_path, pki, engine) as start:
-        yield start
 
 
 def test_each_address_finds_its_vserver(gate, inside, pki, echo):

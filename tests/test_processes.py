@@ -14,18 +14,11 @@ import time
 
 import pytest
 
-from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import REASONS, settings, wait_until
 
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
-
-
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
 
 
 @contextlib.contextmanager
@@ -38,14 +31,9 @@ def stopped(pid):
             os.kill(pid, signal.SIGCONT)
 
 
-def ping(c):
-    c.send(b"ping")
-    assert c.recv_exactly(4) == b"ping"
-
-
 def serve(g, pki, **options):
     with clients.connected(g.port, pki=pki, **options) as c:
-        ping(c)
+        clients.ping(c)
 
 
 def refused(g, pki, backend, alert, **options):
@@ -67,19 +55,19 @@ def test_signer_does_not_answer(gate, pki, backend, version):
     g = gate(settings(pki, backend.port, timeout__backend_handshake="1s"))
     known = pki.client("Known")
     with clients.connected(g.port, pki=pki, certkey=known, version=version) as c:
-        ping(c)
+        clients.ping(c)
         with stopped(g.signer()):
             started = time.monotonic()
             with g.ends_with("forge_timeout"):
                 refused(g, pki, backend, "internal_error", certkey=pki.client("New"),
                         version=version)
             assert 0.9 < time.monotonic() - started < 5
-            ping(c)
+            clients.ping(c)
             serve(g, pki, certkey=known, version=version)
-            ping(c)
+            clients.ping(c)
         # Its answer to the flow that is gone comes now, and is nobody's.
         serve(g, pki, certkey=pki.client("Newer"), version=version)
-        ping(c)
+        clients.ping(c)
     assert g.stats()["forged"] == 2
 
 
@@ -98,7 +86,7 @@ def test_signer_answers_late(gate, pki, backend):
             time.sleep(0.2)
             assert g.stats()["flows_established"] == 0
         for c in waiting:
-            ping(c)
+            clients.ping(c)
     assert g.stats()["forged"] == 5
 
 
@@ -147,12 +135,12 @@ def test_killed_signer_is_started_again(gate, pki, backend):
     """Nobody notices: what is established goes on, and a new identity waits for the new signer."""
     g = gate(settings(pki, backend.port))
     with clients.connected(g.port, pki=pki, certkey=pki.client("One")) as c:
-        ping(c)
+        clients.ping(c)
         signer = g.signer()
         os.kill(signer, signal.SIGKILL)
         assert g.log_contains(rf"signer \(pid {signer}\) died: killed by signal 9 .*again", 5)
         serve(g, pki, certkey=pki.client("Two"))
-        ping(c)
+        clients.ping(c)
         assert g.signer() not in (None, signer)
     assert g.stats()["forged"] == 2
 
@@ -161,7 +149,7 @@ def test_killed_data_process_is_started_again(gate, pki, backend):
     """Its flows end with it, by no close_notify; the listening sockets stay, the next one waits."""
     g = gate(settings(pki, backend.port))
     with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
-        ping(c)
+        clients.ping(c)
         data, signer = g.data_process(), g.signer()
         os.kill(data, signal.SIGKILL)
         assert c.recv() == b"" and c.ended in ("eof", "rst")
@@ -201,7 +189,7 @@ def test_shutdown(gate, pki, backend):
         relayed = {v: open_flow(v) for v in peer.VERSIONS}
         for c in relayed.values():
             assert c.handshake()
-            ping(c)
+            clients.ping(c)
         silent = stack.enter_context(clients.tcp(g.port))
         shaking = open_flow("1.2")
         ended = []

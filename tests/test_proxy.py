@@ -32,12 +32,6 @@ def header(body, *, family, command=1, version=2, length=None):
                                    len(body) if length is None else length) + body
 
 
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 @contextlib.contextmanager
 def behind(port, pki, first):
     """A client's connection that begins with these bytes, in pieces."""

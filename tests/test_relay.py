@@ -6,7 +6,6 @@ record layer of its own; tests/relay/schedule.h has the table of what must be se
 """
 
 import os
-import subprocess
 
 import pytest
 

@@ -24,20 +24,9 @@ from harness.rig import second_vserver
 
 
 @pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
-@pytest.fixture
 def other(pki):
     with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
         yield b
-
-
-def ping(c, text=b"ping"):
-    c.send(text)
-    assert c.recv_exactly(len(text)) == text
 
 
 def connected(g, pki, port=None, **options):
@@ -59,12 +48,12 @@ def test_established_flows_go_on(gate, pki, backend, other):
     """The old configuration's process lives as long as its flows; counters are the sum of both."""
     g = gate(settings(pki, backend.port))
     with connected(g, pki) as old:
-        ping(old)
+        clients.ping(old)
         before = g.data_process()
         g.reload(service__app1__address=f"{HOST}:{other.port}", dataplane__key_limit="1000")
         with connected(g, pki) as new:
-            ping(new)
-            ping(old)
+            clients.ping(new)
+            clients.ping(old)
             assert len(backend.seen) == len(other.seen) == 1
             current, retired = g.generations()
             assert (current["generation"], current["state"], current["flows"]) == (
@@ -117,7 +106,7 @@ def test_no_connection_is_lost(gate, pki, backend):
         while not end.is_set():
             try:
                 with connected(g, pki) as c:
-                    ping(c)
+                    clients.ping(c)
                     close(c)
                 done.append(1)
             except Exception as e:  # noqa: whatever it is, it is told below
@@ -150,13 +139,13 @@ def test_vservers_come_and_go(gate, pki, backend, other):
     port = int(more["vserver.more.listen"].rsplit(":", 1)[1])
     g.reload(**{k.replace(".", "__"): v for k, v in more.items()})
     with connected(g, pki, port) as c:
-        ping(c)
+        clients.ping(c)
         assert len(other.seen) == 1
         g.reload(**{k.replace(".", "__"): None for k in more})
         assert wait_until(lambda: not listens(port), 5)
-        ping(c)
+        clients.ping(c)
         with connected(g, pki) as d:
-            ping(d)
+            clients.ping(d)
         close(c)
     assert alone(g)
 
@@ -181,7 +170,7 @@ def test_bad_configuration_changes_nothing(gate, pki, backend, how):
     assert g.processes() == pids
     assert g.ctl("timeout.idle") == "timeout.idle = 1h\n"
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
     assert g.stats()["generation"] == 1
 
 
@@ -211,7 +200,7 @@ def test_address_in_use(gate, pki, backend):
     assert done.returncode == 1 and "vserver.bad.listen: Address already in use" in done.stderr
     assert not listens(free)
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
 
 
 def test_write(gate, pki, backend, other):
@@ -220,7 +209,7 @@ def test_write(gate, pki, backend, other):
     assert g.ctl("-w", f"service.app1.address={HOST}:{other.port}", "timeout.idle = 90s") == (
         f"service.app1.address = {HOST}:{other.port}\ntimeout.idle = 90s\n")
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
     assert len(other.seen) == 1
     done = ctl("-s", g.socket, "-w", "timeout.idle=5m", "timeout.connect=never")
     assert done.returncode == 1 and "-w:2: timeout.connect = never: " in done.stderr
@@ -242,7 +231,7 @@ def test_load_and_origins(gate, pki, backend, other, tmp_path):
     extra.write_text("# one more\n" + "".join(f"{k} = {v}\n" for k, v in more.items()))
     g.ctl("-p", extra)
     with connected(g, pki, g_port(more)) as c:
-        ping(c)
+        clients.ping(c)
     assert len(other.seen) == 1
     origins = dict(line.rsplit(" # ", 1) for line in g.ctl("-T").splitlines())
     name = "vserver.more.listen"
@@ -283,10 +272,10 @@ def test_kill(gate, pki, backend):
     """Also a flow of a configuration that runs no more."""
     g = gate(settings(pki, backend.port))
     with connected(g, pki, version="1.2") as old, contextlib.ExitStack() as stack:
-        ping(old)
+        clients.ping(old)
         g.reload(timeout__idle="5m")
         new = stack.enter_context(connected(g, pki, version="1.2"))
-        ping(new)
+        clients.ping(new)
         ids = [f["id"] for f in g.flows()]
         with g.ends_with("killed", flows=2):
             g.ctl("kill", *ids)
@@ -301,7 +290,7 @@ def test_kill(gate, pki, backend):
 def test_flows_that_match(gate, pki, backend):
     g = gate(settings(pki, backend.port))
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
         assert len(g.ctl("flows", "vserver=app", "client=127.*").splitlines()) == 2
         assert g.ctl("flows", "vserver=app", "service=other*") == ""
         assert ctl("-s", g.socket, "flows", "app").returncode == 2
@@ -311,7 +300,7 @@ def test_retired_process_dies(gate, pki, backend):
     """Its flows end, it is not started again, and its signer goes with it."""
     g = gate(settings(pki, backend.port))
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
         old = g.data_process()
         g.reload(timeout__idle="5m")
         os.kill(old, signal.SIGKILL)
@@ -328,16 +317,16 @@ def test_more_generations_than_there_may_be(gate, pki, backend):
         flows = []
         for i in range(17):
             flows.append(stack.enter_context(connected(g, pki, version="1.2")))
-            ping(flows[-1])
+            clients.ping(flows[-1])
             if i < 16:
                 g.reload(timeout__idle=f"{i + 1}m")
         assert g.log_contains("the flows of the oldest, generation 1, are ended")
         assert flows[0].recv() == b"" and flows[0].ended == "alert user_canceled"
         for c in flows[1:]:
-            ping(c)
+            clients.ping(c)
         assert g.stats()["generations"] == 16
         with connected(g, pki) as c:
-            ping(c)
+            clients.ping(c)
 
 
 def test_for_root_only(gate, pki, backend):
@@ -403,17 +392,17 @@ def test_steered_through_a_reload(gate, bpf, pki, backend, other):
         assert selected() == 0  # counted anew
         for port in (g.port, g_port(more)):
             with connected(g, pki, port) as c:
-                ping(c)
+                clients.ping(c)
         assert selected() == 2
     # One that cannot start takes nothing away from the one that runs.
     with socket.create_server((HOST, 0)) as taken:
         done = ctl("-s", g.socket, "-w", f"vserver.app.listen={HOST}:{taken.getsockname()[1]}")
     assert done.returncode == 1
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
     assert selected() == 3
     g.reload(**{k.replace(".", "__"): None for k in more})
     assert listeners() == {address}
     with connected(g, pki) as c:
-        ping(c)
+        clients.ping(c)
     assert selected() == 1

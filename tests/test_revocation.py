@@ -21,12 +21,6 @@ MODE = pytest.mark.parametrize("mode", ["optional", "mandatory"])
 
 
 @pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
-@pytest.fixture
 def authority(pki, tmp_path):
     return Authority(tmp_path, pki.client_intermediate)
 
@@ -48,8 +42,7 @@ def front(pki, port, mode, *crls, **more):
 
 def ping(g, pki, **options):
     with clients.connected(g.port, pki=pki, **options) as c:
-        c.send(b"ping")
-        assert c.recv_exactly(4) == b"ping"
+        clients.ping(c)
 
 
 def passes(g, pki, **options):

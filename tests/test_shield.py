@@ -9,33 +9,15 @@ import subprocess
 
 import pytest
 
-from harness import netns, steering
 from harness.daemon import ctl
-from harness.steering import LOCAL, ask, connect, dump, vservers
+# pylint: disable=unused-import  # fixtures
+from harness.steering import ask, connect, dump, echo, gate, inside, vservers
 
 pytestmark = [pytest.mark.usefixtures("bpf"), pytest.mark.datapath]
 
 LISTEN = {"wide": "10.0.0.0/8:443 [2001:db8::]/32:443", "host": "192.0.2.1:8443",
           "open": "192.0.2.1:8444"}
 OK, REFUSED = "connected", "ConnectionRefusedError"
-
-
-@pytest.fixture(scope="module")
-def inside():
-    with netns.private(*LOCAL) as prefix:
-        yield prefix
-
-
-@pytest.fixture(scope="module")
-def echo(inside, pki):
-    with steering.echo(inside, pki) as port:
-        yield port
-
-
-@pytest.fixture
-def gate(inside, pki, tmp_path, engine):
-    with steering.gates(inside, tmp_path, pki, engine) as start:
-        yield start
 
 
 def refused(gate):

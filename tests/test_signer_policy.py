@@ -12,21 +12,13 @@ import signal
 import pytest
 from cryptography import x509
 
-from harness import backend as backends
 from harness import client as clients
 from harness.daemon import settings, wait_until
 
 
-@pytest.fixture
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def serve(g, pki, **options):
     with clients.connected(g.port, pki=pki, **options) as c:
-        c.send(b"ping")
-        assert c.recv_exactly(4) == b"ping"
+        clients.ping(c)
 
 
 def refused(g, pki, reason, alert, **options):
@@ -132,8 +124,7 @@ def test_networks_take_turns(gate, pki, backend, tmp_path):
         assert g.stat_reaches("forge_cache_misses", 32)
         os.kill(signer, signal.SIGCONT)
         for c in many + few:
-            c.send(b"ping")
-            assert c.recv_exactly(4) == b"ping"
+            clients.ping(c)
     order = [json.loads(line)["peer"].split(":")[0] for line in log.read_text().splitlines()]
     assert len(order) == 32
     places = [n for n, peer in enumerate(order) if peer == "127.1.2.1"]
@@ -155,8 +146,7 @@ def test_line_is_bounded(gate, pki, backend):
         assert g.stat_reaches(f"reason_{reason}", 6)
         os.kill(signer, signal.SIGCONT)
         for c in many[:14] + few:
-            c.send(b"ping")
-            assert c.recv_exactly(4) == b"ping"
+            clients.ping(c)
         for c in many[14:]:
             assert not c.recv() and c.ended == "alert internal_error"
     assert g.stats()["forged"] == 16

@@ -18,16 +18,6 @@ from harness.daemon import settings
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 
 
-def tls(version):
-    return "-tls" + version.replace(".", "_")
-
-
-@pytest.fixture(scope="module")
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def tickets(pki, backend, **changes):
     return settings(pki, backend.port, profile__front__session_tickets="on", **changes)
 
@@ -37,7 +27,7 @@ class Client:
 
     def __init__(self, gate, pki, version, directory, certkey, *args):
         self.gate, self.pki, self.certkey = gate, pki, certkey
-        self.file, self.args = directory / f"session-{id(self)}", (tls(version), *args)
+        self.file, self.args = directory / f"session-{id(self)}", (clients.tls_option(version), *args)
 
     def connect(self, *, resume=True, certkey=None):
         """What it printed; a line went through the gate and back."""
@@ -117,7 +107,7 @@ def test_certificate_that_expired(gate, pki, backend, tmp_path, version):
     time.sleep(max(0, (end - datetime.datetime.utcnow()).total_seconds() + 1.2))
     with g.ends_with("client_cert_expired"):
         done = clients.run(clients.s_client_argv(g.port, pki=pki, certkey=who, args=(
-            "-sess_in", c.file, "-ign_eof", tls(version))))
+            "-sess_in", c.file, "-ign_eof", clients.tls_option(version))))
     assert b"alert certificate expired" in done.stderr
 
 
@@ -134,7 +124,7 @@ def test_without_certificate(gate, pki, tmp_path, version, forges):
             assert [c.connect(), c.connect()] == ["New", "Reused"]
             return
         with g.ends_with("client_cert_absent", 1):
-            clients.run(clients.s_client_argv(g.port, pki=pki, args=(tls(version),)))
+            clients.run(clients.s_client_argv(g.port, pki=pki, args=(clients.tls_option(version),)))
 
 
 @pytest.mark.parametrize("retry", [False, True])

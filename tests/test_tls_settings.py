@@ -18,12 +18,6 @@ P521, X25519 = 25, 29
 SUITES = {"1.2": {0xc02b, 0xc02c, 0xc02f, 0xc030, 0xcca8, 0xcca9}, "1.3": {0x1301, 0x1302, 0x1303}}
 
 
-@pytest.fixture(scope="module")
-def backend(pki):
-    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
-        yield b
-
-
 def s_client(gate, pki, *args):
     with gate.carries(1):
         _, printed = clients.s_client(gate.port, b"hello\n", b"hello\n", pki=pki,

@@ -61,6 +61,11 @@ def s_client_argv(port, *, pki, certkey=None, args=(), name=FRONT_NAME):
     return [*argv, *args]
 
 
+def tls_option(version):
+    """Of openssl s_client and s_server."""
+    return "-tls" + version.replace(".", "_")
+
+
 def s_client(port, say, expect, *, args=(), **options):
     """As talk()."""
     return talk(s_client_argv(port, args=("-nocommands", *args), **options), say, expect)
@@ -101,3 +106,9 @@ def connected(port, **options):
     with connect(port, **options) as client:
         assert client.handshake(), client.ended
         yield client
+
+
+def ping(c, text=b"ping"):
+    """A word there and back, by a backend that echoes."""
+    c.send(text)
+    assert c.recv_exactly(len(text)) == text

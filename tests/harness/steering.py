@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates in a network namespace whose addresses are all ours, and what connections there come to."""
 
-import contextlib
 import json
 import os
 import pathlib
 import subprocess
 
+import pytest
+
 from . import client as clients
+from . import netns
 from .daemon import Ktlsgated, settings, wait_until
 
 LOCAL = ("10.0.0.0/8", "192.0.2.0/24", "2001:db8::/32")
@@ -23,7 +25,17 @@ def vservers(pki, listen, backend_port):
     return {**conf, **{f"vserver.{name}.listen": text for name, text in listen.items()}}
 
 
-@contextlib.contextmanager
+# ---- fixtures, for the modules that import them ----
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """What is put in front of a command to run it in there."""
+    with netns.private(*LOCAL) as prefix:
+        yield prefix
+
+
+@pytest.fixture(scope="module")
 def echo(inside, pki):
     """The port of openssl s_server in there: it answers each line backwards."""
     ck = pki.backend()
@@ -37,10 +49,10 @@ def echo(inside, pki):
         process.terminate()
 
 
-@contextlib.contextmanager
-def gates(inside, directory, pki, engine):
+@pytest.fixture
+def gate(inside, pki, tmp_path, engine):
     """
-    start(conf, **changes) makes a gate for in there, with BPF, and starts it unless started=False.
+    gate(conf, **changes) makes a gate for in there, with BPF, and starts it unless started=False.
     """
     made = []
 
@@ -48,7 +60,7 @@ def gates(inside, directory, pki, engine):
         name = f"gate{len(made)}"
         conf = {"bpf.dir": f"/sys/fs/bpf/ktlsgate-test-{os.getpid()}-{name}", **conf,
                 **{key.replace("__", "."): value for key, value in changes.items()}}
-        made.append(Ktlsgated(directory / name, pki, engine, conf, inside=inside))
+        made.append(Ktlsgated(tmp_path / name, pki, engine, conf, inside=inside))
         if started:
             made[-1].start()
         return made[-1]
@@ -57,6 +69,8 @@ def gates(inside, directory, pki, engine):
     for g in made:
         g.stop()
 
+
+# ---- connections ----
 
 CONNECT = """
 import socket, sys
