@@ -152,6 +152,7 @@ def test_install_md(machine):
     (answer,) = blocks(document, "")
     output = machine("\n".join(blocks(document, "sh")) + r"""
 echo "== processes"
+while [ "$(ktlsgatectl status | wc -l)" -gt 1 ]; do sleep 0.1; done
 ps -o user= --ppid "$(systemctl show -P MainPID ktlsgate)"
 ls -l /sys/fs/bpf/ktlsgate
 echo "== service"
@@ -180,7 +181,7 @@ rm /etc/ktlsgate/forge.key.cred
 echo "== log"
 journalctl -u ktlsgate -p warning -o cat
 echo "== removed"
-rm /etc/ktlsgate/pki/*
+rm -r /etc/ktlsgate/pki/* /etc/ktlsgate/ktlsgate.d
 dpkg -P ktlsgate
 ls -d /etc/ktlsgate /usr/sbin/ktlsgate* /lib/systemd/system/ktlsgate* 2>&1 || true
 """)
@@ -188,6 +189,7 @@ ls -d /etc/ktlsgate /usr/sbin/ktlsgate* /lib/systemd/system/ktlsgate* 2>&1 || tr
     assert "Active: active (running)" in output
     assert "alert certificate required" in output
     assert "(client_cert_required)" in output
+    assert "\ntimeout.idle = 30m\ngeneration=2\tstate=current\t" in output, output
     assert "forged 1\nreason_done 1\nreason_client_cert_required 1\n" in output
     processes, service, credentials, log, removed = re.split("^== .*\n", output, flags=re.MULTILINE)[1:]
     assert processes.startswith("ktlsgate\nktlsgate\ntotal 0\n"), processes
