@@ -11,36 +11,16 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include "bpf_dir.h"
-#include "changes.h"
-#include "control.h"
-#include "generation.h"
-#include "listener.h"
 #include "log.h"
 #include "lookup.h"
 #include "notify.h"
+#include "requests.h"
 #include "sandbox.h"
-#include "shield.h"
 #include "steer.h"
-#include "watchdog.h"
 
 #define RETIRE_MS     2000
 #define CHECK_SECONDS 60    /* a configuration that takes longer to check is refused */
 #define MAX_FLOWS     65536 /* entries of the BPF flow maps */
-
-struct supervisor {
-	struct shared shared;
-	const char *path;
-	struct cfg_texts texts; /* of the newest generation */
-	struct listeners listeners;
-	struct control control;
-	int signal_fd;
-	struct watchdog watchdog;
-	struct changes changes; /* of files that the current configuration was made of */
-	struct generation *generations[STATS_SLOTS]; /* by slot */
-	struct generation *current;
-	unsigned last_number;
-	bool bpf; /* there is a directory for its maps */
-};
 
 /* ---- what needs rights, once ---- */
 
@@ -229,8 +209,7 @@ static int free_slot(const struct supervisor *s)
 	return -1;
 }
 
-/* Of those with a number below limit; NULL: none. */
-static struct generation *newest_below(const struct supervisor *s, unsigned limit)
+struct generation *supervisor_newest_below(const struct supervisor *s, unsigned limit)
 {
 	struct generation *newest = NULL;
 
@@ -258,7 +237,7 @@ static int make_room(struct supervisor *s)
 {
 	struct generation *oldest = s->current, *g;
 
-	while ((g = newest_below(s, oldest->number)))
+	while ((g = supervisor_newest_below(s, oldest->number)))
 		oldest = g;
 	log_warn("%u configurations still have flows, the most there may be: the flows of the "
 		 "oldest, generation %u, are ended",
@@ -269,8 +248,6 @@ static int make_room(struct supervisor *s)
 	return free_slot(s);
 }
 
-static bool take_outcome(struct supervisor *s, struct generation *g);
-
 /* Until g accepts nothing more, but for no longer than that can take. */
 static void await_retirement(struct supervisor *s, struct generation *g)
 {
@@ -280,7 +257,7 @@ static void await_retirement(struct supervisor *s, struct generation *g)
 		struct pollfd p = {.fd = g->channel, .events = POLLIN};
 		uint64_t now = timer_clock();
 
-		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0 || !take_outcome(s, g))
+		if (now >= end || poll(&p, 1, (int)(end - now)) <= 0 || !requests_outcome(s, g))
 			return;
 	}
 }
@@ -549,7 +526,7 @@ static int start(struct supervisor *s)
 	return 0;
 }
 
-static uint64_t flows_of(const struct supervisor *s, const struct generation *g)
+uint64_t supervisor_flows(const struct supervisor *s, const struct generation *g)
 {
 	return stats_area_sum(s->shared.area, g->slot, offsetof(struct stats, flows_active));
 }
@@ -574,17 +551,12 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	log_info("reloaded: generation %u, %u vserver%s; generation %u goes on with %" PRIu64
 		 " flow%s",
 		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,
-		 flows_of(s, before), plural((unsigned)flows_of(s, before)));
+		 supervisor_flows(s, before), plural((unsigned)supervisor_flows(s, before)));
 	return 0;
 }
 
-/*
- * All of it, or nothing and why: name NULL reads the files again, else text, if
- * there is one, is put behind what runs. *answer: for the control socket, to be freed; NULL: no
- * memory.
- */
-static void reload(struct supervisor *s, const char *name, const char *text, size_t len,
-		   char **answer)
+void supervisor_reload(struct supervisor *s, const char *name, const char *text, size_t len,
+		       char **answer)
 {
 	struct cfg_texts texts = {0};
 	char *why = NULL;
@@ -617,222 +589,6 @@ static void reload(struct supervisor *s, const char *name, const char *text, siz
 	free(why);
 }
 
-/* ---- requests of the control socket ---- */
-
-/* What `status` says of a generation. */
-static void print_generation(const struct supervisor *s, const struct generation *g, FILE *out)
-{
-	fprintf(out,
-		"generation=%u\tstate=%s\tage_s=%" PRIu64 "\tflows=%" PRIu64
-		"\tvservers=%u\tdata_pid=%d\tsigner_pid=%d\n",
-		g->number, g == s->current ? "current" : "retired",
-		(timer_clock() - g->since) / 1000, flows_of(s, g), g->cfg->n_vservers,
-		g->children[CHILD_DATA], g->children[CHILD_SIGNER]);
-}
-
-static char *status_text(const struct supervisor *s)
-{
-	const struct generation *g;
-	char *text = NULL;
-	size_t len;
-	FILE *out = open_memstream(&text, &len);
-
-	if (!out)
-		return NULL;
-	fputs("ok\n", out);
-	for (g = newest_below(s, UINT_MAX); g; g = newest_below(s, g->number))
-		print_generation(s, g, out);
-	return fclose(out) ? NULL : text;
-}
-
-/* The newest with a data process and a number below limit; NULL: none. */
-static struct generation *next_asked(const struct supervisor *s, unsigned limit)
-{
-	struct generation *g = newest_below(s, limit);
-
-	while (g && g->channel < 0)
-		g = newest_below(s, g->number);
-	return g;
-}
-
-/* Asks the next older generation, if there is one; below: the number of the last asked. */
-static void ask_below(struct supervisor *s, struct control_client *c, unsigned below)
-{
-	struct generation *g;
-	char text[REQUEST_MAX + 256];
-
-	while ((g = next_asked(s, below))) {
-		below = g->number;
-		c->asked = g->number;
-		if (!answer_hand_over(g->channel, c->id, !c->answered, c->line, c->fd))
-			return;
-	}
-	if (c->answered) {
-		control_answer(c, NULL);
-		return;
-	}
-	if (!strncmp(c->line, "kill ", 5))
-		snprintf(text, sizeof(text), "error there is no flow %s\n", c->line + 5);
-	else if (!next_asked(s, UINT_MAX))
-		snprintf(text, sizeof(text), "error the data process is being started again\n");
-	else
-		snprintf(text, sizeof(text),
-			 "error unknown request \"%s\": want stats, metrics, flows, kill ID, ping, "
-			 "status, config [KEY], origins, requests SERVICE, "
-			 "services [drain | undrain SERVICE], reload, set NAME LENGTH, "
-			 "drain worker N, undrain worker N or shield COMMAND\n",
-			 c->line);
-	control_answer(c, text);
-}
-
-static void answer_and_free(struct control_client *c, char *text)
-{
-	control_answer(c, text ? text : "error out of memory\n");
-	free(text);
-}
-
-static void change_requested(struct supervisor *s, struct control_client *c)
-{
-	char name[REQUEST_MAX], *answer;
-	const char *length = strrchr(c->line, ' ');
-
-	if (!strcmp(c->line, "reload")) {
-		log_info("reload: asked for on the control socket");
-		reload(s, NULL, NULL, 0, &answer);
-	} else {
-		snprintf(name, sizeof(name), "%.*s", (int)(length - c->line - 4), c->line + 4);
-		log_info("set: assignments from the control socket (%s)", name);
-		reload(s, name, c->body, c->body_len, &answer);
-	}
-	answer_and_free(c, answer);
-}
-
-/* Changes in the data process, which the configuration knows nothing of. */
-static bool changes_at_once(const char *line)
-{
-	return !strncmp(line, "kill ", 5) || !strncmp(line, "services ", 9);
-}
-
-static bool begins(const char *line, const char *word)
-{
-	size_t len = strlen(word);
-
-	return !strncmp(line, word, len) && (line[len] == ' ' || !line[len]);
-}
-
-/* "drain worker N" or "undrain worker N" */
-static void drain_requested(const struct supervisor *s, const char *line, FILE *out)
-{
-	bool drain = *line == 'd';
-	const char *number = strchr(line, ' ');
-	unsigned long worker = 0;
-	char *end = NULL;
-	int err;
-
-	number = number && !strncmp(number, " worker ", 8) ? number + 8 : "";
-	if (*number >= '0' && *number <= '9')
-		worker = strtoul(number, &end, 10);
-	if (!end || *end) {
-		fprintf(out, "error want %s worker N\n", drain ? "drain" : "undrain");
-		return;
-	}
-	err = s->shared.steer && worker < s->listeners.workers
-		      ? steer_drain(s->shared.steer, (unsigned)worker, drain)
-		      : -ENOENT;
-	if (!err)
-		fputs("ok\n", out);
-	else if (!s->shared.steer)
-		fputs("error workers are drained by BPF, which there is none of; see the log of "
-		      "the start\n",
-		      out);
-	else if (err == -EBUSY)
-		fprintf(out, "error worker %lu is the last that is not drained\n", worker);
-	else if (err == -ENOENT)
-		fprintf(out, "error there is no worker %lu: there are 0 to %u\n", worker,
-			s->listeners.workers - 1);
-	else
-		fprintf(out, "error %s\n", strerror(-err));
-	if (!err)
-		log_info("worker %lu is %s", worker, drain ? "drained" : "not drained any more");
-}
-
-/* What is done in the kernel's maps, so here. */
-static bool is_ours(const char *line)
-{
-	return begins(line, "drain") || begins(line, "undrain") || begins(line, "shield");
-}
-
-static char *our_answer(const struct supervisor *s, const char *line)
-{
-	char *text = NULL;
-	size_t len;
-	FILE *out = open_memstream(&text, &len);
-
-	if (!out)
-		return NULL;
-	if (begins(line, "shield"))
-		shield_command(s->shared.lookup, line + strlen("shield"), out);
-	else
-		drain_requested(s, line, out);
-	return fclose(out) ? NULL : text;
-}
-
-static bool changes(const char *line)
-{
-	return !strcmp(line, "reload") || !strncmp(line, "set ", 4) || changes_at_once(line) ||
-	       (is_ours(line) && strcmp(line, "shield show"));
-}
-
-static void request(void *arg, struct control_client *c)
-{
-	struct supervisor *s = arg;
-
-	if (changes(c->line) && !c->privileged)
-		control_answer(c, "error this is for root only\n");
-	else if (!strcmp(c->line, "status"))
-		answer_and_free(c, status_text(s));
-	else if (is_ours(c->line))
-		answer_and_free(c, our_answer(s, c->line));
-	else if (changes(c->line) && !changes_at_once(c->line))
-		change_requested(s, c);
-	else
-		ask_below(s, c, UINT_MAX);
-}
-
-/* What a data process has done with a request; false: there is nothing more to read now. */
-static bool take_outcome(struct supervisor *s, struct generation *g)
-{
-	struct control_client *c;
-	enum outcome outcome;
-	uint32_t id;
-
-	if (!answer_outcome(g->channel, &id, &outcome))
-		return false;
-	if (id == RETIRED_ID)
-		g->accepts_nothing = true;
-	c = control_find(&s->control, id);
-	if (!c || c->asked != g->number)
-		return true;
-	if (outcome != OUTCOME_NONE)
-		c->answered = true;
-	if (outcome == OUTCOME_DONE)
-		control_answer(c, NULL);
-	else
-		ask_below(s, c, g->number);
-	return true;
-}
-
-/* It is gone: what it was asked, the next one may know. */
-static void asked_in_vain(struct supervisor *s, const struct generation *g)
-{
-	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
-		struct control_client *c = &s->control.clients[i];
-
-		if (c->fd >= 0 && c->asked == g->number)
-			ask_below(s, c, g->number);
-	}
-}
-
 /* ---- watching ---- */
 
 static void reap(struct supervisor *s)
@@ -847,7 +603,7 @@ static void reap(struct supervisor *s)
 			if (!g || !generation_reap(g, &s->shared, pid, status))
 				continue;
 			if (g->channel < 0)
-				asked_in_vain(s, g);
+				requests_lost(s, g);
 			if (!generation_over(g))
 				break;
 			log_info("generation %u has ended: its last flow has", g->number);
@@ -874,7 +630,7 @@ static void reload_and_forget(struct supervisor *s, bool anew)
 {
 	char *answer;
 
-	reload(s, anew ? NULL : "", NULL, 0, &answer);
+	supervisor_reload(s, anew ? NULL : "", NULL, 0, &answer);
 	free(answer);
 }
 
@@ -946,7 +702,7 @@ static void watch(struct supervisor *s)
 			continue;
 		for (unsigned i = 0; i < STATS_SLOTS; i++) {
 			if (channels[i].revents & POLLIN)
-				take_outcome(s, s->generations[i]);
+				requests_outcome(s, s->generations[i]);
 		}
 		watchdog_turn(&s->watchdog, p[1].revents, all_alive(s));
 		control_turn(&s->control, clients, n);
@@ -1014,7 +770,7 @@ int supervisor_run(const char *path)
 	struct supervisor s = {
 		.shared.leave = leave,
 		.path = path,
-		.control = {.fd = -1, .request = request, .arg = &s},
+		.control = {.fd = -1, .request = requests_take, .arg = &s},
 		.signal_fd = -1,
 		.watchdog.fd = -1,
 	};

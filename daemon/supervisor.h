@@ -7,10 +7,45 @@
 #ifndef KTLSGATE_SUPERVISOR_H
 #define KTLSGATE_SUPERVISOR_H
 
+#include "changes.h"
+#include "control.h"
+#include "generation.h"
+#include "listener.h"
+#include "watchdog.h"
+
+/* For supervisor.c, and for requests.c, which answers from it. */
+struct supervisor {
+	struct shared shared;
+	const char *path;
+	struct cfg_texts texts; /* of the newest generation */
+	struct listeners listeners;
+	struct control control;
+	int signal_fd;
+	struct watchdog watchdog;
+	struct changes changes; /* of files that the current configuration was made of */
+	struct generation *generations[STATS_SLOTS]; /* by slot */
+	struct generation *current;
+	unsigned last_number;
+	bool bpf; /* there is a directory for its maps */
+};
+
 /*
  * Runs with the configuration of path until SIGTERM or SIGINT; SIGHUP reads it
  * again. Returns the exit status.
  */
 int supervisor_run(const char *path);
+
+/*
+ * All of it, or nothing and why: name NULL reads the files again, else text, if
+ * there is one, is put behind what runs. *answer: for the control socket, to be
+ * freed; NULL: no memory.
+ */
+void supervisor_reload(struct supervisor *s, const char *name, const char *text, size_t len,
+		       char **answer);
+
+/* The newest of the generations with a number below limit; NULL: none. */
+struct generation *supervisor_newest_below(const struct supervisor *s, unsigned limit);
+/* How many flows g has. */
+uint64_t supervisor_flows(const struct supervisor *s, const struct generation *g);
 
 #endif
