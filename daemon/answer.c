@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include "flow.h"
+#include "flow_show.h"
 #include "log.h"
 #include "shield.h"
 

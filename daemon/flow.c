@@ -8,14 +8,13 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
-#include <time.h>
-#include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <openssl/ec.h>
 #include "flow.h"
+#include "flow_show.h"
 #include "flowlog.h"
 #include "identity.h"
 #include "log.h"
@@ -69,27 +68,6 @@ static struct flow *flow_of(const struct handshake *hs)
 static void flow_fail(struct flow *f, enum reason reason, const char *detail)
 {
 	flow_close(f, reason, reasons[reason].client_alert, reasons[reason].backend_alert, detail);
-}
-
-static const char *client_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
-{
-	return cfg_address_text(&f->peer, buf);
-}
-
-static const char *backend_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
-{
-	if (!f->service)
-		return "-";
-	if (!f->service->host[0])
-		return cfg_address_text(&f->service->address.ss, buf);
-	if (f->resolved.sin6_family == AF_UNSPEC)
-		return f->service->host;
-	return cfg_address_text(&f->resolved, buf);
-}
-
-static const char *service_name(const struct flow *f)
-{
-	return f->service ? f->service->name : "-";
 }
 
 /* ---- accept ---- */
@@ -633,8 +611,8 @@ static void backend_unreachable(struct flow *f, enum reason reason, const char *
 {
 	char address[CFG_ADDRESS_TEXT], why[320];
 
-	snprintf(why, sizeof(why), "%s: %s%s%s", backend_text(f, address), reasons[reason].text,
-		 detail ? ": " : "", detail ? detail : "");
+	snprintf(why, sizeof(why), "%s: %s%s%s", flow_backend_text(f, address),
+		 reasons[reason].text, detail ? ": " : "", detail ? detail : "");
 	service_failed(f->acquired, why, f->worker->timers.now);
 	if (!try_another(f, reason))
 		flow_fail(f, reason, detail);
@@ -1321,9 +1299,10 @@ static void log_established(const struct flow *f, const struct engine *engine)
 	if (!worker_may_log(f->worker, REASON_COUNT))
 		return;
 	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
-		 f->vserver->name, client_text(f, client), SSL_get_version(f->client.hs->ssl),
+		 f->vserver->name, flow_client_text(f, client), SSL_get_version(f->client.hs->ssl),
 		 f->hs->identity ? ", " : "", f->hs->identity ? f->hs->identity->subject : "",
-		 f->service->name, backend_text(f, backend), SSL_get_version(f->backend.hs->ssl),
+		 f->service->name, flow_backend_text(f, backend),
+		 SSL_get_version(f->backend.hs->ssl),
 		 f->forged     ? "forged certificate"
 		 : f->fallback ? "fallback certificate"
 			       : "no certificate",
@@ -1474,7 +1453,7 @@ static void log_close(const struct flow *f, const char *detail)
 	    !worker_may_log(f->worker, f->reason))
 		return;
 	log_info("flow %" PRIu64 ": %s client %s service %s: %s%s%s (%s)", f->id, f->vserver->name,
-		 client_text(f, client), service_name(f), d->text, detail ? ": " : "",
+		 flow_client_text(f, client), flow_service_name(f), d->text, detail ? ": " : "",
 		 detail ? detail : "", d->name);
 }
 
@@ -1671,92 +1650,12 @@ static bool close_step(struct flow *f, struct side *s)
 	return true;
 }
 
-/* ---- the flow log ---- */
-
-/* Protocol names are a peer's bytes. */
-static void json_text(const char *text, FILE *out)
-{
-	fputc('"', out);
-	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-		if (*p < ' ' || *p > '~' || *p == '"' || *p == '\\')
-			fprintf(out, "\\u%04x", *p);
-		else
-			fputc(*p, out);
-	}
-	fputc('"', out);
-}
-
-static const char *version_name(const struct side *s)
-{
-	return s->version == TLS_13 ? "TLSv1.3" : s->version == TLS_12 ? "TLSv1.2" : "";
-}
-
-static void write_wire(const char *side, const struct flowlog_wire *w, FILE *out)
-{
-	fprintf(out,
-		",\"%s_packets_rx\":%u,\"%s_packets_tx\":%u,\"%s_bytes_rx\":%" PRIu64
-		",\"%s_bytes_tx\":%" PRIu64 ",\"%s_retransmits\":%u,\"%s_rtt_us\":%u",
-		side, w->packets_rx, side, w->packets_tx, side, w->bytes_rx, side, w->bytes_tx,
-		side, w->retransmits, side, w->rtt_us);
-}
-
-static void write_flow(const struct flow *f, FILE *out)
-{
-	static const struct flowlog_wire none[2];
-	const struct flowlog_wire *wire = f->wire ? f->wire : none;
-	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT],
-		hex[2 * sizeof(f->fingerprint) + 1] = "";
-	struct timespec now;
-	uint64_t end;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	end = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-	if (f->identified)
-		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
-	fprintf(out, "{\"id\":%" PRIu64 ",\"start_ms\":%" PRIu64 ",\"end_ms\":%" PRIu64, f->id,
-		end - (f->worker->timers.now - f->accepted), end);
-	fprintf(out, ",\"vserver\":\"%s\",\"client\":\"%s\",\"service\":\"%s\",\"backend\":\"%s\"",
-		f->vserver->name, client_text(f, client), service_name(f),
-		f->service ? backend_text(f, backend) : "");
-	fprintf(out,
-		",\"reason\":\"%s\",\"engine\":\"%s\",\"client_tls\":\"%s\",\"backend_tls\":\"%s\"",
-		reasons[f->reason].name, f->relay.engine ? f->relay.engine->name : "none",
-		version_name(&f->client), version_name(&f->backend));
-	fputs(",\"alpn\":", out);
-	json_text(f->alpn, out);
-	fprintf(out,
-		",\"identity\":\"%s\",\"forged\":%s,\"bytes_from_client\":%" PRIu64
-		",\"bytes_from_backend\":%" PRIu64,
-		hex, f->forged ? "true" : "false", f->relay.from_client.bytes,
-		f->relay.from_backend.bytes);
-	write_wire("client", &wire[SIDE_CLIENT], out);
-	write_wire("backend", &wire[SIDE_BACKEND], out);
-	fputs("}\n", out);
-}
-
-static void log_flow(const struct flow *f)
-{
-	struct flowlog *log = f->worker->gate->flowlog;
-	char line[2048];
-	FILE *out;
-
-	if (!log)
-		return;
-	out = fmemopen(line, sizeof(line), "w");
-	if (!out)
-		return;
-	write_flow(f, out);
-	fflush(out);
-	flowlog_add(log, line, (size_t)ftell(out));
-	fclose(out);
-}
-
 static void flow_free(struct flow *f)
 {
 	struct worker *w = f->worker;
 	const struct engine *engine = closing_engine(f);
 
-	log_flow(f);
+	flow_log(f);
 	free(f->wire);
 	timer_clear(&w->timers, &f->timer);
 	release_service(f);
@@ -1818,26 +1717,4 @@ bool flow_kill(struct worker *w, uint64_t id)
 		return true;
 	}
 	return false;
-}
-
-void flow_print(const struct flow *f, FILE *out)
-{
-	static const char *const stages[FLOW_STAGES] = {"handshake", "relay", "closing"};
-	const struct engine *engine = closing_engine(f);
-	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT],
-		hex[2 * sizeof(f->fingerprint) + 1] = "";
-
-	if (f->identified)
-		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
-	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage],
-		f->worker->timers.now - f->since);
-	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
-		client_text(f, client), service_name(f), backend_text(f, backend));
-	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine->name, f->alpn,
-		f->forged     ? "yes"
-		: f->fallback ? "fallback"
-			      : "no",
-		hex);
-	fprintf(out, "\tbytes_from_client=%" PRIu64 "\tbytes_from_backend=%" PRIu64 "\n",
-		f->relay.from_client.bytes, f->relay.from_backend.bytes);
 }

@@ -64,7 +64,5 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd);
 void flows_shutdown(struct worker *w);
 /* Ends the flow of this id with REASON_killed; false: the worker has none. */
 bool flow_kill(struct worker *w, uint64_t id);
-/* One line per flow, tab-separated key=value, for the control socket. */
-void flow_print(const struct flow *f, FILE *out);
 
 #endif
