@@ -14,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 #include <openssl/err.h>
-#include "config_table.h"
+#include "config_types.h"
 #include "forge.h"
 #include "pem.h"
 #include "pkcs11.h"

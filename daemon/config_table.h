@@ -37,12 +37,6 @@ struct cfg_type {
 	bool owns_string; /* the member is, or begins with, a pointer to be freed */
 };
 
-/* Cuts the next of a list of files, separated by white space, off *text; NULL: there is none. */
-char *cfg_next_file(char **text);
-
-extern const struct cfg_type cfg_type_reference;  /* the member is a pointer to an object */
-extern const struct cfg_type cfg_type_references; /* the member is a struct cfg_list */
-
 struct cfg_choice {
 	const char *word;
 	unsigned value;
@@ -115,10 +109,6 @@ const struct cfg_key *cfg_find(const char *text, const char **name, size_t *name
 
 /* Pattern and object name (NULL for globals) to a key. */
 void cfg_key_text(const struct cfg_key *k, const char *name, char out[CFG_KEY_MAX]);
-
-/* ADDRESS or ADDRESS/LENGTH. 0, or -EINVAL with "what is wrong; what would be right" in why. */
-int cfg_parse_prefix(const char *text, struct cfg_prefix *out, char why[CFG_WHY_MAX]) must_check;
-void cfg_print_prefix(const struct cfg_prefix *p, FILE *out);
 
 /* The key nearest to a misspelt one; false: none is near. */
 bool cfg_nearest(const char *text, char out[CFG_KEY_MAX]);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include "config_table.h"
+#include "config_types.h"
 #include "lookup.h"
 #include "shield.h"
 

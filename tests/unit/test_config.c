@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * config.c, config_table.c, pem.c and log.c. Without arguments: the checks.
+ * config.c, config_table.c, config_types.c, pem.c and log.c. Without arguments: the checks.
  *   --no-scan            as without, but not the search of all memory (for valgrind)
  *   --example            prints what config/ktlsgate.conf must be
  *   --table              prints the table of keys
