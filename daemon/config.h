@@ -33,6 +33,13 @@ struct cfg_where {
 	unsigned line;
 };
 
+/* A connection beyond limit.flows is reset, left in the backlog, or takes an idle one's place. */
+enum cfg_when_full {
+	WHEN_FULL_REFUSE,
+	WHEN_FULL_QUEUE,
+	WHEN_FULL_CLOSE_IDLE,
+};
+
 enum cfg_engine {
 	ENGINE_AUTO,
 	ENGINE_KTLS,
@@ -327,7 +334,8 @@ struct config {
 	unsigned drain_timeout; /* at close: how long accepted bytes may take to leave */
 	/* connections at a time; 0: no limit */
 	unsigned limit_flows;
-	unsigned limit_queues; /* at limit_flows: they wait in the backlog, and are not refused */
+	unsigned limit_when_full; /* enum cfg_when_full */
+	unsigned limit_idle;	  /* s: who has been idle for less is not ended for others */
 	unsigned limit_handshakes;
 	unsigned limit_flows_per_source;
 	unsigned limit_prefix4, limit_prefix6; /* bits of an address that make a source */

@@ -20,7 +20,10 @@ static const struct cfg_choice steerings[] = {
 	{"cpu", STEERING_CPU}, {"load", STEERING_LOAD}, {"hash", STEERING_HASH}, {0}};
 static const struct cfg_choice control_modes[] = {
 	{"0600", 0600}, {"0660", 0660}, {"0666", 0666}, {NULL, 0}};
-static const struct cfg_choice full_actions[] = {{"refuse", 0}, {"queue", 1}, {NULL, 0}};
+static const struct cfg_choice full_actions[] = {{"refuse", WHEN_FULL_REFUSE},
+						 {"queue", WHEN_FULL_QUEUE},
+						 {"close_idle", WHEN_FULL_CLOSE_IDLE},
+						 {0}};
 static const struct cfg_choice log_levels[] = {{"error", LOG_LEVEL_ERROR},
 					       {"warn", LOG_LEVEL_WARN},
 					       {"info", LOG_LEVEL_INFO},
@@ -119,9 +122,12 @@ const struct cfg_key cfg_keys[] = {
 	{"limit.flows", GLOBAL(limit_flows), .type = &type_number, .unit = "connections", .min = 0,
 	 .max = 10000000, .value = "0",
 	 .help = "connections at a time in all, those of older configurations too; 0: no limit"},
-	{"limit.when_full", GLOBAL(limit_queues), .type = &type_choice, .choices = full_actions,
+	{"limit.when_full", GLOBAL(limit_when_full), .type = &type_choice, .choices = full_actions,
 	 .value = "refuse",
-	 .help = "at limit.flows: reset new connections, or let them wait in the kernel's backlog"},
+	 .help = "at limit.flows: reset new connections, let them wait in the kernel's backlog, or end the flow that is idle the longest"},
+	{"limit.idle_at_least", GLOBAL(limit_idle), .type = &type_duration, .unit = "s, m, h, d",
+	 .min = 1, .max = 365 * DAY, .value = "1m",
+	 .help = "for close_idle: a flow that moved a byte within this time is not ended; if all have, new connections are reset"},
 	{"limit.handshakes", GLOBAL(limit_handshakes), .type = &type_number, .unit = "connections",
 	 .min = 0, .max = 10000000, .value = "0",
 	 .help = "connections in the handshake at a time; those beyond are reset; 0: no limit"},

@@ -304,6 +304,31 @@ static void await_proxy_header(struct flow *f)
 	ring_recv(f->worker->ring, &f->client.rx, f->client.fd, f->proxy->bytes, PROXY_HEAD);
 }
 
+/* At limit.flows: has one of ours, idle for long enough, been ended for a new one? */
+static bool close_idlest(struct worker *w)
+{
+	struct relay *r = relay_idlest(&w->env, w->gate->cfg->limit_idle * 1000ull);
+
+	if (r)
+		flow_fail(container_of(r, struct flow, relay), REASON_closed_idle, NULL);
+	return r;
+}
+
+/* Behind the other limits: for a connection that these refuse, none is ended. */
+static bool is_too_many(struct worker *w)
+{
+	if (!limits_full(w->gate->limits))
+		return false;
+	switch (w->gate->cfg->limit_when_full) {
+	case WHEN_FULL_QUEUE: /* accepted before the worker had stopped to */
+		return false;
+	case WHEN_FULL_CLOSE_IDLE:
+		return !close_idlest(w);
+	default:
+		return true;
+	}
+}
+
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
 	struct front *front = &w->gate->fronts[vserver->index];
@@ -316,6 +341,8 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	stat_inc(w->stats, flows_accepted);
 	getpeername(fd, (struct sockaddr *)&peer, &len);
 	reason = limits_take(w->gate->limits, vserver, (const struct sockaddr *)&peer, &share);
+	if (reason == REASON_done && is_too_many(w))
+		reason = REASON_limit_flows;
 	if (reason == REASON_done) {
 		f = flow_new(w, vserver, fd);
 		reason = REASON_no_memory;

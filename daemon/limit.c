@@ -175,8 +175,6 @@ enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 	enum reason reason = REASON_done;
 
 	*out = (struct limits_share){0};
-	if (limits_full(l) && !l->cfg->limit_queues)
-		return REASON_limit_flows;
 	out->vserver = take_one(&l->vservers[vserver->index], vserver->max_flows);
 	if (!out->vserver)
 		return REASON_limit_vserver;

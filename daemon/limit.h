@@ -22,12 +22,12 @@ struct limits_share {
 struct limits *limits_new(const struct config *cfg, const struct stats_area *area) must_check;
 void limits_free(struct limits *l); /* NULL-safe */
 
-/* All connections there may be, are: no more should be accepted (limit.when_full = queue). */
+/* limit.flows is reached: what is to be done then, limit.when_full says. */
 bool limits_full(const struct limits *l);
 
 /*
- * Takes a share for one more connection of vserver from peer (AF_INET or AF_INET6).
- * REASON_done: it may come; or which limit it would exceed, and nothing is taken.
+ * limit.flows apart, takes a share for one more connection of vserver from peer (AF_INET or
+ * AF_INET6). REASON_done: it may come; or which limit it would exceed, and nothing is taken.
  */
 enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 			const struct sockaddr *peer, struct limits_share *out) must_check;

@@ -160,6 +160,8 @@
 	X(idle_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "nothing moved for too long")    \
 	X(shutdown, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "daemon is stopping")                \
 	X(killed, ALERT_USER_CANCELED, ALERT_USER_CANCELED, "ended by an operator")                \
+	X(closed_idle, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                   \
+	  "idle the longest, at limit.flows")                                                      \
 	X(limit_flows, ALERT_NONE, ALERT_NONE, "refused: limit.flows is reached")                  \
 	X(limit_vserver, ALERT_NONE, ALERT_NONE, "refused: the vserver's max_flows is reached")    \
 	X(limit_source, ALERT_NONE, ALERT_NONE, "refused: limit.flows_per_source is reached")      \

@@ -131,6 +131,33 @@ void relay_read_end(struct half *h, int error)
 	}
 }
 
+/* ---- who is idle ---- */
+
+/* A busy relay changes its place so often, whatever it moves. */
+#define RANK_MS 1000
+
+static void rank_last(struct relay *r)
+{
+	TAILQ_INSERT_TAIL(&r->env->by_idleness, r, idle_link);
+	r->ranked_at = r->env->timers->now;
+}
+
+static void moved_now(struct relay *r)
+{
+	r->last_move = r->env->timers->now;
+	if (r->last_move - r->ranked_at < RANK_MS)
+		return;
+	TAILQ_REMOVE(&r->env->by_idleness, r, idle_link);
+	rank_last(r);
+}
+
+struct relay *relay_idlest(const struct relay_env *env, uint64_t ms)
+{
+	struct relay *r = TAILQ_FIRST(&env->by_idleness);
+
+	return r && env->timers->now - r->last_move >= ms ? r : NULL;
+}
+
 void relay_moved(struct half *h, size_t n)
 {
 	h->bytes += n;
@@ -139,7 +166,7 @@ void relay_moved(struct half *h, size_t n)
 		stat_add(h->relay->env->stats, bytes_from_client, n);
 	else
 		stat_add(h->relay->env->stats, bytes_from_backend, n);
-	h->relay->last_move = h->relay->env->timers->now;
+	moved_now(h->relay);
 }
 
 /* ---- records that are not data ---- */
@@ -632,6 +659,7 @@ void relay_start(struct relay *r, struct relay_env *env, const struct engine *en
 	r->timer.expired = expired;
 	r->tick = TICK_MIN;
 	r->last_move = env->timers->now;
+	rank_last(r);
 	half_init(&r->from_client, r, client, backend);
 	half_init(&r->from_backend, r, backend, client);
 	/* Bytes may be waiting since before the polls were armed. */
@@ -660,6 +688,7 @@ bool relay_run_ready(struct relay_env *env)
 void relay_stop(struct relay *r)
 {
 	r->ended = true;
+	TAILQ_REMOVE(&r->env->by_idleness, r, idle_link);
 	if (r->ready) {
 		r->ready = false;
 		LIST_REMOVE(r, ready_link);

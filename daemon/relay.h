@@ -77,10 +77,11 @@ struct relay_env {
 	const struct ktls_caps *caps;
 	uint8_t *in; /* RELAY_SCRATCH_IN bytes, and RELAY_SCRATCH_SLACK in front of them */
 	struct pipe_pool pipes;
-	LIST_HEAD(, relay) ready; /* relays with more to do at once */
-	bool copy;		  /* ktls: recv(2) and send(2) in place of splice(2) */
-	uint64_t key_limit;	  /* bytes sent under one AES-GCM key, 0: any number */
-	uint64_t idle_timeout;	  /* ms, 0: never */
+	LIST_HEAD(, relay) ready;		    /* relays with more to do at once */
+	TAILQ_HEAD(relay_queue, relay) by_idleness; /* all, the idlest first, see relay_idlest() */
+	bool copy;	       /* ktls: recv(2) and send(2) in place of splice(2) */
+	uint64_t key_limit;    /* bytes sent under one AES-GCM key, 0: any number */
+	uint64_t idle_timeout; /* ms, 0: never */
 };
 
 #define RELAY_READ	 (65536 + RECORD_MAX) /* at most, of who may not be busy */
@@ -98,9 +99,11 @@ struct relay {
 	struct half *first_end; /* the half that ended first: its reason is the flow's */
 	struct timer timer;
 	LIST_ENTRY(relay) ready_link;
+	TAILQ_ENTRY(relay) idle_link;
 	bool ready;
 	bool ended;
-	uint64_t last_move; /* ms: newest data or control record */
+	uint64_t last_move; /* ms: newest data */
+	uint64_t ranked_at; /* ms: when it came last in env->by_idleness */
 	uint64_t close_by;  /* ms: TLS 1.2 close; 0: none */
 	bool tick_wanted;   /* a FIN waits for the TLS layer to drain */
 	uint32_t tick;	    /* ms until that is looked at again */
@@ -119,6 +122,11 @@ void relay_start(struct relay *r, struct relay_env *env, const struct engine *en
 void relay_run(struct relay *r);
 /* Runs what stands in env->ready; true if there is still more. */
 bool relay_run_ready(struct relay_env *env);
+/*
+ * The relay that has moved no data for the longest time, to the second, if that is ms at least;
+ * NULL: there is none.
+ */
+struct relay *relay_idlest(const struct relay_env *env, uint64_t ms);
 /* Ends it for a reason that is neither end's. */
 void relay_abort(struct relay *r, enum reason reason);
 /* No call of end any more; pipes and timer are given back. The sides stay. */

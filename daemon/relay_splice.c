@@ -104,6 +104,7 @@ static void return_pipe(struct half *h)
 int relay_env_init(struct relay_env *env)
 {
 	LIST_INIT(&env->ready);
+	TAILQ_INIT(&env->by_idleness);
 	env->in = malloc(RELAY_SCRATCH_SLACK + RELAY_SCRATCH_IN);
 	if (!env->in)
 		return -ENOMEM;

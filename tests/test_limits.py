@@ -8,14 +8,15 @@ import time
 
 import pytest
 
+from harness import backend as backends
 from harness import client as clients
 from harness.daemon import settings, wait_until
 from harness.ports import HOST
 from harness.rig import second_vserver
 
 
-def connected(g, pki, port=None):
-    return clients.connected(port or g.port, pki=pki, certkey=pki.client())
+def connected(g, pki, port=None, **options):
+    return clients.connected(port or g.port, pki=pki, certkey=pki.client(), **options)
 
 
 def refused(g, port=None, source=None):
@@ -123,6 +124,67 @@ def test_queue(gate, pki, backend):
     assert stats["reason_limit_flows"] == 0
     with connected(g, pki) as c:
         clients.ping(c)
+
+
+def close_idle(**more):
+    """At two flows; of one worker, which knows only its own."""
+    return {"limit__flows": 2, "limit__when_full": "close_idle", "dataplane__workers": 1, **more}
+
+
+# OpenSSL does not tell of user_canceled in TLS 1.3: it waits for what follows, our FIN.
+@pytest.mark.parametrize("version, told", [("1.2", "alert user_canceled"), ("1.3", "eof")])
+@pytest.mark.datapath
+def test_close_idle(gate, pki, version, told):
+    """
+    The flow that is idle the longest, not the oldest, makes room: both its ends are told by an
+    alert; it is counted and logged.
+    """
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root,
+                          version=version) as b:
+        g = gate(settings(pki, b.port, **close_idle(limit__idle_at_least="1s")))
+        with contextlib.ExitStack() as stack:
+            old, idle = (stack.enter_context(connected(g, pki, version=version)) for _ in "12")
+            clients.ping(old)
+            clients.ping(idle)
+            time.sleep(1.2)
+            clients.ping(old)
+            time.sleep(1.2)
+            with g.ends_with("closed_idle"):
+                clients.ping(stack.enter_context(connected(g, pki, version=version)))
+                assert idle.recv() == b"" and idle.ended == told
+                idle.close()
+                assert b.connection(1).wait().ended == told
+                clients.ping(old)
+            assert g.stats()["reason_limit_flows"] == 0
+
+
+@pytest.mark.datapath
+def test_close_idle_spares_the_busy(gate, pki, backend):
+    """Nobody is idle for long enough: refused, and nobody ended."""
+    g = gate(settings(pki, backend.port, **close_idle(limit__idle_at_least="1h")))
+    with connected(g, pki) as first, connected(g, pki) as second:
+        clients.ping(first)
+        clients.ping(second)
+        assert refused(g) == "reset"
+        clients.ping(first)
+        clients.ping(second)
+        stats = g.stats()
+        assert stats["reason_limit_flows"] == 1 and stats["reason_closed_idle"] == 0
+
+
+def test_close_idle_is_for_who_may_come(gate, pki, backend):
+    """A connection that another limit refuses ends nobody's; nor does one in the handshake."""
+    g = gate(settings(pki, backend.port, limit__handshakes=1,
+                      **close_idle(limit__idle_at_least="1s")))
+    with connected(g, pki) as idle:
+        clients.ping(idle)
+        with socket.create_connection((HOST, g.port)):
+            assert wait_until(lambda: g.stats()["flows_active"] == 2, 10)
+            time.sleep(1.2)
+            assert refused(g) == "reset"
+            assert g.stats()["reason_limit_handshakes"] == 1
+            clients.ping(idle)
+    assert g.stats()["reason_closed_idle"] == 0
 
 
 def test_log_rate(gate, pki, backend):
