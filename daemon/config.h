@@ -23,6 +23,7 @@
 #include "alpn.h"
 #include "forge_rules.h"
 #include "log.h"
+#include "sockopt.h"
 #include "staple.h"
 #include "verify.h"
 
@@ -332,6 +333,8 @@ struct config {
 	unsigned idle_timeout;	/* no byte in either direction; 0: never */
 	unsigned keepalive;	/* silence before a peer is probed; 0: never */
 	unsigned drain_timeout; /* at close: how long accepted bytes may take to leave */
+	struct sockopt client_socket, backend_socket;
+	unsigned backlog; /* of each listening socket */
 	/* connections at a time; 0: no limit */
 	unsigned limit_flows;
 	unsigned limit_when_full; /* enum cfg_when_full */

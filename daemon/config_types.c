@@ -290,6 +290,141 @@ const struct cfg_type type_duration = {
 	.range = range_duration,
 };
 
+/* ---- buffers of sockets: a size, or as the kernel sees fit ---- */
+
+static const struct {
+	char letter;
+	unsigned bytes;
+} size_units[] = {{'M', 1024 * 1024}, {'K', 1024}};
+
+/* Bytes per unit; 0: no such unit. */
+static unsigned size_unit(const char *letter)
+{
+	if (!*letter)
+		return 1;
+	for (unsigned i = 0; i < ARRAY_SIZE(size_units); i++) {
+		if (toupper((unsigned char)letter[0]) == size_units[i].letter && !letter[1])
+			return size_units[i].bytes;
+	}
+	return 0;
+}
+
+/* In the largest unit that is exact. */
+static void print_bytes(unsigned bytes, FILE *out)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(size_units); i++) {
+		if (bytes % size_units[i].bytes)
+			continue;
+		fprintf(out, "%u%c", bytes / size_units[i].bytes, size_units[i].letter);
+		return;
+	}
+	fprintf(out, "%u", bytes);
+}
+
+static int parse_size(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	unsigned unit;
+	uint64_t v;
+
+	if (!strcasecmp(text, k->word)) {
+		*(unsigned *)member = 0;
+		return 0;
+	}
+	if (!read_digits(&text, &v))
+		return wrong_value(k, why, "is not a size");
+	unit = size_unit(text);
+	if (!unit)
+		return wrong_value(k, why, "has no unit of size we know (K, M)");
+	v *= unit;
+	if (v < k->min || v > k->max)
+		return wrong_value(k, why, "is out of range");
+	*(unsigned *)member = (unsigned)v;
+	return 0;
+}
+
+/* The kernel would make less of it without a word. */
+static int parse_buffer(const struct cfg_key *k, const char *text, void *member,
+			enum sockopt_buffer which, char *why)
+{
+	unsigned size = 0, given;
+	int err = parse_size(k, text, &size, why);
+
+	if (err)
+		return err;
+	given = sockopt_buffer_given(which, size);
+	if (given < size)
+		return wrong(why,
+			     "is more than the kernel gives a socket; raise the sysctl "
+			     "net.core.%s, or use %s or %u at most",
+			     which == SOCKOPT_RCVBUF ? "rmem_max" : "wmem_max", k->word, given);
+	*(unsigned *)member = size;
+	return 0;
+}
+
+static int parse_rcvbuf(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	return parse_buffer(k, text, member, SOCKOPT_RCVBUF, why);
+}
+
+static int parse_sndbuf(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	return parse_buffer(k, text, member, SOCKOPT_SNDBUF, why);
+}
+
+static void print_size(const struct cfg_key *k, const void *member, FILE *out)
+{
+	unsigned bytes = *(const unsigned *)member;
+
+	if (bytes)
+		print_bytes(bytes, out);
+	else
+		fputs(k->word, out);
+}
+
+static void range_size(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "%s | ", k->word);
+	print_bytes(k->min, out);
+	fputs("..", out);
+	print_bytes(k->max, out);
+}
+
+const struct cfg_type type_rcvbuf = {
+	.name = "size",
+	.parse = parse_rcvbuf,
+	.print = print_size,
+	.range = range_size,
+};
+
+const struct cfg_type type_sndbuf = {
+	.name = "size",
+	.parse = parse_sndbuf,
+	.print = print_size,
+	.range = range_size,
+};
+
+static int parse_backlog(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	unsigned max = sockopt_backlog_max(), backlog = 0;
+	int err = parse_number(k, text, &backlog, why);
+
+	if (!err && backlog > max)
+		return wrong(why,
+			     "is more than the kernel lets wait; raise the sysctl "
+			     "net.core.somaxconn, or use %u at most",
+			     max);
+	if (!err)
+		*(unsigned *)member = backlog;
+	return err;
+}
+
+const struct cfg_type type_backlog = {
+	.name = "number",
+	.parse = parse_backlog,
+	.print = print_number,
+	.range = range_number,
+};
+
 /* ---- strings: files, paths, users, host names ---- */
 
 static void print_string(const struct cfg_key *k, const void *member, FILE *out)
@@ -447,6 +582,29 @@ const struct cfg_type type_group = {
 	.parse = parse_group,
 	.print = print_string,
 	.range = range_group,
+	.owns_string = true,
+};
+
+static int parse_congestion_control(const struct cfg_key *k, const char *text, void *member,
+				    char *why)
+{
+	(void)k;
+	if (sockopt_congestion_check(text, why, CFG_WHY_MAX))
+		return -EINVAL;
+	return set_string(member, text, why);
+}
+
+static void range_congestion_control(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("a name of the sysctl net.ipv4.tcp_allowed_congestion_control", out);
+}
+
+const struct cfg_type type_congestion_control = {
+	.name = "name",
+	.parse = parse_congestion_control,
+	.print = print_string,
+	.range = range_congestion_control,
 	.owns_string = true,
 };
 

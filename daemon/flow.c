@@ -542,6 +542,9 @@ static void connect_backend(struct flow *f)
 	}
 	s->fd = fd;
 	tune_socket(fd, w->gate->cfg);
+	/* A sysctl may have changed since the configuration was checked. */
+	if (!is_unix(s) && sockopt_set(fd, &w->gate->cfg->backend_socket))
+		stat_inc(w->stats, socket_options_refused);
 	s->rx.done = connected;
 	backend_deadline(f, w->gate->cfg->connect_timeout * 1000ull,
 			 REASON_backend_connect_timeout);

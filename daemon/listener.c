@@ -8,8 +8,6 @@
 #include <sys/socket.h>
 #include "log.h"
 
-#define BACKLOG 4096
-
 /* The sockets of one binding. */
 struct listener_group {
 	struct cfg_address address;
@@ -99,19 +97,27 @@ static void group_close(const struct listeners *l, struct listener_group *g)
 	group_free(g);
 }
 
+/* What connections to come are like. Of a socket that listens already the backlog is changed. */
+static int tune_and_listen(int fd, const struct config *cfg)
+{
+	int err = sockopt_set(fd, &cfg->client_socket);
+
+	if (err)
+		log_warn("socket.client.*: the kernel refused an option: %s", strerror(-err));
+	return listen(fd, (int)cfg->backlog) ? -errno : 0;
+}
+
 /* All at the same port, which the kernel may choose. */
-static int group_open(const struct listeners *l, const struct cfg_binding *b,
-		      struct listener_group *g)
+static int group_open(const struct listeners *l, const struct config *cfg,
+		      const struct cfg_binding *b, struct listener_group *g)
 {
 	struct cfg_address address = b->address;
 	int err = check_free(l, b);
 
 	for (unsigned w = 0; !err && w < l->workers; w++) {
 		g->fds[w] = bind_socket(b, &address, true);
-		if (g->fds[w] < 0)
-			err = g->fds[w];
-		else if (listen(g->fds[w], BACKLOG) ||
-			 getsockname(g->fds[w], (struct sockaddr *)&address.ss, &address.len))
+		err = g->fds[w] < 0 ? g->fds[w] : tune_and_listen(g->fds[w], cfg);
+		if (!err && getsockname(g->fds[w], (struct sockaddr *)&address.ss, &address.len))
 			err = -errno;
 	}
 	return err;
@@ -152,7 +158,7 @@ static int group_new(const struct listeners *l, const struct cfg_binding *b,
 	return 0;
 }
 
-static int add(struct listeners *l, const struct cfg_binding *b)
+static int add(struct listeners *l, const struct config *cfg, const struct cfg_binding *b)
 {
 	struct listener_group *more = reallocarray(l->groups, l->n + 1, sizeof(*more));
 	struct listener_group g;
@@ -164,7 +170,7 @@ static int add(struct listeners *l, const struct cfg_binding *b)
 	err = group_new(l, b, &g);
 	if (err)
 		return err;
-	err = group_open(l, b, &g);
+	err = group_open(l, cfg, b, &g);
 	if (err)
 		group_close(l, &g);
 	else
@@ -209,7 +215,7 @@ int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *erro
 
 	for (unsigned i = 0; i < cfg->n_bindings; i++) {
 		struct cfg_binding *b = &cfg->bindings[i];
-		int ret = find(l, b) ? 0 : add(l, b);
+		int ret = find(l, b) ? 0 : add(l, cfg, b);
 		const struct listener_group *g = find(l, b);
 
 		if (ret || !g) {
@@ -224,6 +230,17 @@ int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *erro
 	if (err)
 		sift(l, is_old, NULL);
 	return err;
+}
+
+void listeners_tune(struct listeners *l, const struct config *cfg)
+{
+	for (unsigned i = 0; i < l->n; i++) {
+		/* Opened for it: they are as it says. */
+		for (unsigned w = 0; w < l->workers && !l->groups[i].fresh; w++) {
+			sockopt_reset(l->groups[i].fds[w]);
+			(void)!tune_and_listen(l->groups[i].fds[w], cfg);
+		}
+	}
 }
 
 void listeners_keep(struct listeners *l, const struct config *cfg)

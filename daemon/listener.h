@@ -24,6 +24,8 @@ struct listeners {
  * address, and -errno.
  */
 int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *errors) must_check;
+/* Makes those that were there before as cfg says: connections to come have its socket.client.*. */
+void listeners_tune(struct listeners *l, const struct config *cfg);
 /* Closes the sockets of addresses that cfg does not name; NULL: of all. */
 void listeners_keep(struct listeners *l, const struct config *cfg);
 /* In a child: closes those that cfg does not name, and forgets the others, which are its own. */

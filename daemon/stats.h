@@ -40,6 +40,8 @@
 	X(forge_coalesced, "flows that waited for the same client's certificate")                  \
 	X(forge_key_waits, "flows that waited for an RSA key to be made")                          \
 	X(forged, "certificates issued by the signer")                                             \
+	X(socket_options_refused,                                                                  \
+	  "connections to backends without a socket.backend.* as configured")                      \
 	X(backend_reconnects, "backends connected anew while the client took its time")            \
 	X(retries_connect_refused, "flows that went to another service: refused")                  \
 	X(retries_connect_failed, "flows that went to another service: unreachable")               \

@@ -367,6 +367,7 @@ static int open_lookup(struct supervisor *s, const struct config *cfg, const str
 static void take_over(struct supervisor *s, struct generation *g, struct steer *steer)
 {
 	s->last_number = g->number;
+	listeners_tune(&s->listeners, g->cfg);
 	if (s->shared.steer && !steer)
 		steer_close(TAKE_PTR(s->shared.steer));
 	if (steer && steer_take_over(steer, s->shared.steer, g->cfg->bpf_dir))

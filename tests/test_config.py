@@ -179,6 +179,8 @@ GOOD_CHANGES = [
     {"certkey.forge.cert": "{d}/below-root.pem"},
     {"profile.front.client_auth": "optional", "profile.back.dynamic_client_cert": "0"},
     {"profile.front.client_auth": "off", "profile.back.dynamic_client_cert": "no"},
+    {"socket.client.rcvbuf": "64k", "socket.backend.sndbuf": "100000", "socket.backlog": "1",
+     "socket.client.congestion_control": "reno"},
     {"dataplane.user": "nobody", "bpf.dir": "off", "control.socket": "/tmp/x.sock",
      "timeout.idle": "0", "forge.cache": "1000000", "dataplane.workers": "256",
      "service.app1.connect": "verified", "profile.back.require_certificate_request": "TRUE"},
@@ -212,6 +214,18 @@ BAD = [
     ({"control.socket": "/" + "x" * 107}, "control.socket", "too long", "107"),
     ({"bpf.dir": "sys"}, "bpf.dir", "not an absolute path", "off | an absolute path"),
     ({"log.level": "loud"}, "log.level", "none of", "error | warn | info | debug"),
+    ({"socket.client.rcvbuf": "1G"}, "socket.client.rcvbuf", "no unit of size we know (K, M)",
+     "auto | 16K..512M"),
+    ({"socket.client.sndbuf": "much"}, "socket.client.sndbuf", "is not a size", "16K..512M"),
+    ({"socket.backend.rcvbuf": "16383"}, "socket.backend.rcvbuf", "out of range", "16K..512M"),
+    ({"socket.backend.sndbuf": "513M"}, "socket.backend.sndbuf", "out of range", "16K..512M"),
+    ({"socket.client.rcvbuf": "512M"}, "socket.client.rcvbuf", "more than the kernel gives",
+     "raise the sysctl net.core.rmem_max, or use auto or "),
+    ({"socket.backlog": "0"}, "socket.backlog", "out of range", "1..65535"),
+    ({"socket.backlog": "65535"}, "socket.backlog", "more than the kernel lets wait",
+     "raise the sysctl net.core.somaxconn, or use "),
+    *[({f"socket.{side}.congestion_control": "nonesuch"}, f"socket.{side}.congestion_control",
+       "no congestion control of this kernel", "use one of ") for side in ("client", "backend")],
     ({"timeout.connect": "5ms"}, "timeout.connect", "unit of time", "s, m, h, d"),
     ({"timeout.connect": "0"}, "timeout.connect", "out of range", "1s..1h"),
     ({"timeout.drain": "soon"}, "timeout.drain", "not a time", "1s..1h"),
@@ -583,7 +597,7 @@ def test_print(conf):
     scopes = ("certkey", "profile", "service", "vserver")
     objects = [".".join(key.split(".")[:2 if key.split(".")[0] in scopes else 1]) for key in keys]
     assert sorted(set(objects), key=objects.index) == [
-        "dataplane", "bpf", "control", "config", "log", "limit", "timeout", "forge", "shield", "audit",
+        "dataplane", "bpf", "control", "config", "log", "limit", "timeout", "socket", "forge", "shield", "audit",
         "certkey.web", "certkey.forge", "profile.front", "profile.back", "service.app1", "vserver.app"]
     assert len(keys) == len(set(keys))
     one = run(UNIT, "--print", c.path, "vserver.app.certkey")

@@ -27,7 +27,8 @@ enum call {
 	ATTACH, /* setsockopt(TCP_ULP) */
 	TX_KEYS,
 	RX_KEYS,
-	READ, /* the relay's, from a socket: splice, or recv of the user engine */
+	READ,	    /* the relay's, from a socket: splice, or recv of the user engine */
+	CONGESTION, /* setsockopt(TCP_CONGESTION) */
 };
 
 static struct fault {
@@ -89,9 +90,11 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 
 	if (level == IPPROTO_TCP && name == TCP_ULP)
 		call = ATTACH;
+	else if (level == IPPROTO_TCP && name == TCP_CONGESTION)
+		call = CONGESTION;
 	else if (level == SOL_TLS && (name == TLS_TX || name == TLS_RX))
 		call = name == TLS_TX ? TX_KEYS : RX_KEYS;
-	if (call == NONE || !due(call, call == ATTACH ? 0 : info->cipher_type))
+	if (call == NONE || !due(call, level == SOL_TLS ? info->cipher_type : 0))
 		return next_setsockopt(fd, level, name, value, len);
 	if (!fault->error)
 		return next_setsockopt(fd, level, name, &unknown, sizeof(unknown));
