@@ -19,6 +19,7 @@
 #define MAP_STEER_SOCKETS   "steer_sockets"   /* sockmap: slot → socket */
 #define MAP_STEER_CONFIG    "steer_config"    /* array: 0 → struct steer_config */
 #define MAP_STEER_WORKERS   "steer_workers"   /* array: worker → struct steer_worker */
+#define MAP_STEER_CPUS	    "steer_cpus"      /* array: CPU → its worker (u32) */
 #define MAP_STEER_LOAD	    "steer_load"      /* array: worker → its open connections (u64) */
 #define MAP_STEER_STATS	    "steer_stats"     /* per-CPU array: worker → struct steer_stats */
 #define MAP_LOOKUP_ADDR4    "lookup_addr4"    /* LPM trie: lookup_key4 → lookup_areas */

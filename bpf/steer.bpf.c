@@ -26,6 +26,13 @@ struct {
 	__type(value, struct steer_config);
 } steer_config SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} steer_cpus SEC(".maps");
+
 /* The workers write it as memory. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -76,6 +83,13 @@ static __always_inline bool is_drained(__u32 worker)
 	return w && w->drained;
 }
 
+static __always_inline __u32 worker_of(__u32 cpu)
+{
+	const __u32 *worker = bpf_map_lookup_elem(&steer_cpus, &cpu);
+
+	return worker ? *worker : cpu;
+}
+
 static __always_inline __u64 load_of(__u32 worker)
 {
 	const __u64 *load = bpf_map_lookup_elem(&steer_load, &worker);
@@ -101,7 +115,7 @@ static __always_inline __u32 less_loaded(__u32 n)
 
 static __always_inline __u32 choose(const struct sk_reuseport_md *ctx, __u32 workers)
 {
-	__u32 zero = 0, cpu = bpf_get_smp_processor_id(), worker = cpu % workers;
+	__u32 zero = 0, cpu = bpf_get_smp_processor_id(), worker = worker_of(cpu) % workers;
 	const struct steer_config *config = bpf_map_lookup_elem(&steer_config, &zero);
 
 	if (!config || !config->active)

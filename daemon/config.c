@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <openssl/err.h>
 #include "config_types.h"
@@ -1034,6 +1035,26 @@ static void check_vservers(struct loader *l)
 	}
 }
 
+/* ---- workers ---- */
+
+/* One for each CPU that is named. */
+static void settle_workers(struct loader *l)
+{
+	const struct cfg_key *workers = row("dataplane.workers");
+	const char *value = said(l, workers, 0)->value;
+	struct config *cfg = l->cfg;
+
+	if (!cfg->cpus.n || said(l, workers, 0)->wrong || said(l, row("dataplane.cpus"), 0)->wrong)
+		return;
+	if (!value || !strcasecmp(value, workers->word))
+		cfg->workers = cfg->cpus.n;
+	else if (cfg->workers != cfg->cpus.n)
+		complain_at(l, workers, 0,
+			    "dataplane.cpus has %u CPU%s, each of which gets one worker; set it to "
+			    "auto",
+			    cfg->cpus.n, cfg->cpus.n == 1 ? "" : "s");
+}
+
 /* ---- sockets ---- */
 
 /*
@@ -1126,6 +1147,7 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	for (unsigned i = 0; i < t->n; i++)
 		read_text(l, i, &t->list[i]);
 	check_mandatory(l);
+	settle_workers(l);
 	resolve_references(l);
 	load_certificates(l);
 	for_each_object(l->cfg, SCOPE_PROFILE, i) make_rules(l, l->cfg->profiles[i]);

@@ -148,6 +148,12 @@ struct cfg_prefix {
 	uint8_t address[16]; /* network order; IPv4: the first four */
 };
 
+/* In the order of the workers, each pinned to one. n 0: they are not pinned. */
+struct cfg_cpus {
+	unsigned *list;
+	unsigned n;
+};
+
 struct cfg_prefixes {
 	struct cfg_prefix *list;
 	unsigned n;
@@ -315,6 +321,7 @@ struct config {
 	enum cfg_engine engine;
 	enum cfg_relay relay;
 	unsigned workers; /* resolved: never 0 */
+	struct cfg_cpus cpus;
 	enum cfg_steering steering;
 	char *user;	      /* NULL: keep the user we were started as */
 	char *bpf_dir;	      /* where maps are pinned; NULL: off */

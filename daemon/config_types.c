@@ -212,6 +212,125 @@ const struct cfg_type type_workers = {
 	.range = range_number,
 };
 
+/* ---- CPUs: numbers and ranges of them, in the workers' order ---- */
+
+#define CPU_SEPARATORS "," CFG_BLANK
+
+/* As cpuset(7) writes lists, in our order. */
+static void print_cpu_list(const struct cfg_cpus *cpus, FILE *out)
+{
+	for (unsigned i = 0, n; i < cpus->n; i += n) {
+		for (n = 1; i + n < cpus->n && cpus->list[i + n] == cpus->list[i] + n; n++)
+			;
+		fprintf(out, n > 1 ? "%s%u-%u" : "%s%u", i ? "," : "", cpus->list[i],
+			cpus->list[i] + n - 1);
+	}
+}
+
+static int add_cpu(struct cfg_cpus *cpus, unsigned cpu, const cpu_set_t *usable, char *why)
+{
+	unsigned *more;
+
+	if (cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, usable)) {
+		struct cfg_cpus all = {0};
+		char text[200] = "";
+		scoped_file *f = fmemopen(text, sizeof(text), "w");
+
+		for (unsigned i = 0; i < CPU_SETSIZE; i++) {
+			if (CPU_ISSET(i, usable) && add_cpu(&all, i, usable, why))
+				break;
+		}
+		if (f) {
+			print_cpu_list(&all, f);
+			fflush(f);
+		}
+		free(all.list);
+		return wrong(why, "CPU %u is none that we may run on; use some of %s", cpu, text);
+	}
+	for (unsigned i = 0; i < cpus->n; i++) {
+		if (cpus->list[i] == cpu)
+			return wrong(why, "names CPU %u twice; once is enough", cpu);
+	}
+	if (cpus->n == WORKERS_MAX)
+		return wrong(why, "names more than %u CPUs, which is the most workers there can be",
+			     WORKERS_MAX);
+	more = reallocarray(cpus->list, cpus->n + 1, sizeof(*more));
+	if (!more)
+		return wrong(why, "out of memory");
+	cpus->list = more;
+	more[cpus->n++] = cpu;
+	return 0;
+}
+
+/* FIRST or FIRST-LAST; moves *p behind it. */
+static int add_range(const struct cfg_key *k, const char **p, struct cfg_cpus *cpus,
+		     const cpu_set_t *usable, char *why)
+{
+	uint64_t first, last;
+
+	if (!read_digits(p, &first))
+		return wrong_value(k, why, "is no list of CPUs");
+	last = first;
+	if (**p == '-') {
+		++*p;
+		if (!read_digits(p, &last))
+			return wrong_value(k, why, "has a range without an end");
+	}
+	if (**p && !strchr(CPU_SEPARATORS, **p))
+		return wrong_value(k, why, "is no list of CPUs");
+	if (last < first)
+		return wrong(why, "has a range that ends before it begins; use %u-%u",
+			     (unsigned)last, (unsigned)first);
+	for (uint64_t cpu = first; cpu <= last; cpu++) {
+		if (add_cpu(cpus, (unsigned)cpu, usable, why))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static int parse_cpus(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_cpus *cpus = member;
+	cpu_set_t usable;
+	int err = 0;
+
+	free(cpus->list);
+	*cpus = (struct cfg_cpus){0};
+	if (!strcasecmp(text, k->word))
+		return 0;
+	if (sched_getaffinity(0, sizeof(usable), &usable) < 0)
+		return wrong(why, "cannot be checked: %s", strerror(errno));
+	for (const char *p = text + strspn(text, CPU_SEPARATORS); !err && *p;
+	     p += strspn(p, CPU_SEPARATORS))
+		err = add_range(k, &p, cpus, &usable, why);
+	if (!err && !cpus->n)
+		err = wrong_value(k, why, "is no list of CPUs");
+	return err;
+}
+
+static void print_cpus(const struct cfg_key *k, const void *member, FILE *out)
+{
+	const struct cfg_cpus *cpus = member;
+
+	if (cpus->n)
+		print_cpu_list(cpus, out);
+	else
+		fputs(k->word, out);
+}
+
+static void range_cpus(const struct cfg_key *k, FILE *out)
+{
+	fprintf(out, "%s | numbers and ranges, e.g. 0-3,8", k->word);
+}
+
+const struct cfg_type type_cpus = {
+	.name = "CPUs",
+	.parse = parse_cpus,
+	.print = print_cpus,
+	.range = range_cpus,
+	.owns_string = true,
+};
+
 /* ---- duration ---- */
 
 static const struct {

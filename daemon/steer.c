@@ -23,7 +23,8 @@ struct steer {
 	struct steer_listener_key *keys; /* by group: where it listened when last added */
 	unsigned n_groups;
 	unsigned workers;
-	bool *drained; /* by worker */
+	unsigned n_cpus; /* that the machine can have */
+	bool *drained;	 /* by worker */
 	enum steer_mode mode;
 	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
@@ -38,6 +39,7 @@ static int set_sizes(struct steer *steer)
 		{skel->maps.steer_listeners, steer->n_groups},
 		{skel->maps.steer_sockets, steer->n_groups * steer->workers},
 		{skel->maps.steer_workers, steer->workers},
+		{skel->maps.steer_cpus, steer->n_cpus},
 		{skel->maps.steer_load, steer->workers},
 		{skel->maps.steer_stats, steer->workers},
 	};
@@ -82,6 +84,28 @@ static int tell_workers(struct steer *steer)
 		err = put(steer->skel->maps.steer_workers, &w, &entry);
 	}
 	return err ? err : put(steer->skel->maps.steer_config, &zero, &config);
+}
+
+/* The worker that is pinned to the CPU; those without one are shared out. */
+static uint32_t worker_of(const struct steer *steer, const struct cfg_cpus *cpus, uint32_t cpu)
+{
+	for (uint32_t w = 0; w < cpus->n; w++) {
+		if (cpus->list[w] == cpu)
+			return w;
+	}
+	return cpu % steer->workers;
+}
+
+static int tell_cpus(const struct steer *steer, const struct cfg_cpus *cpus)
+{
+	int err = 0;
+
+	for (uint32_t cpu = 0; !err && cpu < steer->n_cpus; cpu++) {
+		uint32_t worker = worker_of(steer, cpus, cpu);
+
+		err = put(steer->skel->maps.steer_cpus, &cpu, &worker);
+	}
+	return err;
 }
 
 static size_t load_size(const struct steer *steer)
@@ -137,15 +161,18 @@ int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_d
 	return pin(steer, bpf_dir);
 }
 
-int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct steer *before, struct steer **out)
+int steer_open(unsigned n_groups, unsigned workers, const struct cfg_cpus *cpus,
+	       enum steer_mode mode, const struct steer *before, struct steer **out)
 {
 	scoped_steer *steer = calloc(1, sizeof(*steer));
-	int err;
+	int err, n_cpus = libbpf_num_possible_cpus();
 
 	*out = NULL;
 	if (!steer)
 		return -ENOMEM;
+	if (n_cpus < 0)
+		return n_cpus;
+	steer->n_cpus = (unsigned)n_cpus;
 	steer->n_groups = n_groups;
 	steer->workers = workers;
 	steer->mode = mode;
@@ -158,6 +185,8 @@ int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
 	err = load(steer);
 	if (!err)
 		err = tell_workers(steer);
+	if (!err)
+		err = tell_cpus(steer, cpus);
 	if (!err)
 		err = map_load(steer);
 	if (err) {

@@ -12,18 +12,19 @@
 #include "maps.h"
 #include "scoped.h"
 
+struct cfg_cpus;
 struct steer;
 
 /*
- * Loads the program, for n_groups groups of sockets with one for each worker. One log line on
- * error.
+ * Loads the program, for n_groups groups of sockets with one for each worker, of which
+ * cpus says the CPU. One log line on error.
  *
  * before: NULL, or the one that is to be replaced, of as many workers. A socket that is added here
  * may stay there until it is closed; to have it back, add it there again. Which workers are drained
  * is the same.
  */
-int steer_open(unsigned n_groups, unsigned workers, enum steer_mode mode,
-	       const struct steer *before, struct steer **out) must_check;
+int steer_open(unsigned n_groups, unsigned workers, const struct cfg_cpus *cpus,
+	       enum steer_mode mode, const struct steer *before, struct steer **out) must_check;
 /* Pins the maps under bpf_dir, after before (or NULL) is closed. One log line on error. */
 int steer_take_over(struct steer *steer, struct steer *before, const char *bpf_dir) must_check;
 

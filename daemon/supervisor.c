@@ -326,7 +326,7 @@ static void open_steer(const struct supervisor *s, const struct generation *g, s
 	*out = NULL;
 	if (!tries_bpf(s, s->shared.steer))
 		return;
-	if (steer_open(count_groups(cfg), cfg->workers, (enum steer_mode)cfg->steering,
+	if (steer_open(count_groups(cfg), cfg->workers, &cfg->cpus, (enum steer_mode)cfg->steering,
 		       s->shared.steer, out))
 		log_warn("connections are not steered by BPF: the kernel chooses the worker");
 	add_sockets(*out, g);

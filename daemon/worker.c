@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A worker's loop, its listeners and its command queue. What a flow is, flow.c knows. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include "flow.h"
@@ -368,13 +369,33 @@ static void worker_loop(struct worker *w)
 	run_commands(w);
 }
 
+/* First of all, so that what it works on is allocated near its CPU. */
+static int pin(const struct worker *w)
+{
+	const struct cfg_cpus *cpus = &w->gate->cfg->cpus;
+	cpu_set_t set;
+	int err;
+
+	if (!cpus->n)
+		return 0;
+	CPU_ZERO(&set);
+	CPU_SET(cpus->list[w->index], &set);
+	err = pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+	if (err)
+		log_error("worker %u: cannot stay on CPU %u: %s", w->index, cpus->list[w->index],
+			  strerror(err));
+	return -err;
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 
 	provider_use();
 	/* The ring belongs to the thread that made it. */
-	w->error = worker_setup(w);
+	w->error = pin(w);
+	if (!w->error)
+		w->error = worker_setup(w);
 	pthread_barrier_wait(&w->gate->set_up);
 	pthread_barrier_wait(&w->gate->go);
 	for (unsigned b = 0; b < w->gate->cfg->n_bindings; b++)

@@ -11,6 +11,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = pathlib.Path(os.environ.get("KTLSGATE_BUILD", ROOT / "build")).resolve()
 UNIT = BUILD / "unit/test_config"
+# As the kernel writes those that we may run on.
+CPUS = re.search(r"^Cpus_allowed_list:\t(.*)$", pathlib.Path("/proc/self/status").read_text(),
+                 re.MULTILINE)[1]
 CHECK = [BUILD / "ktlsgated", "-t", "-c"]
 START = [BUILD / "ktlsgated", "-c"]
 
@@ -179,6 +182,8 @@ GOOD_CHANGES = [
     {"certkey.forge.cert": "{d}/below-root.pem"},
     {"profile.front.client_auth": "optional", "profile.back.dynamic_client_cert": "0"},
     {"profile.front.client_auth": "off", "profile.back.dynamic_client_cert": "no"},
+    {"dataplane.cpus": CPUS.replace(",", " ,\t"), "dataplane.workers": "AUTO"},
+    {"dataplane.cpus": "0", "dataplane.workers": "1"},
     {"socket.client.rcvbuf": "64k", "socket.backend.sndbuf": "100000", "socket.backlog": "1",
      "socket.client.congestion_control": "reno"},
     {"dataplane.user": "nobody", "bpf.dir": "off", "control.socket": "/tmp/x.sock",
@@ -210,6 +215,18 @@ BAD = [
     ({"dataplane.relay": "sendfile"}, "dataplane.relay", "none of the possible values",
      "splice | copy"),
     ({"dataplane.workers": "0"}, "dataplane.workers", "out of range", "auto | 1..256"),
+    ({"dataplane.cpus": "0-"}, "dataplane.cpus", "a range without an end", "e.g. 0-3,8"),
+    ({"dataplane.cpus": "0,two"}, "dataplane.cpus", "is no list of CPUs", "any | numbers and ranges"),
+    ({"dataplane.cpus": "0x1"}, "dataplane.cpus", "is no list of CPUs", "any | numbers and ranges"),
+    ({"dataplane.cpus": ","}, "dataplane.cpus", "is no list of CPUs", "any | numbers and ranges"),
+    ({"dataplane.cpus": "1-0"}, "dataplane.cpus", "ends before it begins", "use 0-1"),
+    ({"dataplane.cpus": "0 0"}, "dataplane.cpus", "names CPU 0 twice", "once is enough"),
+    ({"dataplane.cpus": "0,9999"}, "dataplane.cpus", "CPU 9999 is none that we may run on",
+     f"use some of {CPUS}"),
+    ({"dataplane.cpus": "0-4294967295"}, "dataplane.cpus", "is none that we may run on",
+     f"use some of {CPUS}"),
+    ({"dataplane.cpus": "0", "dataplane.workers": "2"}, "dataplane.workers",
+     "dataplane.cpus has 1 CPU, each of which gets one worker", "set it to auto"),
     ({"dataplane.user": "nobody-of-us"}, "dataplane.user", "no user", "name of a user"),
     ({"control.socket": "/" + "x" * 107}, "control.socket", "too long", "107"),
     ({"bpf.dir": "sys"}, "bpf.dir", "not an absolute path", "off | an absolute path"),

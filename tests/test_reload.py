@@ -175,7 +175,7 @@ def test_bad_configuration_changes_nothing(gate, pki, backend, how):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("dataplane.workers", "3"), ("bpf.dir", "/sys/fs/bpf/elsewhere"),
+    ("dataplane.workers", "3"), ("dataplane.cpus", "0"), ("bpf.dir", "/sys/fs/bpf/elsewhere"),
     ("control.socket", "/tmp/elsewhere.sock")])
 def test_what_takes_a_restart(gate, pki, backend, key, value):
     g = gate(settings(pki, backend.port))

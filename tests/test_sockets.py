@@ -2,6 +2,7 @@
 """Options of sockets and the CPUs of workers, as ss and /proc show them."""
 
 import errno
+import os
 import pathlib
 import re
 import subprocess
@@ -151,3 +152,56 @@ def test_a_restricted_congestion_control(gate, pki, backend):
         assert (f"{restricted}: is not for processes without privileges, which serve the "
                 f"connections; use one of {' '.join(ALLOWED)}, or add it to the sysctl "
                 "net.ipv4.tcp_allowed_congestion_control" in done.stderr), done.stderr
+
+
+# ---- the CPUs of workers ----
+
+
+def cpus_of_workers(g):
+    """The CPUs that a thread of the data process may run on, of those that are pinned to one."""
+    allowed = [re.search(r"^Cpus_allowed_list:\t(.*)$", path.read_text(), re.MULTILINE)[1]
+               for path in pathlib.Path(f"/proc/{g.data_process()}/task").glob("*/status")]
+    return sorted(int(a) for a in allowed if a.isdigit())
+
+
+def worker_of(flow):
+    return int(flow["id"]) >> 48 & 0xff
+
+
+def test_not_pinned(gate, pki, backend):
+    g = gate(settings(pki, backend.port, dataplane__cpus="any"))
+    assert cpus_of_workers(g) == []
+    assert g.stats()["workers"] == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["upwards", "downwards"])
+def test_a_flow_stays_on_its_cpu(gate, pki, backend, bpf, order):
+    """A worker for each CPU of the list, which has the flows that come in there."""
+    cpus = sorted(os.sched_getaffinity(0))[:2][::order]
+    assert len(cpus) == 2, "this test needs two CPUs"
+    directory = f"/sys/fs/bpf/ktlsgate-test-cpus-{os.getpid()}"
+    g = gate(settings(pki, backend.port, bpf__dir=directory,
+                      dataplane__cpus=",".join(map(str, cpus))))
+    assert g.ctl("-n", "dataplane.workers") == "2\n" and g.stats()["workers"] == 2
+    assert g.ctl("-n", "dataplane.cpus") == (f"{cpus[0]}-{cpus[1]}\n" if cpus[1] == cpus[0] + 1
+                                             else f"{cpus[0]},{cpus[1]}\n")
+    assert cpus_of_workers(g) == sorted(cpus)
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cpu in 2 * cpus:
+            os.sched_setaffinity(0, {cpu})  # loopback delivers where it is sent
+            with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+                clients.ping(c)
+                (flow,) = [f for f in g.flows() if f["client"].endswith(
+                    f":{c.sock.getsockname()[1]}")]
+            assert worker_of(flow) == cpus.index(cpu), cpus
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_one_cpu_only(gate, pki, backend):
+    cpu = max(os.sched_getaffinity(0))
+    g = gate(settings(pki, backend.port, dataplane__cpus=cpu))
+    assert cpus_of_workers(g) == [cpu] and g.stats()["workers"] == 1
+    with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+        clients.ping(c)

@@ -259,6 +259,8 @@ static bool gone(const char *name, uint64_t cookie)
 
 /* ---- steer ---- */
 
+static const struct cfg_cpus no_cpus;
+
 static void pin_to_cpu(int cpu)
 {
 	cpu_set_t set;
@@ -287,8 +289,8 @@ static void check_cpu_rule(struct steer *steer, unsigned vserver, unsigned worke
 		if (!CPU_ISSET(cpu, &allowed))
 			continue;
 		pin_to_cpu(cpu);
-		want[cpu % workers]++;
-		wrong += connect_and_ask(&l, target) != (int)(cpu % workers);
+		want[cpu % MAX_WORKERS % workers]++;
+		wrong += connect_and_ask(&l, target) != (int)(cpu % MAX_WORKERS % workers);
 		i++;
 	}
 	sched_setaffinity(0, sizeof(allowed), &allowed);
@@ -440,11 +442,43 @@ static void check_refusals(struct steer *steer)
 	close_listeners(&l);
 }
 
+/* Worker i is that of the i-th CPU of the list, here backwards; other CPUs are shared out. */
+static void check_pinned(void)
+{
+	scoped_steer *steer = NULL;
+	struct listeners l = open_listeners(loopback4(), 2);
+	unsigned list[2], n = 0;
+	struct cfg_cpus cpus = {.list = list, .n = 2};
+	cpu_set_t allowed;
+
+	sched_getaffinity(0, sizeof(allowed), &allowed);
+	for (int cpu = CPU_SETSIZE - 1; cpu >= 0 && n < 2; cpu--) {
+		if (CPU_ISSET(cpu, &allowed))
+			list[n++] = (unsigned)cpu;
+	}
+	if (n < 2)
+		die("this test needs two CPUs");
+	CHECK_INT(steer_open(1, 2, &cpus, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(steer_add(steer, 0, l.fds, 2), 0);
+	for (int i = 0; i < 20; i++) {
+		pin_to_cpu((int)list[i % 2]);
+		CHECK_INT(connect_and_ask(&l, loopback4()), i % 2);
+	}
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed) || cpu == (int)list[0] || cpu == (int)list[1])
+			continue;
+		pin_to_cpu(cpu);
+		CHECK_INT(connect_and_ask(&l, loopback4()), cpu % 2);
+	}
+	sched_setaffinity(0, sizeof(allowed), &allowed);
+	close_listeners(&l);
+}
+
 static void test_steer(void)
 {
 	scoped_steer *steer = NULL;
 
-	CHECK_INT(steer_open(3, MAX_WORKERS, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(steer_open(3, MAX_WORKERS, &no_cpus, STEER_BY_CPU, NULL, &steer), 0);
 	CHECK_INT(steer_take_over(steer, NULL, bpf_dir), 0);
 	if (!steer)
 		return;
@@ -461,6 +495,7 @@ static void test_steer(void)
 	check_drain(steer);
 	check_fallback(steer);
 	check_refusals(steer);
+	check_pinned();
 }
 
 /* ---- lookup and shield ---- */
@@ -545,7 +580,7 @@ static void test_shield(void)
 	struct steer *steer = NULL;
 	struct lookup *lookup = NULL;
 
-	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(steer_open(1, 1, &no_cpus, STEER_BY_CPU, NULL, &steer), 0);
 	CHECK_INT(lookup_open(bpf_dir, &lookup), 0);
 	CHECK(!strncmp(command(NULL, "show"), "error there is no shield", 24));
 	CHECK(!strncmp(command(lookup, "show"), "error there is no shield", 24));
@@ -949,7 +984,7 @@ static void test_errors(void)
 		die("mkdtemp");
 	snprintf(dir, sizeof(dir), "%s/pins", tmp);
 	CHECK_INT(count_open(dir, cgroup_name, 16, &count), -EMEDIUMTYPE);
-	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), 0);
+	CHECK_INT(steer_open(1, 1, &no_cpus, STEER_BY_CPU, NULL, &steer), 0);
 	CHECK_INT(steer_take_over(steer, NULL, dir), -EMEDIUMTYPE);
 	steer_close(steer);
 	CHECK(!count);
@@ -977,7 +1012,7 @@ static void test_no_rights(void)
 		_exit(2);
 	unit_failures = 0;
 	CHECK_INT(count_open(bpf_dir, cgroup_name, 16, &count), -EACCES);
-	CHECK_INT(steer_open(1, 1, STEER_BY_CPU, NULL, &steer), -EPERM);
+	CHECK_INT(steer_open(1, 1, &no_cpus, STEER_BY_CPU, NULL, &steer), -EPERM);
 	CHECK(!count && !steer);
 	_exit(unit_failures);
 }
@@ -994,7 +1029,8 @@ static int hold(void)
 	char c;
 
 	if (count_open(bpf_dir, cgroup_name, MAP_FLOWS_DEFAULT, &count) ||
-	    steer_open(1, 1, STEER_BY_CPU, NULL, &steer) || steer_take_over(steer, NULL, bpf_dir))
+	    steer_open(1, 1, &no_cpus, STEER_BY_CPU, NULL, &steer) ||
+	    steer_take_over(steer, NULL, bpf_dir))
 		return 1;
 	l = open_listeners(loopback4(), 1);
 	if (steer_add(steer, 0, l.fds, 1))
