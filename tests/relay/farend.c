@@ -458,12 +458,11 @@ static void send_some(struct farend *e, uint64_t now)
 
 /* ---- receiving ---- */
 
-static void ended(struct farend *e, enum ended how, uint64_t now)
+static void ended(struct farend *e, enum ended how)
 {
 	if (e->seen.ended)
 		return;
 	e->seen.ended = how;
-	e->seen.ended_at = now;
 }
 
 static void take_data(struct farend *e, const uint8_t *p, size_t n)
@@ -485,16 +484,16 @@ static void take_data(struct farend *e, const uint8_t *p, size_t n)
 	s->received += n;
 }
 
-static void take_alert(struct farend *e, const uint8_t *p, size_t n, uint64_t now)
+static void take_alert(struct farend *e, const uint8_t *p, size_t n)
 {
 	if (n != 2) {
 		e->seen.garbage = "an alert of another length than 2";
 	} else if (p[1] == 0) {
-		ended(e, ENDED_CLOSE_NOTIFY, now);
+		ended(e, ENDED_CLOSE_NOTIFY);
 	} else if (p[0] == 1 && p[1] == 100 && !tls13(e)) {
 		e->seen.renegotiations++;
 	} else {
-		ended(e, ENDED_ALERT, now);
+		ended(e, ENDED_ALERT);
 		e->seen.alert = p[1];
 	}
 }
@@ -511,7 +510,7 @@ static void take_message(struct farend *e, const uint8_t *p, size_t n)
 	wire_update(&e->rx);
 }
 
-static void take_record(struct farend *e, uint64_t now)
+static void take_record(struct farend *e)
 {
 	uint8_t *p, type;
 	ssize_t n = wire_open(&e->rx, e->in, e->in_len, &p, &type);
@@ -524,7 +523,7 @@ static void take_record(struct farend *e, uint64_t now)
 	else if (type == WIRE_DATA)
 		take_data(e, p, (size_t)n);
 	else if (type == WIRE_ALERT)
-		take_alert(e, p, (size_t)n, now);
+		take_alert(e, p, (size_t)n);
 	else if (type == WIRE_HANDSHAKE)
 		take_message(e, p, (size_t)n);
 	else
@@ -544,17 +543,17 @@ static size_t missing(struct farend *e)
 	return len - e->in_len;
 }
 
-static void stream_ended(struct farend *e, bool rst, uint64_t now)
+static void stream_ended(struct farend *e, bool rst)
 {
 	if (e->in_len && !rst) {
 		e->seen.garbage = "a record cut short";
 		e->seen.cut = true;
 	}
 	e->seen.tail = rst ? ENDED_RST : ENDED_FIN;
-	ended(e, e->seen.tail, now);
+	ended(e, e->seen.tail);
 }
 
-static void consume(struct farend *e, const uint8_t *p, size_t n, uint64_t now)
+static void consume(struct farend *e, const uint8_t *p, size_t n)
 {
 	while (n && !e->seen.garbage) {
 		size_t need = missing(e), take = need < n ? need : n;
@@ -567,7 +566,7 @@ static void consume(struct farend *e, const uint8_t *p, size_t n, uint64_t now)
 		n -= take;
 		/* Of a header alone not yet: its body's length is only now known. */
 		if (e->in_len >= 5 && !missing(e) && !e->seen.garbage)
-			take_record(e, now);
+			take_record(e);
 	}
 }
 
@@ -579,10 +578,10 @@ static void receive(struct farend *e, uint64_t now)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n <= 0) {
-		stream_ended(e, n < 0 || e->reset, now);
+		stream_ended(e, n < 0 || e->reset);
 		return;
 	}
-	consume(e, buf, (size_t)n, now);
+	consume(e, buf, (size_t)n);
 	if (e->plan->stall_ms && !e->stalled && e->seen.received >= e->plan->stall_at) {
 		e->stalled = true;
 		e->stalled_until = now + e->plan->stall_ms;

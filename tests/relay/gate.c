@@ -57,6 +57,10 @@ static void tell_and_close(struct relay *r, enum reason reason, int client_alert
 {
 	struct gate_flow *owner = TAKE_PTR(*owner_of(container_of(r, struct flow, relay)));
 
+	if (owner) {
+		owner->ended_at = r->env->timers->now;
+		owner->quiet = owner->ended_at - r->last_move;
+	}
 	relay_ended(r, reason, client_alert, backend_alert);
 	if (owner)
 		told(container_of(r, struct flow, relay), owner, reason);

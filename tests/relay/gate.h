@@ -22,6 +22,8 @@ struct gate_flow {
 	struct gate_side side[2]; /* client, backend */
 	uint32_t number;
 	bool breaks; /* an end sends a bad record */
+	uint64_t ended_at,
+		quiet; /* ms: when the relay ended, and how long nothing had moved by then */
 	/* enum reason once the relay has ended; from then on the flow is its owner's. -1 before. */
 	_Atomic int reason;
 };

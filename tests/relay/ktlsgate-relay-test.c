@@ -309,14 +309,15 @@ static void print_slot(const struct slot *slot, const char *verdict, int reason)
 static bool is_right(struct run *run, const struct slot *slot, int reason, char *text, size_t len)
 {
 	const struct seen seen[2] = {slot->end[CLIENT].seen, slot->end[BACKEND].seen};
+	const struct told told = {.reason = (enum reason)reason,
+				  .ended_at = slot->gate->ended_at,
+				  .quiet = slot->gate->quiet};
 	unsigned fired = fault_fired(slot->schedule.flow);
 
-	if (schedule_judge(&slot->schedule, &run->o->schedule, seen, (enum reason)reason, text,
-			   len))
+	if (schedule_judge(&slot->schedule, &run->o->schedule, seen, &told, text, len))
 		return true;
-	if (!fired ||
-	    !schedule_judge_given_up(&slot->schedule, &run->o->schedule, seen, (enum reason)reason,
-				     fired & FIRED_CLOSING, text, len))
+	if (!fired || !schedule_judge_given_up(&slot->schedule, &run->o->schedule, seen, &told,
+					       fired & FIRED_CLOSING, text, len))
 		return false;
 	run->given_up++;
 	return true;

@@ -8,12 +8,8 @@
 #include "schedule.h"
 #include "wire.h"
 
-/*
- * After its close_notify in TLS 1.2 an end gets this much more, and the other one may then still
- * answer for as long; a little rounding taken off.
- */
-#define TLS12_CLOSE_MS	   1900
-#define LINGER_MS	   1900
+#define TLS12_CLOSE_MS	   2000 /* as relay.c has it */
+#define LINGER_MS	   1900 /* as flow.c has it, less what two clocks read apart may differ by */
 #define NUL_SAFE(i, names) ((unsigned)(i) < sizeof(names) / sizeof((names)[0]) ? (names)[i] : "?")
 
 static const char *const kinds[] = {
@@ -424,6 +420,7 @@ struct verdict {
 	const struct schedule *s;
 	const struct schedule_options *o;
 	const struct seen *seen;
+	const struct told *told;
 	bool given_up;
 	char *text;
 	size_t len;
@@ -441,13 +438,11 @@ __attribute__((format(printf, 3, 4))) static bool wrong(struct verdict *v, enum 
 	return false;
 }
 
-/* It closed first in TLS 1.2 and the gate's patience with the other end is over. */
+/* It closed first in TLS 1.2, and the gate's patience with the other end was over. */
 static bool gave_up(const struct verdict *v, enum role r)
 {
-	const struct seen *s = &v->seen[r];
-
 	return v->s->end[r].version == WIRE_TLS12 && v->s->end[r].finish == BY_CLOSE_NOTIFY &&
-	       s->finished && s->ended_at >= s->finished_at + TLS12_CLOSE_MS;
+	       v->seen[r].finished && v->told->quiet >= TLS12_CLOSE_MS;
 }
 
 /* The other end has closed in TLS 1.2, and this one's answer came when the gate had gone. */
@@ -455,8 +450,7 @@ static bool answered_late(const struct verdict *v, enum role r)
 {
 	const struct seen *s = &v->seen[r];
 
-	return v->s->end[!r].version == WIRE_TLS12 && s->finished &&
-	       s->finished_at >= s->ended_at + TLS12_CLOSE_MS + LINGER_MS;
+	return gave_up(v, !r) && s->finished && s->finished_at >= v->told->ended_at + LINGER_MS;
 }
 
 static bool saw_all(const struct verdict *v, enum role r)
@@ -577,15 +571,16 @@ static bool judge_end(struct verdict *v, enum role r)
 }
 
 /* The reason in the log, where only one is right. */
-static bool judge_reason(struct verdict *v, enum reason reason)
+static bool judge_reason(struct verdict *v)
 {
+	enum reason reason = v->told->reason;
 	bool client = v->s->actor == CLIENT;
 	bool right = true;
 
 	switch (v->s->kind) {
 	case KIND_CLOSE:
-		right = reason == REASON_done ||
-			(reason == REASON_half_close_timeout && gave_up(v, !v->s->actor));
+		right = reason == REASON_done || (reason == REASON_half_close_timeout &&
+						  (gave_up(v, CLIENT) || gave_up(v, BACKEND)));
 		break;
 	case KIND_ALERT:
 		right = reason == (client ? REASON_client_alert : REASON_backend_alert) ||
@@ -609,19 +604,25 @@ static bool judge_reason(struct verdict *v, enum reason reason)
 }
 
 bool schedule_judge(const struct schedule *s, const struct schedule_options *o,
-		    const struct seen seen[2], enum reason reason, char *text, size_t len)
+		    const struct seen seen[2], const struct told *told, char *text, size_t len)
 {
-	struct verdict v = {.s = s, .o = o, .seen = seen, .text = text, .len = len};
+	struct verdict v = {.s = s, .o = o, .seen = seen, .told = told, .text = text, .len = len};
 
-	return judge_end(&v, CLIENT) && judge_end(&v, BACKEND) && judge_reason(&v, reason);
+	return judge_end(&v, CLIENT) && judge_end(&v, BACKEND) && judge_reason(&v);
 }
 
 bool schedule_judge_given_up(const struct schedule *s, const struct schedule_options *o,
-			     const struct seen seen[2], enum reason reason, bool closing,
+			     const struct seen seen[2], const struct told *told, bool closing,
 			     char *text, size_t len)
 {
-	struct verdict v = {
-		.s = s, .o = o, .seen = seen, .given_up = true, .text = text, .len = len};
+	enum reason reason = told->reason;
+	struct verdict v = {.s = s,
+			    .o = o,
+			    .seen = seen,
+			    .told = told,
+			    .given_up = true,
+			    .text = text,
+			    .len = len};
 
 	for (int r = 0; r < 2; r++) {
 		enum finish own = s->end[r].finish;

@@ -206,21 +206,28 @@ struct seen {
 	int alert;			  /* ENDED_ALERT */
 	enum ended tail;		  /* FIN or RST, behind it */
 	bool finished;			  /* its own end was sent */
-	uint64_t finished_at, ended_at;	  /* ms */
+	uint64_t finished_at;		  /* ms */
 	unsigned updates_wanted, updates; /* KeyUpdates it requested, and the answers */
 	unsigned renegotiations_wanted, renegotiations; /* the same of no_renegotiation */
 };
 
+/* What the gate says. */
+struct told {
+	enum reason reason;
+	uint64_t ended_at; /* ms */
+	uint64_t quiet;	   /* ms: nothing had moved for so long by then */
+};
+
 /* Is it as it must be? If not, text says what is wrong. */
 bool schedule_judge(const struct schedule *s, const struct schedule_options *o,
-		    const struct seen seen[2], enum reason reason, char *text, size_t len);
+		    const struct seen seen[2], const struct told *told, char *text, size_t len);
 /*
  * The same where the gate had to give the flow up: each end sees a prefix and an end that cannot be
  * taken for an orderly one, but for what had come to its orderly end before. closing: it happened
  * behind the reason.
  */
 bool schedule_judge_given_up(const struct schedule *s, const struct schedule_options *o,
-			     const struct seen seen[2], enum reason reason, bool closing,
+			     const struct seen seen[2], const struct told *told, bool closing,
 			     char *text, size_t len);
 
 #endif
