@@ -261,7 +261,7 @@ fuzz:
 		{ tail -40 $(B)/fuzz/$$n.log; exit 1; }; done
 
 format:
-	clang-format -i daemon/*.[ch] bpf/*.[ch] tools/*.c kmod-helpers/*.c tests/unit/*.[ch] tests/fuzz/*.c
+	git ls-files -z -- "*.[ch]" | xargs -0 clang-format -i
 
 example: $(B)/ktlsgated
 	$(B)/ktlsgated --example > config/ktlsgate.conf
