@@ -118,6 +118,7 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 	struct gauges gauges = {
 		.forge_cache_entries = forge_cache_entries(gate->cache),
 		.forge_keys_ready = keymaker_ready(gate->keys),
+		.memory_bytes = limits_memory(),
 		.workers = gate->n_workers,
 		.generations = stats_area_slots(gate->area),
 		.generation = gate->generation,

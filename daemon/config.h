@@ -34,7 +34,8 @@ struct cfg_where {
 	unsigned line;
 };
 
-/* A connection beyond limit.flows is reset, left in the backlog, or takes an idle one's place. */
+/* A connection beyond limit.flows is reset, left in the backlog, or takes an idle one's place;
+ * one beyond limit.memory is reset or left there. */
 enum cfg_when_full {
 	WHEN_FULL_REFUSE,
 	WHEN_FULL_QUEUE,
@@ -345,6 +346,7 @@ struct config {
 	/* connections at a time; 0: no limit */
 	unsigned limit_flows;
 	unsigned limit_when_full; /* enum cfg_when_full */
+	unsigned limit_memory;	  /* MiB allocated; 0: no limit */
 	unsigned limit_idle;	  /* s: who has been idle for less is not ended for others */
 	unsigned limit_handshakes;
 	unsigned limit_flows_per_source;

@@ -315,18 +315,18 @@ static bool close_idlest(struct worker *w)
 }
 
 /* Behind the other limits: for a connection that these refuse, none is ended. */
-static bool is_too_many(struct worker *w)
+static enum reason take_room(struct worker *w)
 {
-	if (!limits_full(w->gate->limits))
-		return false;
-	switch (w->gate->cfg->limit_when_full) {
-	case WHEN_FULL_QUEUE: /* accepted before the worker had stopped to */
-		return false;
-	case WHEN_FULL_CLOSE_IDLE:
-		return !close_idlest(w);
-	default:
-		return true;
-	}
+	enum cfg_when_full when_full = w->gate->cfg->limit_when_full;
+
+	/* Accepted before the worker had stopped to. */
+	if (when_full == WHEN_FULL_QUEUE)
+		return REASON_done;
+	if (limits_memory_full(w->gate->limits))
+		return REASON_limit_memory;
+	if (limits_full(w->gate->limits) && (when_full != WHEN_FULL_CLOSE_IDLE || !close_idlest(w)))
+		return REASON_limit_flows;
+	return REASON_done;
 }
 
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
@@ -341,8 +341,8 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	stat_inc(w->stats, flows_accepted);
 	getpeername(fd, (struct sockaddr *)&peer, &len);
 	reason = limits_take(w->gate->limits, vserver, (const struct sockaddr *)&peer, &share);
-	if (reason == REASON_done && is_too_many(w))
-		reason = REASON_limit_flows;
+	if (reason == REASON_done)
+		reason = take_room(w);
 	if (reason == REASON_done) {
 		f = flow_new(w, vserver, fd);
 		reason = REASON_no_memory;

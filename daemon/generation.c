@@ -153,7 +153,7 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 		return EXIT_FAILURE;
 	provider_use();
 	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
-	    sandbox_data(has_unix_backends(cfg)))
+	    limits_check_memory(gate.limits) || sandbox_data(has_unix_backends(cfg)))
 		return EXIT_FAILURE;
 	workers_go(&gate);
 	if (write(ready_fd, "", 1) != 1)

@@ -2,14 +2,20 @@
 /* Counts connections against the limits; see limit.h. */
 #include "limit.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/random.h>
+#include "log.h"
+#include "timer.h"
 
-#define BUCKETS 4096
-#define LOCKS	64
+#define BUCKETS	       4096
+#define LOCKS	       64
+#define MEMORY_LOOK_MS 100
 
 /* Addresses that share the configured prefix; there while it has connections. */
 struct source {
@@ -23,6 +29,8 @@ struct limits {
 	const struct stats_area *area;
 	_Atomic unsigned *vservers; /* connections, by index */
 	_Atomic unsigned handshakes;
+	_Atomic uint64_t memory_looked; /* ms: when that was last asked for */
+	atomic_bool memory_full;
 	uint64_t seed; /* so that nobody can choose addresses of one bucket */
 	struct source *buckets[BUCKETS];
 	pthread_mutex_t locks[LOCKS];
@@ -167,6 +175,53 @@ bool limits_full(const struct limits *l)
 	for (unsigned slot = 0; slot < STATS_SLOTS; slot++)
 		flows += stats_area_sum(l->area, slot, offsetof(struct stats, flows_active));
 	return flows >= l->cfg->limit_flows;
+}
+
+uint64_t limits_memory(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* Full again and again at the very limit would be of no use: an eighth must be free first. */
+static uint64_t memory_enough(const struct limits *l)
+{
+	uint64_t limit = (uint64_t)l->cfg->limit_memory << 20;
+
+	return limit - limit / 8;
+}
+
+int limits_check_memory(const struct limits *l)
+{
+	uint64_t in_use = limits_memory();
+
+	if (!l->cfg->limit_memory || in_use <= memory_enough(l))
+		return 0;
+	log_error("limit.memory = %u: %" PRIu64
+		  " KiB are allocated before the first flow, and 7/8 of "
+		  "the limit is what there may be for the next",
+		  l->cfg->limit_memory, in_use / 1024);
+	return -ENOMEM;
+}
+
+bool limits_memory_full(struct limits *l)
+{
+	uint64_t then = l->memory_looked, now, in_use;
+
+	if (!l->cfg->limit_memory)
+		return false;
+	now = timer_clock();
+	/* One thread looks: malloc walks its free lists, each arena's under its lock. */
+	if (now < then + MEMORY_LOOK_MS ||
+	    !atomic_compare_exchange_strong(&l->memory_looked, &then, now))
+		return l->memory_full;
+	in_use = limits_memory();
+	if (in_use >= (uint64_t)l->cfg->limit_memory << 20)
+		l->memory_full = true;
+	else if (in_use <= memory_enough(l))
+		l->memory_full = false;
+	return l->memory_full;
 }
 
 enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How many connections there may be: in all, at a vserver, from a source, in
- * the handshake. Shared by all workers. Knows numbers and addresses, no flow.
+ * the handshake, in memory. Shared by all workers. Knows numbers and addresses, no flow.
  */
 #ifndef KTLSGATE_LIMIT_H
 #define KTLSGATE_LIMIT_H
@@ -25,9 +25,23 @@ void limits_free(struct limits *l); /* NULL-safe */
 /* limit.flows is reached: what is to be done then, limit.when_full says. */
 bool limits_full(const struct limits *l);
 
+/* Bytes that this process has allocated and not freed. */
+uint64_t limits_memory(void);
 /*
- * limit.flows apart, takes a share for one more connection of vserver from peer (AF_INET or
- * AF_INET6). REASON_done: it may come; or which limit it would exceed, and nothing is taken.
+ * Before the first flow. 0, or -ENOMEM after a log line: more is allocated than limit.memory lets
+ * be, and nobody would ever come in.
+ */
+int limits_check_memory(const struct limits *l) must_check;
+/*
+ * limit.memory is reached, and in use was not yet 1/8 less again. Looks at it every 100 ms at most;
+ * from any thread.
+ */
+bool limits_memory_full(struct limits *l);
+
+/*
+ * limit.flows and limit.memory apart, takes a share for one more connection of vserver from peer
+ * (AF_INET or AF_INET6). REASON_done: it may come; or which limit it would exceed, and nothing is
+ * taken.
  */
 enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 			const struct sockaddr *peer, struct limits_share *out) must_check;

@@ -163,6 +163,7 @@
 	X(closed_idle, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                   \
 	  "idle the longest, at limit.flows")                                                      \
 	X(limit_flows, ALERT_NONE, ALERT_NONE, "refused: limit.flows is reached")                  \
+	X(limit_memory, ALERT_NONE, ALERT_NONE, "refused: limit.memory is reached")                \
 	X(limit_vserver, ALERT_NONE, ALERT_NONE, "refused: the vserver's max_flows is reached")    \
 	X(limit_source, ALERT_NONE, ALERT_NONE, "refused: limit.flows_per_source is reached")      \
 	X(limit_handshakes, ALERT_NONE, ALERT_NONE, "refused: limit.handshakes is reached")        \

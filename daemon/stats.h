@@ -22,7 +22,8 @@
 	X(flows_relaying_active, "flows in the relay now")                                         \
 	X(flows_closed, "flows ended, whatever the reason")                                        \
 	X(accept_errors, "accept() failures")                                                      \
-	X(accept_pauses, "times a worker left connections in the backlog: limit.flows")            \
+	X(accept_pauses,                                                                           \
+	  "times a worker left connections in the backlog: limit.flows or limit.memory")           \
 	X(log_lines_left_out, "lines about flows that log.rate has kept out of the log")           \
 	X(engine_ktls_flows, "flows carried by kernel TLS")                                        \
 	X(engine_user_flows, "flows carried by the user-space record layer")                       \
@@ -89,6 +90,7 @@ struct stats {
 #define GAUGES(X)                                                                                  \
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
 	X(forge_keys_ready, "RSA keys made ahead of need now")                                     \
+	X(memory_bytes, "allocated by the data process now, of which limit.memory is the limit")   \
 	X(workers, "threads of the data process")                                                  \
 	X(generations, "data processes: the newest, and those whose flows have not ended yet")     \
 	X(generation, "number of the configuration that runs: 1 and 1 more with each reload")

@@ -101,7 +101,10 @@ static void close_retired(struct listener *l)
 /* limit.when_full = queue */
 static bool must_wait(const struct worker *w)
 {
-	return w->gate->cfg->limit_when_full == WHEN_FULL_QUEUE && limits_full(w->gate->limits);
+	struct limits *l = w->gate->limits;
+
+	return w->gate->cfg->limit_when_full == WHEN_FULL_QUEUE &&
+	       (limits_full(l) || limits_memory_full(l));
 }
 
 /* At the limit: what comes now waits in the backlogs until accept_again() finds room. */

@@ -10,7 +10,7 @@ import pytest
 
 from harness import backend as backends
 from harness import client as clients
-from harness.daemon import settings, wait_until
+from harness.daemon import ctl, settings, wait_until
 from harness.ports import HOST
 from harness.rig import second_vserver
 
@@ -185,6 +185,89 @@ def test_close_idle_is_for_who_may_come(gate, pki, backend):
             assert g.stats()["reason_limit_handshakes"] == 1
             clients.ping(idle)
     assert g.stats()["reason_closed_idle"] == 0
+
+
+def half_sent(g, stack):
+    """A connection that has sent the beginning of a ClientHello: it costs some 75 KiB."""
+    s = stack.enter_context(socket.socket())
+    with contextlib.suppress(ConnectionError):  # refused already
+        s.connect((HOST, g.port))
+        s.sendall(b"\x16\x03\x01\x02")
+    return s
+
+
+def fill_memory(g, stack, full):
+    """Such connections until full(); those that were let in."""
+    if g.sanitized():
+        pytest.skip("a sanitizer's malloc does not tell how much is allocated")
+    held = []
+    while not full():
+        held.append(half_sent(g, stack))
+        assert len(held) < 2000
+    return held
+
+
+@pytest.mark.datapath
+def test_limit_of_memory(gate, pki, backend):
+    """
+    What half-sent handshakes hold reaches it: new connections are refused, established flows go on.
+    There must be an eighth less before the next one is let in.
+    """
+    limit = 16
+    g = gate(settings(pki, backend.port, limit__memory=limit))
+    with contextlib.ExitStack() as stack:
+        c = stack.enter_context(connected(g, pki))
+        clients.ping(c)
+        reason = "limit_memory"
+        held = fill_memory(g, stack, lambda: g.stats()[f"reason_{reason}"])
+        assert g.stats()["memory_bytes"] >= limit << 20
+        assert g.log_contains(r"vserver app: client 127\.0\.0\.1:\d+: refused: .*\(limit_memory\)$")
+        clients.ping(c)
+        while g.stats()["memory_bytes"] > (limit << 20) - (256 << 10):
+            held.pop(0).close()
+        assert g.stats()["memory_bytes"] > (limit << 20) * 7 // 8
+        time.sleep(0.3)
+        assert refused(g) == "reset"
+        clients.ping(c)
+        for s in held:
+            s.close()
+        assert wait_until(lambda: g.stats()["memory_bytes"] < limit << 19, 10)
+        time.sleep(0.3)
+        with connected(g, pki) as d:
+            clients.ping(d)
+        clients.ping(c)
+
+
+def test_queue_at_the_limit_of_memory(gate, pki, backend):
+    """Nobody is refused; who comes too late is let in when there is memory again."""
+    g = gate(settings(pki, backend.port, limit__memory=16, limit__when_full="queue",
+                      dataplane__workers=1))
+    with contextlib.ExitStack() as stack:
+        held = fill_memory(g, stack, lambda: g.stats()["accept_pauses"])
+        accepted = g.stats()["flows_accepted"]
+        late = half_sent(g, stack)
+        time.sleep(0.3)
+        assert g.stats()["flows_accepted"] == accepted
+        for s in held:
+            s.close()
+        assert g.stat_reaches("flows_closed", len(held))
+        with connected(g, pki) as c:
+            clients.ping(c)
+        late.close()
+    assert g.stats()["reason_limit_memory"] == 0
+
+
+def test_memory_that_nobody_would_come_in_with(gate, pki, backend):
+    """Less than what is allocated before the first flow: the configuration is refused."""
+    g = gate(settings(pki, backend.port))
+    if g.sanitized():
+        pytest.skip("a sanitizer's malloc does not tell how much is allocated")
+    g.reconfigure(limit__memory=1)
+    done = ctl("-s", g.socket, "reload")
+    assert done.returncode and "did not start" in done.stderr
+    assert g.log_contains(r"limit\.memory = 1: \d+ KiB are allocated before the first flow")
+    with connected(g, pki) as c:
+        clients.ping(c)
 
 
 def test_log_rate(gate, pki, backend):
