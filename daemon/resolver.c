@@ -199,7 +199,7 @@ int resolver_run(const struct config *cfg, struct resolved *table, int ready_fd,
 	signal(SIGPIPE, SIG_IGN);
 	if (sandbox_keep_only(keep, ARRAY_SIZE(keep)) || sandbox_drop_privileges(cfg->user) ||
 	    take_names(&names, cfg, table) ||
-	    pthread_create(&thread, NULL, look_up_for_ever, &names) ||
+	    pthread_create(&thread, NULL, look_up_for_ever, &names) || sandbox_resolver() ||
 	    write(ready_fd, "", 1) != 1) {
 		log_error("cannot start");
 		return EXIT_FAILURE;

@@ -34,17 +34,26 @@
 #define SANITIZED 0
 #endif
 
+/* A call, if one argument of it is this value. */
+struct exact {
+	int call;
+	unsigned arg;
+	scmp_datum_t value;
+};
+
 static int look_up_user(const char *user, uid_t *uid, gid_t *gid);
 static int become_user(uid_t uid, gid_t gid);
 static void drop_bounding_set(void);
 static int drop_capabilities(void);
 static int compare_ints(const void *a, const void *b);
-static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out);
+static int new_filter(uint32_t otherwise, const int *calls, size_t n, scmp_filter_ctx *out);
 static int load_filter(scmp_filter_ctx filter, int r);
 static int allow_memory(scmp_filter_ctx filter);
 static int allow_token(scmp_filter_ctx filter);
 static int allow_data(scmp_filter_ctx filter);
+static int allow_exact(scmp_filter_ctx filter, const struct exact *list, size_t n);
 static int allow_stream(scmp_filter_ctx filter, int family);
+static int allow_resolver(scmp_filter_ctx filter);
 static void release_filter(scmp_filter_ctx *filter);
 
 int sandbox_drop_privileges(const char *user)
@@ -127,7 +136,7 @@ int sandbox_signer(bool token)
 	}
 	if (!token && setrlimit(RLIMIT_NOFILE, &none) < 0)
 		return -errno;
-	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
+	r = new_filter(SCMP_ACT_KILL_PROCESS, calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_memory(filter);
 	if (r == 0 && token)
@@ -163,12 +172,56 @@ int sandbox_data(bool unix_sockets)
 		log_warn("no system call filter: built with a sanitizer");
 		return 0;
 	}
-	r = new_filter(calls, ARRAY_SIZE(calls), &filter);
+	r = new_filter(SCMP_ACT_KILL_PROCESS, calls, ARRAY_SIZE(calls), &filter);
 	if (r == 0)
 		r = allow_data(filter);
 	if (r == 0 && unix_sockets)
 		r = allow_stream(filter, AF_UNIX);
 	/* For the workers too, whose rings are made and restricted. */
+	if (r == 0)
+		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+	return load_filter(filter, r);
+}
+
+int sandbox_resolver(void)
+{
+	static const int calls[] = {
+		/* sockets and files; making and opening them: see allow_resolver() */
+		SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
+		SCMP_SYS(sendmmsg), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(recvmmsg),
+		SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(getsockopt),
+		SCMP_SYS(setsockopt), SCMP_SYS(shutdown), SCMP_SYS(read), SCMP_SYS(readv),
+		SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(lseek),
+		SCMP_SYS(close), SCMP_SYS(stat), SCMP_SYS(fstat), SCMP_SYS(lstat),
+		SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat),
+		SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+		SCMP_SYS(getdents64), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select),
+		SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
+		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
+		/* who and where we are */
+		SCMP_SYS(uname), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getppid),
+		SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
+		SCMP_SYS(sysinfo), SCMP_SYS(sched_getaffinity),
+		/* randomness and time */
+		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
+		SCMP_SYS(time), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
+		/* memory; mmap and mprotect: see allow_resolver() */
+		SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+		/* the C library's own; the thread may have hardly begun */
+		SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(futex), SCMP_SYS(sched_yield),
+		SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
+		SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group)};
+	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
+	int r;
+
+	if (SANITIZED) {
+		log_warn("no system call filter: built with a sanitizer");
+		return 0;
+	}
+	r = new_filter(SCMP_ACT_ERRNO(EPERM), calls, ARRAY_SIZE(calls), &filter);
+	if (r == 0)
+		r = allow_resolver(filter);
+	/* For the thread that looks up, too. */
 	if (r == 0)
 		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	return load_filter(filter, r);
@@ -227,11 +280,11 @@ static int compare_ints(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int new_filter(const int *calls, size_t n, scmp_filter_ctx *out)
+static int new_filter(uint32_t otherwise, const int *calls, size_t n, scmp_filter_ctx *out)
 {
 	int r;
 
-	*out = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	*out = seccomp_init(otherwise);
 	if (!*out)
 		return -ENOMEM;
 	r = seccomp_attr_set(*out, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -255,11 +308,7 @@ static int load_filter(scmp_filter_ctx filter, int r)
  */
 static int allow_data(scmp_filter_ctx filter)
 {
-	const struct {
-		int call;
-		unsigned arg;
-		scmp_datum_t value;
-	} exact[] = {
+	const struct exact exact[] = {
 		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
 		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
 		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM},
@@ -278,9 +327,8 @@ static int allow_data(scmp_filter_ctx filter)
 	/* The C library looks for files it can do without (number of CPUs, time zone). */
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(exact); i++)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, exact[i].call, 1,
-				     SCMP_CMP(exact[i].arg, SCMP_CMP_EQ, exact[i].value, 0));
+	if (r == 0)
+		r = allow_exact(filter, exact, ARRAY_SIZE(exact));
 	if (r == 0)
 		r = allow_stream(filter, AF_INET);
 	return r == 0 ? allow_stream(filter, AF_INET6) : r;
@@ -313,6 +361,68 @@ static int allow_token(scmp_filter_ctx filter)
 		return r;
 	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
 				SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0));
+}
+
+static int allow_exact(scmp_filter_ctx filter, const struct exact *list, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, list[i].call, 1,
+				     SCMP_CMP(list[i].arg, SCMP_CMP_EQ, list[i].value, 0));
+	return r;
+}
+
+/*
+ * What there is is read, never written. Name services are libraries, loaded when they are first
+ * asked: memory may be executed, but none that can be, or could be, written. The kernel's list of
+ * our addresses, by netlink, is for their order (RFC 6724).
+ */
+static int allow_resolver(scmp_filter_ctx filter)
+{
+	const scmp_datum_t how = O_ACCMODE | O_CREAT | O_TRUNC, both = PROT_WRITE | PROT_EXEC;
+	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+	const scmp_datum_t prot[] = {0, PROT_WRITE, PROT_EXEC};
+	const struct exact exact[] = {
+		{SCMP_SYS(ioctl), 1, FIONREAD},
+		{SCMP_SYS(fcntl), 1, F_GETFD},
+		{SCMP_SYS(fcntl), 1, F_SETFD},
+		{SCMP_SYS(fcntl), 1, F_GETFL},
+		{SCMP_SYS(fcntl), 1, F_SETFL},
+		{SCMP_SYS(fcntl), 1, F_DUPFD_CLOEXEC},
+		{SCMP_SYS(fcntl), 1, F_SETLK},
+		{SCMP_SYS(fcntl), 1, F_SETLKW},
+		{SCMP_SYS(tgkill), 0, (scmp_datum_t)getpid()},
+	};
+	const struct {
+		int family, type;
+	} sockets[] = {
+		{AF_INET, SOCK_DGRAM},	 {AF_INET, SOCK_STREAM},   {AF_INET6, SOCK_DGRAM},
+		{AF_INET6, SOCK_STREAM}, {AF_UNIX, SOCK_STREAM},   {AF_UNIX, SOCK_DGRAM},
+		{AF_NETLINK, SOCK_RAW},	 {AF_NETLINK, SOCK_DGRAM},
+	};
+	int r = allow_exact(filter, exact, ARRAY_SIZE(exact));
+
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, how, O_RDONLY));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(open), 1,
+				     SCMP_A1(SCMP_CMP_MASKED_EQ, how, O_RDONLY));
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(prot); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, both, prot[i]));
+	if (r == 0)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	/* Protocol 0: UDP, TCP, or NETLINK_ROUTE. */
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sockets); i++)
+		r = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
+			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)sockets[i].family, 0),
+			SCMP_A1(SCMP_CMP_MASKED_EQ, ~flags, (scmp_datum_t)sockets[i].type),
+			SCMP_A2(SCMP_CMP_EQ, 0, 0));
+	return r;
 }
 
 /* Protocol 0 is TCP, or the only one there is; by number there would be SCTP, MPTCP and others. */

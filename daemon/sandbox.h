@@ -47,4 +47,13 @@ int sandbox_signer(bool token) must_check;
  */
 int sandbox_data(bool unix_sockets) must_check;
 
+/*
+ * The resolver's, for all its threads: files to be read, the libraries of name services among
+ * them, UDP and TCP, UNIX sockets, the kernel's list of addresses; no program, no process, nothing
+ * written. Which modules there are /etc/nsswitch.conf says: what one asks for
+ * beyond that fails with EPERM and kills nobody, so that it can do without. Returns as
+ * sandbox_signer().
+ */
+int sandbox_resolver(void) must_check;
+
 #endif

@@ -2,6 +2,7 @@
 """Backends by name: resolved by a process of its own, again and again; several addresses."""
 
 import os
+import pathlib
 import re
 import signal
 
@@ -9,22 +10,26 @@ import pytest
 
 from harness import backend as backends
 from harness import client as clients
+from harness import dns
 from harness.daemon import settings, wait_until
 from test_health import services
+
+NAME_SERVER = "127.0.0.77"
 
 
 @pytest.fixture
 def hosts(tmp_path):
-    """hosts.write_text(...): what /etc/hosts says to a gate run inside; DNS is never asked."""
-    file, nsswitch = tmp_path / "hosts", tmp_path / "nsswitch.conf"
+    """hosts.write_text(...): what /etc/hosts says to a gate run inside; no DNS, unless changed."""
+    file = tmp_path / "hosts"
     file.write_text("")
-    nsswitch.write_text("hosts: files\npasswd: files\n")
+    file.with_name("nsswitch.conf").write_text("hosts: files\npasswd: files\n")
+    file.with_name("resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
     return file
 
 
 def inside(hosts):
-    script = (f"mount --bind {hosts} /etc/hosts && "
-              f"mount --bind {hosts.with_name('nsswitch.conf')} /etc/nsswitch.conf && exec \"$@\"")
+    script = "".join(f"mount --bind {hosts.with_name(name)} /etc/{name} && "
+                     for name in ("hosts", "nsswitch.conf", "resolv.conf")) + 'exec "$@"'
     return ["unshare", "-m", "sh", "-c", script, "sh"]
 
 
@@ -75,6 +80,23 @@ def test_name(gate, pki, hosts, backend):
     assert lines[1:] and lines[0].startswith("not resolved") and lines.count(
         f"127.0.0.2:{backend.port}") == 1
     assert len([x for x in lines if "keeps" in x]) == 1
+
+
+def test_dns(gate, pki, hosts, backend):
+    """
+    By a library that is loaded for it (hesiod, which knows nothing), files, and a name server, over
+    UDP and, since that cuts its answers short, TCP. What the filter of system calls leaves does.
+    """
+    hosts.with_name("nsswitch.conf").write_text("hosts: hesiod files dns\npasswd: files\n")
+    with dns.server(NAME_SERVER, {"backend.test": ["127.0.0.1", "::1"]}) as asked:
+        g = start(gate, pki, hosts, backend.port)
+        assert g.log_contains("backend.test is .* and others", 8)
+        assert {"udp", "tcp"} <= set(asked)
+        assert hello(g, pki) == f"127.0.0.1:{backend.port}"
+        resolver = pathlib.Path(f"/proc/{g.processes()[2]}")
+        assert "libnss_hesiod" in (resolver / "maps").read_text()
+        assert g.sanitized() or "Seccomp:\t2\n" in (resolver / "status").read_text()
+    assert "died" not in g.log()
 
 
 def test_addresses_are_tried_in_turn(gate, pki, hosts, backend):

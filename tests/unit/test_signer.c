@@ -5,12 +5,15 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -958,10 +961,164 @@ static int unix_data_sandbox(void)
 	return sandbox_data(true);
 }
 
+static int resolver_sandbox(void)
+{
+	return sandbox_resolver();
+}
+
 static void do_unix_stream(void)
 {
 	if (socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0)
 		_exit(3);
+}
+
+static long try_execve(void)
+{
+	return execl("/bin/true", "true", NULL);
+}
+static long try_fork(void)
+{
+	return fork();
+}
+static long try_ptrace(void)
+{
+	return syscall(SYS_ptrace, 0 /* PTRACE_TRACEME */, 0, 0, 0);
+}
+static long try_mount(void)
+{
+	return syscall(SYS_mount, "none", "/nowhere", "tmpfs", 0, NULL);
+}
+static long try_module(void)
+{
+	return syscall(SYS_init_module, NULL, 0, "");
+}
+static long try_bpf(void)
+{
+	return syscall(SYS_bpf, 0, NULL, 0);
+}
+static long try_ring(void)
+{
+	return syscall(SYS_io_uring_setup, 1, NULL);
+}
+static long try_setuid(void)
+{
+	return syscall(SYS_setuid, getuid());
+}
+static long try_unshare(void)
+{
+	return syscall(SYS_unshare, 0);
+}
+static long try_kill(void)
+{
+	return kill(getppid(), 0);
+}
+static long try_set_owner(void)
+{
+	return fcntl(0, F_SETOWN, getppid());
+}
+static long try_write(void)
+{
+	return open("/dev/null", O_WRONLY);
+}
+static long try_create(void)
+{
+	return open("/dev/null", O_RDONLY | O_CREAT, 0600);
+}
+static long try_unlink(void)
+{
+	return unlink("/nowhere/at/all");
+}
+static long try_listen(void)
+{
+	return listen(0, 1);
+}
+static long try_raw(void)
+{
+	return socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+}
+static long try_packet(void)
+{
+	return socket(AF_PACKET, SOCK_DGRAM, 0);
+}
+static long try_netlink(void)
+{
+	return socket(AF_NETLINK, SOCK_RAW, 12 /* NETLINK_NETFILTER */);
+}
+static long try_exec_memory(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
+
+	return p == MAP_FAILED ? -1 : 0;
+}
+static long try_make_executable(void)
+{
+	static _Alignas(4096) char page[4096];
+
+	return mprotect(page, sizeof(page), PROT_READ | PROT_EXEC);
+}
+
+/* Refused with EPERM, each: the status is the number of the first that was not, from 1. */
+static void do_what_a_resolver_must_not(void)
+{
+	static long (*const tries[])(void) = {
+		try_execve, try_fork,	 try_ptrace,	  try_mount,	       try_module,
+		try_bpf,    try_ring,	 try_setuid,	  try_unshare,	       try_kill,
+		try_write,  try_create,	 try_unlink,	  try_listen,	       try_raw,
+		try_packet, try_netlink, try_exec_memory, try_make_executable, try_set_owner,
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(tries); i++) {
+		errno = 0;
+		if (tries[i]() != -1 || errno != EPERM)
+			_exit((int)i + 1);
+	}
+}
+
+/* In a thread that was there before the filter. */
+static void *look_up_elsewhere(void *arg)
+{
+	sem_t *filtered = arg;
+
+	sem_wait(filtered);
+	return (void *)(intptr_t)(try_bpf() == -1 && errno == EPERM);
+}
+
+static void do_what_a_resolver_may(void)
+{
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list;
+	int fd = open("/etc/hosts", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || getaddrinfo("localhost", NULL, &hints, &list) ||
+	    socket(AF_INET6, SOCK_DGRAM, 0) < 0)
+		_exit(3);
+	freeaddrinfo(list);
+}
+
+static void test_resolver(void)
+{
+	int status;
+	pid_t pid;
+
+	if (SANITIZED)
+		return;
+	CHECK_INT(sandboxed(resolver_sandbox, do_what_a_resolver_may), 0);
+	CHECK_INT(sandboxed(resolver_sandbox, do_what_a_resolver_must_not), 0);
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		pthread_t thread;
+		void *held;
+		sem_t filtered;
+
+		if (sem_init(&filtered, 0, 0) ||
+		    pthread_create(&thread, NULL, look_up_elsewhere, &filtered) ||
+		    sandbox_resolver() || sem_post(&filtered) || pthread_join(thread, &held))
+			_exit(2);
+		_exit(held ? 0 : 1);
+	}
+	MUST(waitpid(pid, &status, 0) == pid);
+	CHECK_INT(status, 0);
 }
 
 static void check_killed(int status, size_t row)
@@ -1274,6 +1431,7 @@ int main(void)
 	test_replay_set();
 	test_token_ends();
 	test_system_calls();
+	test_resolver();
 	test_drop();
 	test_drop_capabilities();
 	test_wrong_key();
