@@ -108,6 +108,14 @@ def test_addresses_are_tried_in_turn(gate, pki, hosts, backend):
     assert sum(v for n, v in g.stats().items() if n.startswith("retries_")) == 0
 
 
+def test_ipv6_only(gate, pki, hosts):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, host="::1") as b:
+        hosts.write_text("::1 backend.test\n")
+        g = start(gate, pki, hosts, b.port)
+        assert resolved_to(g, f"[::1]:{b.port}")
+        assert hello(g, pki) == f"[::1]:{b.port}"
+
+
 def test_a_dead_resolver_is_started_again(gate, pki, hosts, backend):
     hosts.write_text("127.0.0.1 backend.test\n")
     g = start(gate, pki, hosts, backend.port)

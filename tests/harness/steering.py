@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates in a network namespace whose addresses are all ours, and what connections there come to."""
 
+import contextlib
 import json
 import os
 import pathlib
+import socket
 import subprocess
 
 import pytest
@@ -98,6 +100,31 @@ def connect(inside, address, port, source="", times=1):
     return subprocess.run([*inside, "/usr/bin/python3", "-c", CONNECT, address, str(port), source,
                            str(times)], capture_output=True, text=True, timeout=20,
                           check=False).stdout.split()
+
+
+SEND_SOCKET = """
+import socket, sys
+fd, source, address, port = int(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
+IPV6_FREEBIND = 78
+with socket.socket(socket.AF_INET6) as s, socket.socket(fileno=fd) as out:
+    s.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    s.bind((source, 0))
+    s.connect((address, port))
+    socket.send_fds(out, [b"s"], [s.fileno()])
+"""
+
+
+@contextlib.contextmanager
+def connected_from(inside, source, address, port):
+    """A socket of in there, of IPv6 and connected, for use out here."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run([*inside, "/usr/bin/python3", "-c", SEND_SOCKET, str(theirs.fileno()), source,
+                        address, str(port)], pass_fds=[theirs.fileno()], timeout=20, check=True)
+        [fd] = socket.recv_fds(ours, 1, 1)[1]
+    with socket.socket(fileno=fd) as s:
+        s.settimeout(10)
+        yield s
 
 
 def ask(inside, pki, address, port):
