@@ -131,6 +131,8 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 	}
 	stats_write_metrics(gate->area, &gauges, out);
 	services_write_metrics(gate->services, gate->cfg->n_services, timer_clock(), out);
+	if (gate->lookup)
+		shield_write_metrics(gate->lookup, out);
 }
 
 static void print_flows(struct worker *w, void *arg)

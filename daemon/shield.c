@@ -194,6 +194,35 @@ static void show(const struct lookup *lookup, FILE *out)
 			(uint64_t)stats.over_prefix_limit, (uint64_t)stats.over_source_limit);
 }
 
+void shield_write_metrics(const struct lookup *lookup, FILE *out)
+{
+	struct shield_stats stats = {0};
+
+	for (unsigned i = 0; !shield_read(lookup, i, &stats); i++) {
+		const struct {
+			const char *name;
+			uint64_t n;
+		} outcomes[] = {
+			{"admitted", stats.admitted},
+			{"denied", stats.denied},
+			{"over_prefix_limit", stats.over_prefix_limit},
+			{"over_source_limit", stats.over_source_limit},
+		};
+
+		if (!i)
+			fputs("# HELP ktlsgate_shield_connections_total connections that the "
+			      "shield "
+			      "let through or not, by vserver\n"
+			      "# TYPE ktlsgate_shield_connections_total counter\n",
+			      out);
+		for (size_t o = 0; o < ARRAY_SIZE(outcomes); o++)
+			fprintf(out,
+				"ktlsgate_shield_connections_total{vserver=\"%s\",outcome=\"%s\"} "
+				"%" PRIu64 "\n",
+				stats.vserver, outcomes[o].name, outcomes[o].n);
+	}
+}
+
 static bool read_number(const char *text, unsigned *out)
 {
 	char *end;

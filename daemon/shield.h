@@ -24,6 +24,9 @@ int shield_configure(int config, int rules4, int rules6, const struct config *cf
  */
 void shield_command(const struct lookup *lookup, const char *command, FILE *out);
 
+/* For Prometheus: connections by vserver and what came of them. */
+void shield_write_metrics(const struct lookup *lookup, FILE *out);
+
 /* All CPUs' counters of the vserver at a place, with its name; -ENOENT: there is none. */
 int shield_read(const struct lookup *lookup, unsigned place, struct shield_stats *out) must_check;
 

@@ -160,6 +160,11 @@ def test_edited_at_run_time(gate, inside, pki, echo):
     (wide,) = [x for x in shown if x.startswith("vserver wide ")]
     assert f" denied 4 over_prefix_limit {n} over_source_limit 0" in wide
     assert g.stats()["shield_denied"] == 4
+    sample = 'ktlsgate_shield_connections_total{{vserver="{}",outcome="{}"}} {}'
+    metrics = g.ctl("metrics").splitlines()
+    assert sample.format("wide", "denied", 4) in metrics
+    assert sample.format("wide", "over_prefix_limit", n) in metrics
+    assert sample.format("host", "denied", 0) in metrics
     done = ctl("-s", g.socket, "shield", "deny", "10.79.0.0/8")
     assert done.returncode == 1 and "use 10.0.0.0/8" in done.stderr
 
