@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include "flowlog.h"
 #include "log.h"
+#include "thread.h"
 
 #define BUFFER_SIZE (512 * 1024)
 
@@ -19,7 +19,6 @@ struct flowlog {
 	bool cut; /* the last write ended inside of a line */
 	bool running;
 	pthread_t thread;
-	pthread_barrier_t set_up;
 	pthread_mutex_t lock; /* what follows; never held while writing */
 	pthread_cond_t filled;
 	char *fill, *drain; /* each BUFFER_SIZE; drain is the thread's */
@@ -81,11 +80,10 @@ static void write_lines(struct flowlog *log, const char *text, size_t len)
 	count_lost(log, text, len);
 }
 
-static void *run(void *arg)
+static void run(void *arg)
 {
 	struct flowlog *log = arg;
 
-	pthread_barrier_wait(&log->set_up);
 	pthread_mutex_lock(&log->lock);
 	while (log->len || !log->stop) {
 		size_t len = log->len;
@@ -103,25 +101,17 @@ static void *run(void *arg)
 		pthread_mutex_lock(&log->lock);
 	}
 	pthread_mutex_unlock(&log->lock);
-	return NULL;
 }
 
 int flowlog_start(struct flowlog *log)
 {
-	int err;
+	int ret;
 
 	if (!log)
 		return 0;
-	pthread_barrier_init(&log->set_up, NULL, 2);
-	err = pthread_create(&log->thread, NULL, run, log);
-	if (err) {
-		log_error("the thread of the flow log: %s", strerror(err));
-		return -err;
-	}
-	log->running = true;
-	/* What a thread does at its start is forbidden afterwards. */
-	pthread_barrier_wait(&log->set_up);
-	return 0;
+	ret = thread_start(&log->thread, "the flow log", run, log);
+	log->running = !ret;
+	return ret;
 }
 
 void flowlog_add(struct flowlog *log, const char *line, size_t len)

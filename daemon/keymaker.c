@@ -3,14 +3,13 @@
 #include "keymaker.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/rsa.h>
-#include "log.h"
+#include "thread.h"
 
 #define RSA_BITS    2048
 #define WAITING_MAX 256 /* as many as there can be workers */
@@ -18,7 +17,6 @@
 struct keymaker {
 	pthread_t thread;
 	bool started;
-	pthread_barrier_t set_up;
 	atomic_bool stop;
 	pthread_mutex_t lock; /* of all below */
 	pthread_cond_t wanted;
@@ -99,35 +97,24 @@ static void add(struct keymaker *k, EVP_PKEY *key)
 		(void)!write(waiting[i], &one, sizeof(one));
 }
 
-static void *make_keys(void *arg)
+static void make_keys(void *arg)
 {
 	struct keymaker *k = arg;
 
-	pthread_barrier_wait(&k->set_up);
 	while (wait_until_wanted(k)) {
 		EVP_PKEY *key = make_rsa(k);
 
 		if (key)
 			add(k, key);
 	}
-	return NULL;
 }
 
 int keymaker_start(struct keymaker *k)
 {
-	int ret;
+	int ret = thread_start(&k->thread, "the keymaker", make_keys, k);
 
-	pthread_barrier_init(&k->set_up, NULL, 2);
-	ret = pthread_create(&k->thread, NULL, make_keys, k);
-
-	if (ret) {
-		log_error("the thread that makes keys: %s", strerror(ret));
-		return -ret;
-	}
-	k->started = true;
-	/* What a thread does at its start is forbidden afterwards. */
-	pthread_barrier_wait(&k->set_up);
-	return 0;
+	k->started = !ret;
+	return ret;
 }
 
 void keymaker_free(struct keymaker *k)
@@ -140,7 +127,6 @@ void keymaker_free(struct keymaker *k)
 		pthread_cond_signal(&k->wanted);
 		pthread_mutex_unlock(&k->lock);
 		pthread_join(k->thread, NULL);
-		pthread_barrier_destroy(&k->set_up);
 	}
 	for (unsigned i = 0; i < k->ready; i++)
 		EVP_PKEY_free(k->keys[i]);

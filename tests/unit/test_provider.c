@@ -3,9 +3,12 @@
  */
 #include "unit.h"
 #include "certs.h"
+#include "keymaker.h"
 #include "provider.h"
 
 #include <openssl/provider.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 /* From bytes, as a peer sends it; the caller frees. */
 static X509 *parsed_again(X509 *cert)
@@ -89,10 +92,32 @@ static void test_again(void)
 	EVP_MD_free(md5);
 }
 
+/* A key made for workers is one of theirs, or each would be exported anew for its first signature.
+ */
+static void test_keymaker(void)
+{
+	struct keymaker *k = keymaker_new(1, false);
+	int wake = eventfd(0, 0);
+	EVP_PKEY *key;
+	uint64_t n;
+	bool wait;
+
+	NEED(k && wake >= 0 && !keymaker_start(k));
+	key = keymaker_take(k, KEY_RSA2048, wake, &wait);
+	CHECK(!key && wait);
+	CHECK(read(wake, &n, sizeof(n)) == sizeof(n));
+	key = keymaker_take(k, KEY_RSA2048, wake, &wait);
+	CHECK(key && !strcmp(OSSL_PROVIDER_get0_name(EVP_PKEY_get0_provider(key)), "ktlsgate"));
+	EVP_PKEY_free(key);
+	keymaker_free(k);
+	close(wake);
+}
+
 int main(void)
 {
 	test_keys();
 	test_absent();
 	test_again();
+	test_keymaker();
 	return unit_end();
 }
