@@ -61,9 +61,10 @@ const char *forge_error_text(enum forge_error e);
 const char *forge_ca_unfit(const struct forge_ca *ca, char why[FORGE_WHY_MAX]) must_check;
 
 /*
- * Issues a certificate for id's leaf and the public key new_key under ca, at
- * time now. explain: NULL, or where a table "field, original, forged, rule" goes.
- * On FORGE_OK *out is owned by the caller, else NULL.
+ * Issues a certificate for id's leaf and the public key new_key under ca, which is fit
+ * (forge_ca_unfit: its file's signatures are not verified again), at time now. explain: NULL, or
+ * where a table "field, original, forged, rule" goes. On FORGE_OK *out is owned by the caller, else
+ * NULL.
  */
 enum forge_error forge_certificate(const struct forge_ca *ca, const struct identity *id,
 				   EVP_PKEY *new_key, const struct forge_policy *policy, time_t now,
