@@ -11,6 +11,7 @@
 #include "crl.h"
 #include "path.h"
 #include "verify_rules.h"
+#include "verify_signatures.h"
 
 #define AUTH_LEVEL 2 /* 112 bits: no MD5, no SHA-1 signatures */
 
@@ -28,8 +29,17 @@ static inline void scoped_stack_free_(STACK_OF(X509) * *stack)
 struct verifier {
 	struct verify_policy policy;
 	STACK_OF(X509) * anchors, *known; /* known: what may stand in between */
-	X509_STORE *store;		  /* empty: carries is_next() */
-	struct crl_set *crls;		  /* NULL: revocation is not checked */
+	X509_STORE *store;		  /* empty: carries is_next() and look_at_signatures() */
+	struct known_signatures *signatures;
+	struct crl_set *crls; /* NULL: revocation is not checked */
+};
+
+/* What is looked at while OpenSSL has the word. */
+struct candidate {
+	const struct verifier *v;
+	struct path_search *path;
+	time_t now;
+	unsigned signatures; /* computed */
 };
 
 /* ---- what peers are verified against ---- */
@@ -40,13 +50,21 @@ struct verifier {
  */
 static int is_next(X509_STORE_CTX *ctx, X509 *cert, X509 *issuer)
 {
-	const struct path_search *path = X509_STORE_CTX_get_app_data(ctx);
+	const struct candidate *c = X509_STORE_CTX_get_app_data(ctx);
+	const struct path_search *path = c->path;
 	unsigned n = path_length(path);
 
 	for (unsigned i = 0; i + 1 < n; i++)
 		if (path_cert(path, i) == cert)
 			return path_cert(path, i + 1) == issuer;
 	return cert == issuer && X509_self_signed(cert, 0) == 1;
+}
+
+static int look_at_signatures(X509_STORE_CTX *ctx)
+{
+	struct candidate *c = X509_STORE_CTX_get_app_data(ctx);
+
+	return verify_signatures(ctx, c->v->signatures, c->now, &c->signatures);
 }
 
 static int sort_cas(struct verifier *v, const STACK_OF(X509) * cas)
@@ -80,11 +98,14 @@ struct verifier *verifier_new(const STACK_OF(X509) * cas, const struct verify_po
 	v->anchors = sk_X509_new_null();
 	v->known = sk_X509_new_null();
 	v->store = X509_STORE_new();
-	if (!v->anchors || !v->known || !v->store || sort_cas(v, cas) || add_crls(v, cas)) {
+	v->signatures = known_signatures_new();
+	if (!v->anchors || !v->known || !v->store || !v->signatures || sort_cas(v, cas) ||
+	    add_crls(v, cas)) {
 		verifier_free(v);
 		return NULL;
 	}
 	X509_STORE_set_check_issued(v->store, is_next);
+	X509_STORE_set_verify(v->store, look_at_signatures);
 	return v;
 }
 
@@ -95,6 +116,7 @@ void verifier_free(struct verifier *v)
 	sk_X509_pop_free(v->anchors, X509_free);
 	sk_X509_pop_free(v->known, X509_free);
 	X509_STORE_free(v->store);
+	known_signatures_free(v->signatures);
 	crl_set_free(v->crls);
 	free(v);
 }
@@ -104,6 +126,7 @@ void verifier_free(struct verifier *v)
 /* A candidate's verdict; with X509_V_OK its chain, owned. */
 struct judgement {
 	int error, depth;
+	unsigned signatures;
 	STACK_OF(X509) * chain;
 };
 
@@ -143,17 +166,21 @@ static bool set_rules(X509_STORE_CTX *ctx, const struct verifier *v, X509 *ancho
 static void judge_by_openssl(const struct verifier *v, struct path_search *path, time_t now,
 			     struct judgement *j)
 {
+	struct candidate c = {.v = v, .path = path, .now = now};
 	scoped_stack *untrusted = between(path), *anchors = sk_X509_new_null();
 	scoped_store_ctx *ctx = X509_STORE_CTX_new();
+	bool good;
 
 	if (!untrusted || !anchors || !ctx || !sk_X509_push(anchors, path->anchor) ||
 	    !X509_STORE_CTX_init(ctx, v->store, path_cert(path, 0), untrusted))
 		return;
 	X509_STORE_CTX_set0_trusted_stack(ctx, anchors);
-	X509_STORE_CTX_set_app_data(ctx, path);
+	X509_STORE_CTX_set_app_data(ctx, &c);
 	if (!set_rules(ctx, v, path->anchor, now))
 		return;
-	if (X509_verify_cert(ctx) == 1) {
+	good = X509_verify_cert(ctx) == 1;
+	j->signatures = c.signatures;
+	if (good) {
 		j->chain = X509_STORE_CTX_get1_chain(ctx);
 		if (j->chain)
 			j->error = X509_V_OK;
@@ -319,8 +346,8 @@ int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *le
 		    out->signatures + path_length(&path) > VERIFY_SIGNATURES_MAX)
 			break;
 		out->candidates++;
-		out->signatures += path_length(&path);
 		j = judge(v, purpose, &path, now);
+		out->signatures += j.signatures;
 		done = conclude(&j, &path, out);
 	}
 	ERR_clear_error();

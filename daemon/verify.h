@@ -56,7 +56,7 @@ struct verify_result {
 	int error; /* X509_V_OK, or the X509_V_ERR_* or enum verify_error of the refusal */
 	int depth; /* of the certificate at fault; 0 is the leaf */
 	X509 *at;  /* that certificate, borrowed from what was given; NULL: unknown */
-	unsigned candidates, signatures; /* what it took, at most */
+	unsigned candidates, signatures; /* what it took */
 	STACK_OF(X509) *
 		chain; /* leaf first, anchor last; owned by the caller; NULL unless verified */
 };

@@ -190,6 +190,106 @@ static void test_identity_small(void)
 	X509_NAME_free(name);
 }
 
+/* ---- what is remembered of CAs that peers send ---- */
+
+#define NEW_CA(...)                                                                                \
+	make_cert(&(struct cert_spec){                                                             \
+		.cn = "Client CA",                                                                 \
+		.key = p->ca_key,                                                                  \
+		.ext = {CA_EXT, {NID_authority_key_identifier, "keyid:always"}},                   \
+		__VA_ARGS__})
+
+static struct verifier *verifier_of(X509 *anchor, X509 *other)
+{
+	STACK_OF(X509) *anchors = sk_X509_new_null();
+	struct verify_policy policy = VERIFY_POLICY_DEFAULT;
+	struct verifier *v;
+
+	NEED(sk_X509_push(anchors, anchor) && (!other || sk_X509_push(anchors, other)));
+	NEED(v = verifier_new(anchors, &policy));
+	sk_X509_free(anchors);
+	return v;
+}
+
+static void check_sent(struct verifier *v, X509 *leaf, X509 *ca, time_t now, int error,
+		       unsigned signatures)
+{
+	STACK_OF(X509) *sent = sk_X509_new_null();
+	struct verify_result r;
+
+	NEED(sk_X509_push(sent, ca));
+	CHECK_INT(verify_chain(v, VERIFY_CLIENT, leaf, sent, now, &r),
+		  error == X509_V_OK ? 0 : -EACCES);
+	CHECK_INT(r.error, error);
+	CHECK_INT(r.signatures, signatures);
+	sk_X509_pop_free(r.chain, X509_free);
+	sk_X509_free(sent);
+}
+
+/* The same but for the last bit of its signature. */
+static X509 *spoiled(X509 *cert)
+{
+	uint8_t *der = NULL;
+	int len = i2d_X509(cert, &der);
+	const uint8_t *p = der;
+	X509 *copy;
+
+	der[len - 1] ^= 1;
+	NEED(copy = d2i_X509(NULL, &p, len));
+	OPENSSL_free(der);
+	return copy;
+}
+
+static void test_known_signatures(const struct pki *p)
+{
+	struct verifier *v = verifier_of(p->root, NULL);
+	X509 *leaf = CLIENT(.ext = {CLIENT_EXT}), *bad = spoiled(p->ca), *bad_leaf = spoiled(leaf);
+
+	for (int i = 0; i < 2; i++) /* what is wrong is not remembered */
+		check_sent(v, leaf, bad, NOW, X509_V_ERR_CERT_SIGNATURE_FAILURE, 1);
+	check_sent(v, leaf, p->ca, NOW, X509_V_OK, 2);
+	check_sent(v, leaf, p->ca, NOW, X509_V_OK, 1);
+	check_sent(v, bad_leaf, p->ca, NOW, X509_V_ERR_CERT_SIGNATURE_FAILURE, 1);
+	check_sent(v, leaf, bad, NOW, X509_V_ERR_CERT_SIGNATURE_FAILURE, 1);
+	/* dates are looked at nonetheless */
+	check_sent(v, leaf, p->ca, NOW + 21 * DAY, X509_V_ERR_CERT_HAS_EXPIRED, 0);
+	/* sixteen others, and it is forgotten */
+	for (int i = 0; i < 16; i++) {
+		X509 *ca = NEW_CA(.issuer = p->root, .issuer_key = p->root_key);
+
+		check_sent(v, leaf, ca, NOW, X509_V_OK, 2);
+		check_sent(v, leaf, ca, NOW, X509_V_OK, 1);
+		X509_free(ca);
+	}
+	check_sent(v, leaf, p->ca, NOW, X509_V_OK, 2);
+	verifier_free(v);
+	X509_free(leaf);
+	X509_free(bad);
+	X509_free(bad_leaf);
+}
+
+/* That one issuer has signed it says nothing of another one with the same name. */
+static void test_known_issuer(const struct pki *p)
+{
+	EVP_PKEY *other_key = EVP_EC_gen("P-256");
+	X509 *root = make_cert(&(struct cert_spec){
+		.cn = "Root", .key = p->root_key, .not_after = NOW + DAY, .ext = {CA_EXT}});
+	X509 *other = make_cert(&(struct cert_spec){
+		.cn = "Root", .key = other_key, .not_after = NOW + 9 * DAY, .ext = {CA_EXT}});
+	X509 *ca = NEW_CA(.issuer = root, .issuer_key = p->root_key, .not_after = NOW + 9 * DAY);
+	X509 *leaf = CLIENT(.issuer = ca, .not_after = NOW + 9 * DAY, .ext = {CLIENT_EXT});
+	struct verifier *v = verifier_of(root, other);
+
+	check_sent(v, leaf, ca, NOW, X509_V_OK, 2);
+	check_sent(v, leaf, ca, NOW + 2 * DAY, X509_V_ERR_CERT_HAS_EXPIRED, 1);
+	verifier_free(v);
+	X509_free(leaf);
+	X509_free(ca);
+	X509_free(root);
+	X509_free(other);
+	EVP_PKEY_free(other_key);
+}
+
 int main(void)
 {
 	struct pki p;
@@ -202,6 +302,8 @@ int main(void)
 	test_strength(&p);
 	test_identity(&p);
 	test_identity_small();
+	test_known_signatures(&p);
+	test_known_issuer(&p);
 	pki_free(&p);
 	return unit_end();
 }
