@@ -113,13 +113,13 @@ $(PRELOAD): tests/fault/preload.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -shared $(LDFLAGS) -o $@ $<
 
-# The floor of tools/bench.
-FLOOR := $(B)/tools/bench/floor
-$(FLOOR): $(B)/tools/bench/floor.o $(LIB)
+# Programs of tools/bench: the floor, and the signer with nothing around it.
+BENCHPROGS := $(B)/tools/bench/floor $(B)/tools/bench/signer
+$(BENCHPROGS): %: %.o $(LIB)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
 
-testprogs: $(TESTPROGS)
+testprogs: $(TESTPROGS) $(BENCHPROGS)
 unit: $(UNIT)
 $(B)/unit/%: tests/unit/%.c $(LIB)
 	$(call say,UNIT,$@)
@@ -177,7 +177,7 @@ soak:
 BENCH ?=
 bench:
 	$(call need,$(DEPS_BUILD) $(DEPS_CHECK) $(DEPS_BENCH))
-	@$(MAKE) --no-print-directory all testprogs $(FLOOR)
+	@$(MAKE) --no-print-directory all testprogs
 	@KTLSGATE_BUILD=$(abspath $(B)) tools/bench/bench $(ARGS) $(subst $(comma), ,$(BENCH))
 comma := ,
 

@@ -40,6 +40,15 @@ def test_figures(tmp_path):
     assert 0 < first["rows"]["user"]["p50"]["low"]
 
 
+def test_signer(tmp_path):
+    """It answers each request with a certificate, or the figure fails."""
+    _, found = bench(tmp_path, "signer", "--requests", "20", "--repeats", "1")
+    for kind in ("P-256", "RSA-2048"):
+        row = found["figures"][0]["rows"][kind]
+        assert row["warm/s"]["low"] > row["cold RSA/s"]["low"] > 0
+        assert 0 < row["half p50 ms"]["low"] <= row["half p99 ms"]["high"]
+
+
 def test_generator_notices_a_wrong_subject(gate, pki, tmp_path):
     """A backend that is shown the client's own subject where another was asked for."""
     argv = Traffic(gate, pki, tmp_path).argv("--flows", 1, "--schedule", "quick", "--shown",

@@ -154,7 +154,8 @@ class Ktlsgate(Gate):
         super().__init__(name, identities, directory, back, **changes)
         self.engine, self.build = engine, build
 
-    def start(self):
+    def configure(self):
+        """Its configuration is written, and nothing started."""
         ids, pki = self.ids, self.ids.pki
         forge = pki.forge(ids.kind)
         conf = settings(pki, self.back, port=self.port, **{
@@ -162,6 +163,9 @@ class Ktlsgate(Gate):
             "certkey__forge__cert": forge.cert_file, "certkey__forge__key": forge.key_file,
             "dataplane__workers": 1, **self.changes})
         self.gate = Ktlsgated(self.directory, pki, self.engine, conf, build=self.build)
+
+    def start(self):
+        self.configure()
         self.gate.start()
         self.process = self.gate.process
 
