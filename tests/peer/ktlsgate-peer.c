@@ -51,10 +51,11 @@ struct address {
 static struct options {
 	struct plan_options plan;
 	enum mode mode;
-	struct address connect[PAIRS_MAX], listen[PAIRS_MAX];
+	struct address connect[PAIRS_MAX], listen[PAIRS_MAX], source;
 	unsigned n_connect, n_listen;
 	uint32_t flows;
 	unsigned concurrency;
+	uint64_t every; /* us; 0: as many at once as --concurrency says */
 	int64_t only;
 	unsigned seconds; /* --rate */
 	bool counts;
@@ -74,7 +75,7 @@ static struct options {
 
 static struct world world;
 static struct flow **flows;
-static uint32_t launched, met, strays, quits, live_ends, wrong;
+static uint32_t launched, met, met_in_time, strays, quits, live_ends, wrong;
 static SSL_CTX **client_ctx, *backend_ctx;
 static unsigned n_client_ctx;
 static X509 *shown; /* to the backend, whoever the client is; NULL: each client's own subject */
@@ -227,6 +228,8 @@ static struct flow *meet(struct end *e, int64_t number)
 	f->met = true;
 	f->end[BACKEND] = e;
 	met++;
+	if (launched < opt.flows)
+		met_in_time = met;
 	if (!first_met)
 		first_met = world.now;
 	if (!same_subject(e, f->plan.flow))
@@ -278,6 +281,8 @@ static void launch(uint32_t number)
 	fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
+	if (opt.source.len && bind(fd, (struct sockaddr *)&opt.source.ss, opt.source.len))
+		die("--source: %s", strerror(errno));
 	end_set_buffers(fd, &f->plan.end[CLIENT]);
 	if (world.took)
 		f->asked_at = end_clock();
@@ -311,11 +316,25 @@ static bool more_to_launch(void)
 	return launched < opt.flows;
 }
 
+/* When the next one begins by --every, ms. */
+static uint64_t next_launch(void)
+{
+	return started + launched * opt.every / 1000;
+}
+
+static bool has_to_wait(void)
+{
+	if (opt.every)
+		return world.now < next_launch();
+	if (holding() || gathers())
+		return launched - met >= opt.concurrency;
+	return live_ends >= 2 * opt.concurrency;
+}
+
 static void launch_some(void)
 {
 	while (more_to_launch()) {
-		if (holding() || gathers() ? launched - met >= opt.concurrency
-					   : live_ends >= 2 * opt.concurrency)
+		if (has_to_wait())
 			return;
 		launched++;
 		if (opt.only < 0 || opt.only == launched - 1)
@@ -573,6 +592,8 @@ static void run(void)
 		launch_some();
 		if (world.wake < world.now + wait)
 			wait = world.wake > world.now ? world.wake - world.now : 0;
+		if (opt.every && more_to_launch() && next_launch() < world.now + wait)
+			wait = next_launch() - world.now;
 		n = epoll_wait(world.epoll, events, EVENTS_MAX, (int)wait);
 		world.now = now_ms();
 		for (int i = 0; i < n; i++)
@@ -629,6 +650,8 @@ static int results(void)
 		print_bulk();
 	if (opt.steps)
 		print_samples();
+	if (opt.every || opt.may_fail)
+		printf("met %u, in time %u\n", met, met_in_time);
 	if (world.quits)
 		printf("quits %u\n", quits);
 	printf("flows %u, ok %u, wrong %u, seed %" PRIu64 ", bytes %" PRIu64 "\n", n, n - bad,
@@ -789,6 +812,16 @@ static unsigned parse_addresses(char *text, struct address *out)
 	return n;
 }
 
+static void parse_source(const char *text)
+{
+	char address[128];
+
+	if (strchr(text, ','))
+		die("--source: one address expected");
+	snprintf(address, sizeof(address), "%s:0", text);
+	parse_addresses(address, &opt.source);
+}
+
 static uint64_t parse_number(const char *text)
 {
 	static const char units[] = "kMG";
@@ -832,8 +865,12 @@ static void __attribute__((noreturn)) help(void)
 	     "         --steps: \"ready\" is printed when all is set up, \"done\" when the last "
 	     "byte\n"
 	     "         has come, and behind each a line on stdin is waited for\n"
-	     "         --may-fail: the gate may give a flow up, but not lie about it\n"
+	     "         --may-fail: the gate may give a flow up, but not lie about it; how many\n"
+	     "         the backend met is printed, in all and until the last one began\n"
 	     "         --quits N: so many ends in 1000 leave in their handshake (and --may-fail)\n"
+	     "         --source ADDR: where clients connect from\n"
+	     "         --every US: a flow begins every so many microseconds, whatever became of\n"
+	     "         those before; prints the same\n"
 	     "Kinds:");
 	printf("  %-14s %s\n", "mixed", "one of those down to \"tiny\" for each flow");
 	for (int i = 0; i < KIND_COUNT; i++)
@@ -842,37 +879,17 @@ static void __attribute__((noreturn)) help(void)
 }
 
 static const struct option long_options[] = {
-	{"connect", 1, NULL, 'c'},
-	{"listen", 1, NULL, 'l'},
-	{"flows", 1, NULL, 'f'},
-	{"concurrency", 1, NULL, 'n'},
-	{"seed", 1, NULL, 's'},
-	{"schedule", 1, NULL, 'k'},
-	{"bytes", 1, NULL, 'b'},
-	{"tls", 1, NULL, 't'},
-	{"cipher", 1, NULL, 'C'},
-	{"ca", 1, NULL, 'a'},
-	{"cert", 1, NULL, 'e'},
-	{"key", 1, NULL, 'y'},
-	{"backend-cert", 1, NULL, 'E'},
-	{"backend-key", 1, NULL, 'Y'},
-	{"backend-ca", 1, NULL, 'A'},
-	{"idle", 1, NULL, 'i'},
-	{"stall", 1, NULL, 'S'},
-	{"counts", 0, NULL, 'o'},
-	{"rate", 1, NULL, 'r'},
-	{"bulk", 1, NULL, 'B'},
-	{"only", 1, NULL, 'O'},
-	{"name", 1, NULL, 'N'},
-	{"rekey", 0, NULL, 'R'},
-	{"patience", 1, NULL, 'p'},
-	{"may-fail", 0, NULL, 'm'},
-	{"quits", 1, NULL, 'q'},
-	{"steps", 0, NULL, 'P'},
-	{"any-end", 0, NULL, 'x'},
-	{"shown", 1, NULL, 'W'},
-	{"help", 0, NULL, 'h'},
-	{NULL, 0, NULL, 0},
+	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},      {"flows", 1, NULL, 'f'},
+	{"concurrency", 1, NULL, 'n'},	{"seed", 1, NULL, 's'},	       {"schedule", 1, NULL, 'k'},
+	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},	       {"cipher", 1, NULL, 'C'},
+	{"ca", 1, NULL, 'a'},		{"cert", 1, NULL, 'e'},	       {"key", 1, NULL, 'y'},
+	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'}, {"backend-ca", 1, NULL, 'A'},
+	{"idle", 1, NULL, 'i'},		{"stall", 1, NULL, 'S'},       {"counts", 0, NULL, 'o'},
+	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},	       {"only", 1, NULL, 'O'},
+	{"name", 1, NULL, 'N'},		{"rekey", 0, NULL, 'R'},       {"patience", 1, NULL, 'p'},
+	{"may-fail", 0, NULL, 'm'},	{"quits", 1, NULL, 'q'},       {"steps", 0, NULL, 'P'},
+	{"any-end", 0, NULL, 'x'},	{"shown", 1, NULL, 'W'},       {"source", 1, NULL, 'F'},
+	{"every", 1, NULL, 'v'},	{"help", 0, NULL, 'h'},	       {NULL, 0, NULL, 0},
 };
 
 static void set_mode(enum mode mode, enum kind kind, uint64_t n_flows)
@@ -975,6 +992,12 @@ static void parse_option(int c)
 		break;
 	case 'W':
 		opt.shown = optarg;
+		break;
+	case 'F':
+		parse_source(optarg);
+		break;
+	case 'v':
+		opt.every = parse_number(optarg);
 		break;
 	case 'h':
 		help();
