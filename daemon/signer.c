@@ -33,6 +33,12 @@
 #define RSA_MAX_BITS  4096 /* a larger key only costs time */
 #define REQUEST_HEAD  offsetof(struct signer_request, data)
 #define RESPONSE_HEAD offsetof(struct signer_response, data)
+/*
+ * Where cores are few, workers go first: a signer that has more to do than it can leaves nine
+ * tenths of a core to a worker that wants it (weights 1024 and 110), and whoever needs no new
+ * certificate is not slowed down.
+ */
+#define NICE 10
 
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
 _Static_assert(REPLAY_SECRET_LEN == TOKEN_KEY_LEN, "the secret is the tokens' key");
@@ -162,6 +168,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	log_open("ktlsgated[signer]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a limit on files ends a line of the audit log, not us */
+	(void)!nice(NICE);
 	if (keep_descriptors(fds, n, ready_fd, stop_fd) < 0 || sandbox_forbid_dumps() < 0)
 		return EXIT_FAILURE;
 	if (config_load_keys(cfg, CFG_KEYS_FORGING, stderr) < 0)

@@ -145,6 +145,13 @@ def test_killed_signer_is_started_again(gate, pki, backend):
     assert g.stats()["forged"] == 2
 
 
+def test_signer_lets_workers_go_first(gate, pki, backend):
+    """Where cores are few, one with more to do than it can would slow down who does not need it."""
+    g = gate(settings(pki, backend.port))
+    own, signer = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (g.process.pid, g.signer()))
+    assert signer == min(own + 10, 19)
+
+
 def test_killed_data_process_is_started_again(gate, pki, backend):
     """Its flows end with it, by no close_notify; the listening sockets stay, the next one waits."""
     g = gate(settings(pki, backend.port))
