@@ -2,11 +2,13 @@
 """tools/bench, in small: what it prints and writes, and that it notices what is wrong."""
 
 import json
+import os
+import signal
 import subprocess
 
 import pytest
 
-from harness.daemon import ROOT
+from harness.daemon import ROOT, wait_until
 from harness.peer import SCALE
 from harness.traffic import Traffic
 
@@ -59,3 +61,18 @@ def test_generator_notices_a_wrong_subject(gate, pki, tmp_path):
     assert "another client's subject" in done.stdout
 
 
+def test_flows_begin_on_their_own(gate, pki, tmp_path):
+    """At their rate, though none of those before has been answered; from the address given."""
+    traffic = Traffic(gate, pki, tmp_path)
+    g = traffic.gate
+    argv = traffic.argv("--flows", 20, "--schedule", "quick", "--may-fail", "--concurrency", 2,
+                        "--source", "127.5.6.7", "--every", 10_000)
+    signer = g.signer()
+    os.kill(signer, signal.SIGSTOP)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True,
+                          stdin=subprocess.DEVNULL) as process:
+        assert wait_until(lambda: g.stats()["flows_active"] == 20, 10 * SCALE)
+        os.kill(signer, signal.SIGCONT)
+        said = process.stdout.read()
+    assert process.returncode == 0 and "\nmet 20, in time 0\n" in said, said
+    assert g.log().count("127.5.6.7:") == 20
