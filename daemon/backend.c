@@ -59,6 +59,9 @@ int back_init(struct back *back, const struct cfg_service *service)
 	}
 	SSL_CTX_set_verify(back->ctx, SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_cert_verify_callback(back->ctx, verify_cb, back);
+	/* Judged by the flow, which can wait for an answer. */
+	if (profile->server_ocsp != REVOCATION_OFF)
+		SSL_CTX_set_tlsext_status_type(back->ctx, TLSEXT_STATUSTYPE_ocsp);
 	return 0;
 }
 

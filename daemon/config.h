@@ -226,7 +226,7 @@ struct cfg_profile {
 	char *ciphers;	    /* TLS 1.2 */
 	char *ciphersuites; /* TLS 1.3 */
 	char *groups;
-	enum verify_revocation client_ocsp;
+	enum verify_revocation client_ocsp, server_ocsp;
 	struct cfg_where client_ocsp_where;
 	char *ocsp_responder;  /* URL, see cfg_http_address() */
 	unsigned ocsp_timeout; /* seconds */

@@ -34,6 +34,7 @@ struct flow_handshake {
 	bool backend_resumed;
 	bool backend_asked;	 /* for a certificate */
 	bool backend_given_none; /* though it asked */
+	bool backend_trusted;	 /* not known to be revoked, as far as OCSP is asked */
 	bool backend_done;
 	struct sockaddr_in6
 		local;	/* where the client connected to, as a proxy told; or AF_UNSPEC */
@@ -46,8 +47,8 @@ struct flow_handshake {
 	struct timer backend_timer;  /* connecting, handshaking, forging: one after the other */
 	enum reason backend_timeout; /* what its expiry means */
 	struct identity *identity;
-	struct ocsp_wait ocsp_wait;
-	struct ocsp_answer *ocsp; /* NULL: not asked, or none that helps */
+	struct ocsp_wait ocsp_waits[2]; /* by enum side_role */
+	struct ocsp_answer *ocsp;	/* of the client; NULL: not asked, or none that helps */
 	struct forging forging;
 	struct forging_ask ask;
 	uint8_t *proof; /* of a client that resumed: see ticket.h */
@@ -77,13 +78,14 @@ static void on_client(struct handshake *hs, enum handshake_event ev);
 static void client_expired(struct timer *t)
 {
 	struct flow *f = container_of(t, struct flow, timer);
+	enum reason reason = REASON_client_timeout;
 
-	/* With the client through, it is the backend or the signer that takes so long. */
-	flow_fail(f,
-		  f->hs->client_verified && !f->hs->backend_done && f->hs->backend_timeout
-			  ? f->hs->backend_timeout
-			  : REASON_client_timeout,
-		  NULL);
+	/* With the client through, it is somebody else who takes so long. */
+	if (f->hs->client_verified && f->hs->ocsp_waits[SIDE_BACKEND].query)
+		reason = REASON_backend_ocsp_unknown;
+	else if (f->hs->client_verified && !f->hs->backend_done && f->hs->backend_timeout)
+		reason = f->hs->backend_timeout;
+	flow_fail(f, reason, NULL);
 }
 
 static void backend_unreachable(struct flow *f, enum reason reason, const char *detail);
@@ -662,7 +664,8 @@ static void drop_backend(struct flow *f)
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
-	f->hs->backend_suspended = f->hs->backend_resumed = false;
+	responder_cancel(&f->hs->ocsp_waits[SIDE_BACKEND]);
+	f->hs->backend_suspended = f->hs->backend_resumed = f->hs->backend_trusted = false;
 	f->forged = f->fallback = false;
 	timer_clear(&f->worker->timers, &f->hs->backend_timer);
 }
@@ -808,63 +811,90 @@ static void client_cert_absent(struct flow *f)
 		   reasons[REASON_client_cert_absent].backend_alert, NULL);
 }
 
-/* What OCSP has to say about the client's certificate is known, or will not be. */
-static void revocation_known(struct flow *f, struct ocsp_answer *a)
+/* What OCSP has to say about a certificate is known, or will not be. False: the flow has failed. */
+static bool not_revoked(struct flow *f, enum side_role role, const struct ocsp_answer *a)
 {
-	struct flow_handshake *h = f->hs;
+	bool client = role == SIDE_CLIENT;
+	enum verify_revocation mode =
+		client ? f->vserver->profile->client_ocsp : f->service->profile->server_ocsp;
+	enum reason revoked = client ? REASON_client_cert_revoked : REASON_backend_cert_revoked;
 
-	if (!a) {
+	if (!a)
 		flow_fail(f, REASON_no_memory, NULL);
-	} else if (a->verdict == OCSP_REVOKED) {
-		flow_close(f, REASON_client_cert_revoked, ALERT_CERTIFICATE_REVOKED,
-			   reasons[REASON_client_cert_revoked].backend_alert,
-			   "says the OCSP responder");
-	} else if (a->verdict != OCSP_GOOD &&
-		   f->vserver->profile->client_ocsp == REVOCATION_MANDATORY) {
-		flow_fail(f, REASON_client_ocsp_unknown, a->why);
-	} else {
-		if (a->verdict == OCSP_GOOD)
-			h->ocsp = ocsp_answer_ref(a);
-		h->client_verified = true;
-		proceed(f);
-	}
+	/* Elsewhere OpenSSL tells it. */
+	else if (a->verdict == OCSP_REVOKED)
+		flow_close(f, revoked,
+			   client ? ALERT_CERTIFICATE_REVOKED : reasons[revoked].client_alert,
+			   client ? reasons[revoked].backend_alert : ALERT_CERTIFICATE_REVOKED,
+			   a->why);
+	else if (a->verdict != OCSP_GOOD && mode == REVOCATION_MANDATORY)
+		flow_fail(f, client ? REASON_client_ocsp_unknown : REASON_backend_ocsp_unknown,
+			  a->why);
+	return f->stage == FLOW_STAGE_HANDSHAKE;
 }
 
-static void ocsp_answered(struct ocsp_wait *w, struct ocsp_answer *a)
+static void client_revocation_known(struct flow *f, struct ocsp_answer *a)
 {
-	struct flow_handshake *h = container_of(w, struct flow_handshake, ocsp_wait);
+	if (!not_revoked(f, SIDE_CLIENT, a))
+		return;
+	if (a->verdict == OCSP_GOOD)
+		f->hs->ocsp = ocsp_answer_ref(a);
+	f->hs->client_verified = true;
+	proceed(f);
+}
 
-	revocation_known(h->flow, a);
+static void backend_revocation_known(struct flow *f, struct ocsp_answer *a)
+{
+	if (!not_revoked(f, SIDE_BACKEND, a))
+		return;
+	f->hs->backend_trusted = true;
+	proceed(f);
+}
+
+static void client_ocsp_answered(struct ocsp_wait *w, struct ocsp_answer *a)
+{
+	struct flow_handshake *h = container_of(w, struct flow_handshake, ocsp_waits[SIDE_CLIENT]);
+
+	client_revocation_known(h->flow, a);
+}
+
+static void backend_ocsp_answered(struct ocsp_wait *w, struct ocsp_answer *a)
+{
+	struct flow_handshake *h = container_of(w, struct flow_handshake, ocsp_waits[SIDE_BACKEND]);
+
+	backend_revocation_known(h->flow, a);
 }
 
 /* Until it is known the client waits: in TLS 1.2 before its Finished is read, in TLS 1.3 behind it.
  */
-static void ask_responder(struct flow *f)
+static void ask_about_client(struct flow *f)
 {
-	struct flow_handshake *h = f->hs;
-	struct ocsp_ask ask = {.profile = f->vserver->profile,
-			       .cert = h->identity->leaf,
-			       .issuer = sk_X509_value(h->identity->chain, 1),
-			       .fingerprint = h->identity->fingerprint};
+	struct ocsp_wait *w = &f->hs->ocsp_waits[SIDE_CLIENT];
+	struct ocsp_ask ask = {.profile = f->vserver->profile, .chain = f->hs->identity->chain};
 	struct ocsp_answer *a = NULL;
-	int ret = -EACCES;
 
-	h->ocsp_wait.done = ocsp_answered;
-	/* A certificate that is itself an anchor has nobody above it to answer for it. */
-	if (ask.issuer)
-		ret = responder_ask(&f->worker->responder, &ask, &h->ocsp_wait, &a);
-	if (ret == -EINPROGRESS)
+	w->done = client_ocsp_answered;
+	if (responder_ask(&f->worker->responder, &ask, w, &a) == -EINPROGRESS)
 		return;
-	if (ret == -EACCES && f->vserver->profile->client_ocsp == REVOCATION_MANDATORY) {
-		flow_fail(f, REASON_client_ocsp_unknown, "it has no issuer");
+	client_revocation_known(f, a);
+	ocsp_answer_unref(a);
+}
+
+/* Until it is known the backend waits: for our certificate, or, if it wants none, for data. */
+static void ask_about_backend(struct flow *f)
+{
+	struct ocsp_wait *w = &f->hs->ocsp_waits[SIDE_BACKEND];
+	SSL *ssl = f->backend.hs->ssl;
+	struct ocsp_ask ask = {.profile = f->service->profile,
+			       .chain = SSL_get0_verified_chain(ssl)};
+	long len = SSL_get_tlsext_status_ocsp_resp(ssl, &ask.staple);
+	struct ocsp_answer *a = NULL;
+
+	ask.staple_len = len > 0 ? (size_t)len : 0;
+	w->done = backend_ocsp_answered;
+	if (responder_ask(&f->worker->responder, &ask, w, &a) == -EINPROGRESS)
 		return;
-	}
-	if (ret == -EACCES) {
-		h->client_verified = true;
-		proceed(f);
-		return;
-	}
-	revocation_known(f, a);
+	backend_revocation_known(f, a);
 	ocsp_answer_unref(a);
 }
 
@@ -885,7 +915,7 @@ static void client_verified(struct flow *f)
 		return;
 	}
 	if (has_cert && f->vserver->profile->client_ocsp != REVOCATION_OFF) {
-		ask_responder(f);
+		ask_about_client(f);
 		return;
 	}
 	f->hs->client_verified = true;
@@ -943,6 +973,17 @@ static void backend_chose(struct flow *f)
 		flow_fail(f, REASON_backend_alpn, "not the one it chose before");
 }
 
+/* Its certificate and name are checked. Comes at the CertificateRequest and at the end. */
+static void backend_verified(struct flow *f)
+{
+	if (f->service->profile->server_ocsp == REVOCATION_OFF)
+		f->hs->backend_trusted = true;
+	if (f->hs->backend_trusted)
+		proceed(f);
+	else
+		ask_about_backend(f);
+}
+
 static void on_backend(struct handshake *hs, enum handshake_event ev)
 {
 	struct flow *f = flow_of(hs);
@@ -960,13 +1001,13 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		certreq_remember(f->worker->gate->certreqs, f->service, hs->ssl,
 				 f->worker->timers.now);
 		watch_backend(f);
-		proceed(f);
+		backend_verified(f);
 		break;
 	case HANDSHAKE_DONE:
 		f->hs->backend_done = true;
 		service_worked(f->acquired, f->worker->timers.now);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
-		proceed(f);
+		backend_verified(f);
 		break;
 	case HANDSHAKE_FAILED:
 		backend_failed(f);
@@ -1154,7 +1195,7 @@ static void release_client(struct flow *f)
 
 /*
  * The one place that decides what comes next while the handshakes run. Called
- * whenever one of them, or the signer, got somewhere. Until the client is
+ * whenever one of them, the signer, or OCSP got somewhere. Until the client is
  * verified the backend waits at its CertificateRequest.
  */
 static void proceed(struct flow *f)
@@ -1173,6 +1214,8 @@ static void proceed(struct flow *f)
 			flow_fail(f, REASON_backend_gone, NULL);
 		return;
 	}
+	if (!h->backend_trusted)
+		return;
 	if (h->backend_suspended && !h->backend_resumed) {
 		answer_certificate_request(f);
 		return;
@@ -1200,7 +1243,8 @@ static void free_handshake(struct flow *f)
 	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);
-	responder_cancel(&h->ocsp_wait);
+	responder_cancel(&h->ocsp_waits[SIDE_CLIENT]);
+	responder_cancel(&h->ocsp_waits[SIDE_BACKEND]);
 	ocsp_answer_unref(h->ocsp);
 	timer_clear(&f->worker->timers, &h->backend_timer);
 	identity_free(h->identity);

@@ -128,6 +128,8 @@
 	  "no CRL tells whether the backend certificate was revoked")                              \
 	X(backend_crl_expired, ALERT_INTERNAL_ERROR, ALERT_NONE,                                   \
 	  "a CRL for the backend certificate has expired")                                         \
+	X(backend_ocsp_unknown, ALERT_INTERNAL_ERROR, ALERT_BAD_CERTIFICATE_STATUS_RESPONSE,       \
+	  "no OCSP answer tells whether the backend certificate was revoked")                      \
 	X(backend_cert_invalid, ALERT_INTERNAL_ERROR, ALERT_NONE,                                  \
 	  "backend certificate was refused")                                                       \
 	X(backend_no_certificate_request, ALERT_HANDSHAKE_FAILURE, ALERT_HANDSHAKE_FAILURE,        \

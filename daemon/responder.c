@@ -153,7 +153,7 @@ static void judge(struct ocsp_query *q, const uint8_t *der, size_t len)
 		query_fail(q, text);
 		return;
 	}
-	query_end(q, answer_new(verdict, until, "", der, len));
+	query_end(q, answer_new(verdict, until, "says the OCSP responder", der, len));
 	start_queries(r);
 	set_timer(r);
 }
@@ -315,6 +315,13 @@ static int write_request(struct ocsp_query *q, const char *url)
 	return q->out ? 0 : -ENOMEM;
 }
 
+static X509 *cert_ref(const STACK_OF(X509) * chain, int i)
+{
+	X509 *cert = sk_X509_value(chain, i);
+
+	return X509_up_ref(cert) ? cert : NULL;
+}
+
 static struct ocsp_query *query_new(struct responder *r, struct ocsp_entry *e,
 				    const struct ocsp_ask *ask)
 {
@@ -326,10 +333,8 @@ static struct ocsp_query *query_new(struct responder *r, struct ocsp_entry *e,
 	q->responder = r;
 	q->entry = e;
 	LIST_INIT(&q->waits);
-	if (X509_up_ref(ask->cert))
-		q->cert = ask->cert;
-	if (X509_up_ref(ask->issuer))
-		q->issuer = ask->issuer;
+	q->cert = cert_ref(ask->chain, 0);
+	q->issuer = cert_ref(ask->chain, 1);
 	if (!q->cert || !q->issuer || cfg_http_address(ask->profile->ocsp_responder, &q->address) ||
 	    write_request(q, ask->profile->ocsp_responder)) {
 		query_free(q);
@@ -432,21 +437,25 @@ static void make_room(struct responder *r)
 	}
 }
 
-static struct ocsp_entry *find(struct responder *r, const struct ocsp_ask *ask)
+static struct ocsp_entry *find(struct responder *r, unsigned profile,
+			       const uint8_t fingerprint[FINGERPRINT_LEN])
 {
 	struct ocsp_entry *e;
 
-	LIST_FOREACH (e, &r->buckets[bucket_of(ask->fingerprint)], link)
-		if (e->profile == ask->profile->index &&
-		    !memcmp(e->fingerprint, ask->fingerprint, FINGERPRINT_LEN))
+	LIST_FOREACH (e, &r->buckets[bucket_of(fingerprint)], link)
+		if (e->profile == profile && !memcmp(e->fingerprint, fingerprint, FINGERPRINT_LEN))
 			return e;
 	return NULL;
 }
 
 static struct ocsp_entry *find_or_add(struct responder *r, const struct ocsp_ask *ask)
 {
-	struct ocsp_entry *e = find(r, ask);
+	uint8_t fingerprint[FINGERPRINT_LEN];
+	struct ocsp_entry *e;
 
+	if (identity_fingerprint(sk_X509_value(ask->chain, 0), fingerprint))
+		return NULL;
+	e = find(r, ask->profile->index, fingerprint);
 	if (e) {
 		TAILQ_REMOVE(&r->entries, e, used);
 		TAILQ_INSERT_TAIL(&r->entries, e, used);
@@ -456,9 +465,9 @@ static struct ocsp_entry *find_or_add(struct responder *r, const struct ocsp_ask
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return NULL;
-	memcpy(e->fingerprint, ask->fingerprint, FINGERPRINT_LEN);
+	memcpy(e->fingerprint, fingerprint, FINGERPRINT_LEN);
 	e->profile = ask->profile->index;
-	LIST_INSERT_HEAD(&r->buckets[bucket_of(ask->fingerprint)], e, link);
+	LIST_INSERT_HEAD(&r->buckets[bucket_of(fingerprint)], e, link);
 	TAILQ_INSERT_TAIL(&r->entries, e, used);
 	r->n_entries++;
 	return e;
@@ -503,8 +512,37 @@ void responder_free(struct responder *r)
 		entry_free(r, TAILQ_FIRST(&r->entries));
 }
 
-int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
-		  struct ocsp_answer **a)
+static int unanswered(struct ocsp_answer **a, const char *why)
+{
+	*a = answer_new(OCSP_NO_ANSWER, 0, why, NULL, 0);
+	return *a ? 0 : -ENOMEM;
+}
+
+/* *a: the answer that came with the certificate, such as it is. */
+static int judge_staple(struct responder *r, const struct ocsp_ask *ask, struct ocsp_answer **a)
+{
+	enum ocsp_verdict verdict;
+	char text[96];
+	const char *why;
+	time_t until;
+
+	if (!ask->staple_len)
+		return unanswered(a, "no OCSP response is stapled, and nobody is to be asked");
+	verdict = ocsp_judge(ask->staple, ask->staple_len, sk_X509_value(ask->chain, 0),
+			     sk_X509_value(ask->chain, 1), time(NULL), &until, &why);
+	if (verdict == OCSP_NO_ANSWER) {
+		stat_inc(r->stats, ocsp_staples_refused);
+		snprintf(text, sizeof(text), "the stapled OCSP response %s", why);
+		return unanswered(a, text);
+	}
+	stat_inc(r->stats, ocsp_staples);
+	*a = answer_new(verdict, until, "says the stapled OCSP response", ask->staple,
+			ask->staple_len);
+	return *a ? 0 : -ENOMEM;
+}
+
+static int ask_responder(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
+			 struct ocsp_answer **a)
 {
 	struct ocsp_entry *e = find_or_add(r, ask);
 
@@ -518,8 +556,7 @@ int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_w
 	if (!e->query) {
 		if (queue_length(r) >= QUEUE_MAX) {
 			stat_inc(r->stats, ocsp_failures);
-			*a = answer_new(OCSP_NO_ANSWER, 0, "too many OCSP requests wait", NULL, 0);
-			return *a ? 0 : -ENOMEM;
+			return unanswered(a, "too many OCSP requests wait");
 		}
 		if (!query_new(r, e, ask))
 			return -ENOMEM;
@@ -529,6 +566,21 @@ int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_w
 	start_queries(r);
 	set_timer(r);
 	return -EINPROGRESS;
+}
+
+int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
+		  struct ocsp_answer **a)
+{
+	int ret;
+
+	/* A certificate that is itself an anchor has nobody above it to answer for it. */
+	if (sk_X509_num(ask->chain) < 2)
+		return unanswered(a, "it has no issuer");
+	ret = judge_staple(r, ask, a);
+	if (ret || (*a)->verdict != OCSP_NO_ANSWER || !ask->profile->ocsp_responder)
+		return ret;
+	ocsp_answer_unref(TAKE_PTR(*a));
+	return ask_responder(r, ask, w, a);
 }
 
 void responder_cancel(struct ocsp_wait *w)

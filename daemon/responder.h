@@ -22,7 +22,7 @@ struct ocsp_answer {
 	unsigned refs;
 	enum ocsp_verdict verdict;
 	time_t until;
-	char why[96];  /* there is no answer */
+	char why[96];  /* one phrase: why there is no answer, or who says "revoked" */
 	uint32_t len;  /* of the response, 0: none came that could be believed */
 	uint8_t der[]; /* for the signer */
 };
@@ -53,9 +53,10 @@ struct responder {
 
 /* Whose certificate; everything is borrowed for the call. */
 struct ocsp_ask {
-	const struct cfg_profile *profile; /* has the responder and the time-out */
-	X509 *cert, *issuer;
-	const uint8_t *fingerprint; /* of cert, FINGERPRINT_LEN */
+	const struct cfg_profile *profile; /* has the responder, if any, and the time-out */
+	const STACK_OF(X509) * chain;	   /* verified: the certificate, its issuer, others */
+	const uint8_t *staple;		   /* a response that came with the certificate */
+	size_t staple_len;		   /* 0: none did */
 };
 
 /* One timer of timers is its own: the caller has reserved it. */
@@ -64,7 +65,10 @@ void responder_init(struct responder *r, struct ring *ring, struct timers *timer
 /* When the ring is gone. */
 void responder_free(struct responder *r);
 
-/* 0: *a is what is known, a reference for the caller. -EINPROGRESS: w->done() is called. -ENOMEM.
+/*
+ * A stapled response that can be believed is the answer; else the responder is asked, if there is
+ * one. 0: *a is what is known, a reference for the caller. -EINPROGRESS: w->done() is called.
+ * -ENOMEM.
  */
 int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
 		  struct ocsp_answer **a) must_check;

@@ -56,8 +56,10 @@
 	X(client_tickets, "session tickets given to TLS 1.3 clients")                              \
 	X(client_resumptions, "client handshakes that resumed a session")                          \
 	X(ocsp_requests, "questions put to OCSP responders")                                       \
-	X(ocsp_cache_hits, "clients whose OCSP answer was known")                                  \
+	X(ocsp_cache_hits, "peers whose OCSP answer was known")                                    \
 	X(ocsp_failures, "questions without an answer that could be believed")                     \
+	X(ocsp_staples, "backends whose stapled OCSP response was the answer")                     \
+	X(ocsp_staples_refused, "stapled OCSP responses that could not be believed")               \
 	X(tickets_dropped, "NewSessionTicket messages taken out of backends' streams")             \
 	X(key_updates, "KeyUpdate messages received")                                              \
 	X(key_updates_sent, "KeyUpdate messages sent, answers included")                           \

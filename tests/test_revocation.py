@@ -363,6 +363,163 @@ def test_ocsp_and_crl(gate, pki, backend, authority, root):
         assert g.stats()["ocsp_requests"] == 0
 
 
+# ---- OCSP about backends ----
+
+
+def asking_about_backend(pki, port, responder=None, mode="mandatory", **more):
+    if responder:
+        more["profile__back__ocsp_responder"] = f"http://127.0.0.1:{responder}/"
+    return settings(pki, port, profile__back__server_ocsp=mode, dataplane__workers="1", **more)
+
+
+# Its certificate is judged at its CertificateRequest, or, if it makes none, at the handshake's end.
+ASKS = pytest.mark.parametrize("asks", [True, False], ids=["asks", "does_not_ask"])
+
+
+@ASKS
+@VERSION
+def test_backend_ocsp_good(gate, pki, server_authority, version, asks):
+    """The second time without asking: the responder is gone."""
+    server_authority.knows(pki.backend())
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root if asks else None,
+                          version=version) as b:
+        with server_authority.openssl_responder(pki.server_ca) as port:
+            g = gate(asking_about_backend(pki, b.port, port))
+            passes(g, pki, certkey=pki.client(), version=version)
+        passes(g, pki, certkey=pki.client(), version=version)
+    stats = g.stats()
+    assert stats["ocsp_requests"] == stats["ocsp_cache_hits"] == 1 and not stats["ocsp_failures"]
+
+
+@ASKS
+@VERSION
+def test_backend_ocsp_revoked(gate, pki, server_authority, version, asks):
+    """It is shown no certificate and gets no byte, though the client is through before the answer."""
+    server_authority.revoke(pki.backend())
+
+    def later(_request, answer):
+        time.sleep(1)
+        return answer
+
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root if asks else None,
+                          version=version) as b:
+        with server_authority.responder(pki.server_ca, "-nmin", 5, how=later) as server:
+            g = gate(asking_about_backend(pki, b.port, server.port, "optional"))
+            with g.ends_with("backend_cert_revoked"):
+                with clients.connect(g.port, pki=pki, certkey=pki.client(), version=version) as c:
+                    assert not (c.handshake(lambda: wait_until(lambda: server.asked, 10)) and c.recv())
+                    assert c.ended == "alert internal_error"
+        seen = b.connection().wait()
+        assert seen.ended == "alert certificate_revoked"
+        assert not seen.certificate and not seen.received
+    assert g.log_contains("says the OCSP responder") and g.stats()["forged"] == 0
+
+
+@ASKS
+@pytest.mark.parametrize("mode", ["optional", "mandatory"])
+def test_backend_ocsp_tells_nothing(gate, pki, mode, asks):
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root if asks else None) as b:
+        g = gate(asking_about_backend(pki, b.port, free_port(), mode))
+        if mode == "optional":
+            passes(g, pki, certkey=pki.client())
+        else:
+            refused(g, pki, "backend_ocsp_unknown", "internal_error", certkey=pki.client())
+            assert b.connection().wait().ended == "alert bad_certificate_status_response"
+            assert g.log_contains("the OCSP responder is unreachable")
+    assert g.stats()["ocsp_failures"] == 1
+
+
+def test_backend_ocsp_is_asked_once(gate, pki, server_authority):
+    """Many flows to one backend: one request; the backend gives up meanwhile, and is connected anew."""
+    server_authority.knows(pki.backend())
+
+    def slow(_request, answer):
+        time.sleep(3)
+        return answer
+
+    with server_authority.responder(pki.server_ca, "-nmin", 5, how=slow) as server, \
+            backends.backend(certkey=pki.backend(), client_ca=pki.forging_root,
+                             handshake_timeout=2) as b:
+        g = gate(asking_about_backend(pki, b.port, server.port))
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda _: ping(g, pki, certkey=pki.client()), range(5)))
+        stats = g.stats()
+        assert len(server.asked) == stats["ocsp_requests"] == 1 and stats["flows_established"] == 5
+        assert stats["backend_reconnects"] == 5
+
+
+def test_backend_ocsp_after_reconnect(gate, pki, server_authority):
+    """While a person types a PIN the backend gives up: the next connection is another backend's, perhaps."""
+    server_authority.knows(pki.backend())
+    with server_authority.openssl_responder(pki.server_ca) as port, backends.backend(
+            certkey=pki.backend(), client_ca=pki.forging_root, handshake_timeout=1) as b:
+        g = gate(asking_about_backend(pki, b.port, port))
+        with g.carries(), clients.connect(g.port, pki=pki, certkey=pki.client()) as c:
+            assert c.handshake(before_flight=lambda: time.sleep(2))
+            clients.ping(c)
+        stats = g.stats()
+        assert stats["backend_reconnects"] == stats["ocsp_requests"] == stats["ocsp_cache_hits"] == 1
+
+
+def test_backend_ocsp_takes_too_long(gate, pki, server_authority):
+    """Longer than the client has: it is not the client's fault."""
+    with server_authority.responder(pki.server_ca, "-nmin", 5, how=silent) as server, \
+            backends.backend(certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        g = gate(asking_about_backend(pki, b.port, server.port, timeout__handshake="1s",
+                                      profile__back__ocsp_timeout="5s"))
+        refused(g, pki, "backend_ocsp_unknown", "internal_error", certkey=pki.client())
+
+
+STAPLES = {
+    "good": ({}, None, None, "ocsp_staples"),
+    "revoked": ({"status": "revoked"}, "backend_cert_revoked", 44, "ocsp_staples"),
+    "out_of_date": ({"since": -3, "until": -2}, "backend_ocsp_unknown", 113, "ocsp_staples_refused"),
+    "about_another": ({"about": "web"}, "backend_ocsp_unknown", 113, "ocsp_staples_refused"),
+    "of_nobody": ({"signer": "other_ca"}, "backend_ocsp_unknown", 113, "ocsp_staples_refused"),
+    "none": (None, "backend_ocsp_unknown", 113, None),
+}
+
+
+@pytest.mark.parametrize("what, reason, alert, counter", STAPLES.values(), ids=STAPLES.keys())
+@VERSION
+def test_backend_staples(gate, pki, tmp_path, version, what, reason, alert, counter):
+    """Without a responder: what the backend has stapled is all there is."""
+    port, log, args = free_port(), tmp_path / "s_server.log", ["-rev", clients.tls_option(version)]
+    if what is not None:
+        what = dict(what)
+        about = getattr(pki, what.pop("about", "backend"))()
+        if "signer" in what:
+            what["signer"] = getattr(pki, what["signer"])
+        args += ["-status_file", pki.ocsp_response(about, **what)]
+    with backends.s_server(port, certkey=pki.backend(), client_ca=pki.forging_root, log=log,
+                           args=args):
+        g = gate(asking_about_backend(pki, port))
+        if not reason:
+            with g.carries(), clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+                c.send(b"abc\n")
+                assert c.recv_exactly(4) == b"cba\n"
+        else:
+            refused(g, pki, reason, "internal_error", certkey=pki.client(), version=version)
+            assert wait_until(lambda: f"SSL alert number {alert}" in log.read_text(), 10)
+        stats = g.stats()
+        assert [stats[n] for n in ("ocsp_staples", "ocsp_staples_refused", "ocsp_requests")] == [
+            int(counter == "ocsp_staples"), int(counter == "ocsp_staples_refused"), 0]
+
+
+def test_backend_staple_is_bad_and_responder_good(gate, pki, server_authority, tmp_path):
+    server_authority.knows(pki.backend())
+    port = free_port()
+    with server_authority.openssl_responder(pki.server_ca) as responder, backends.s_server(
+            port, certkey=pki.backend(), client_ca=pki.forging_root, log=tmp_path / "log",
+            args=["-rev", "-status_file", pki.ocsp_response(pki.backend(), since=-3, until=-2)]):
+        g = gate(asking_about_backend(pki, port, responder))
+        with g.carries(), clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+            c.send(b"abc\n")
+            assert c.recv_exactly(4) == b"cba\n"
+        stats = g.stats()
+        assert stats["ocsp_staples_refused"] == stats["ocsp_requests"] == 1
+
+
 @pytest.mark.parametrize("url, ok", [
     ("http://127.0.0.1", True), ("http://127.0.0.1:8080", True), ("http://[::1]/ocsp", True),
     ("http://[::1]:81/a?b", True), ("https://127.0.0.1/", False), ("http://ocsp.example/", False),

@@ -14,6 +14,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings
+from harness.revocation import Authority
 
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 
@@ -109,6 +110,45 @@ def test_certificate_that_expired(gate, pki, backend, tmp_path, version):
         done = clients.run(clients.s_client_argv(g.port, pki=pki, certkey=who, args=(
             "-sess_in", c.file, "-ign_eof", clients.tls_option(version))))
     assert b"alert certificate expired" in done.stderr
+
+
+@VERSION
+def test_certificate_that_was_revoked(gate, pki, backend, tmp_path, version):
+    """Each client that resumes is asked about again, as soon as the answer is too old."""
+    ca, who = pki.client_intermediate, pki.client()
+    authority, status = Authority(tmp_path, ca), ["good"]
+    authority.knows(who)
+
+    def short(_request, _answer):
+        return pki.ocsp_response(who, status=status[0], signer=ca, issuer=ca, until=2 / 86400).read_bytes()
+
+    with authority.responder(ca, how=short) as server:
+        g = gate(tickets(pki, backend, profile__front__client_ocsp="mandatory",
+                         profile__front__ocsp_responder=f"http://127.0.0.1:{server.port}/"))
+        c = Client(g, pki, version, tmp_path, who)
+        assert [c.connect(), c.connect()] == ["New", "Reused"]
+        status[0] = "revoked"
+        time.sleep(3)
+        with g.ends_with("client_cert_revoked"):
+            done = clients.run(clients.s_client_argv(g.port, pki=pki, certkey=who, args=(
+                "-sess_in", c.file, "-ign_eof", clients.tls_option(version))))
+        assert b"alert certificate revoked" in done.stderr
+        assert g.stats()["client_resumptions"] == 2
+
+
+@VERSION
+def test_certificate_that_was_put_on_a_list(gate, pki, backend, tmp_path, version):
+    """The reload that brings the list ends the sessions: the certificate is shown, and refused."""
+    authority, who = Authority(tmp_path, pki.client_intermediate), pki.client()
+    g = gate(tickets(pki, backend, profile__front__client_crl=authority.crl(),
+                     profile__front__client_crl_check="optional"))
+    c = Client(g, pki, version, tmp_path, who)
+    assert [c.connect(), c.connect()] == ["New", "Reused"]
+    authority.revoke(who)
+    g.reload(profile__front__client_crl=authority.crl())
+    with g.ends_with("client_cert_revoked"):
+        clients.run(clients.s_client_argv(g.port, pki=pki, certkey=who, args=(
+            "-sess_in", c.file, "-ign_eof", clients.tls_option(version))))
 
 
 @VERSION

@@ -376,8 +376,8 @@ def describe(error):
         return "close_notify"
     if "ALERT_" in reason:
         return "alert " + reason.split("ALERT_")[1].lower().replace("cancelled", "canceled")
-    if reason == "TLSV1_UNRECOGNIZED_NAME":
-        return "alert unrecognized_name"
+    if reason in ("TLSV1_UNRECOGNIZED_NAME", "TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE"):
+        return "alert " + reason[len("TLSV1_"):].lower()
     if "tlsv1 alert no application protocol" in str(error):  # Python has no name for it
         return "alert no_application_protocol"
     return f"error {reason or error}"
