@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include "expiry.h"
 #include "flow_show.h"
 #include "log.h"
 #include "shield.h"
@@ -119,6 +120,7 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 		.forge_cache_entries = forge_cache_entries(gate->cache),
 		.forge_keys_ready = keymaker_ready(gate->keys),
 		.memory_bytes = limits_memory(),
+		.crl_next_update = expiry_first(gate->cfg),
 		.workers = gate->n_workers,
 		.generations = stats_area_slots(gate->area),
 		.generation = gate->generation,

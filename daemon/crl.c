@@ -188,6 +188,30 @@ static int newest_first(const X509_CRL *const *a, const X509_CRL *const *b)
 	return x < y ? 1 : x > y ? -1 : 0;
 }
 
+static bool same_extension(const X509_CRL *a, const X509_CRL *b, int nid)
+{
+	X509_EXTENSION *x = X509_CRL_get_ext(a, X509_CRL_get_ext_by_NID(a, nid, -1));
+	X509_EXTENSION *y = X509_CRL_get_ext(b, X509_CRL_get_ext_by_NID(b, nid, -1));
+
+	if (!x || !y)
+		return x == y;
+	return !ASN1_OCTET_STRING_cmp(X509_EXTENSION_get_data(x), X509_EXTENSION_get_data(y));
+}
+
+bool crl_superseded(const STACK_OF(X509_CRL) * crls, const X509_CRL *crl)
+{
+	for (int i = 0; i < sk_X509_CRL_num(crls); i++) {
+		const X509_CRL *other = sk_X509_CRL_value(crls, i);
+
+		if (this_update(other) > this_update(crl) &&
+		    !X509_NAME_cmp(X509_CRL_get_issuer(other), X509_CRL_get_issuer(crl)) &&
+		    same_extension(other, crl, NID_authority_key_identifier) &&
+		    same_extension(other, crl, NID_issuing_distribution_point))
+			return true;
+	}
+	return false;
+}
+
 static bool add(struct crl_set *set, X509_CRL *crl)
 {
 	struct crl *c = &set->crls[set->n];

@@ -7,11 +7,15 @@
 #ifndef KTLSGATE_CRL_H
 #define KTLSGATE_CRL_H
 
+#include <stdbool.h>
 #include <time.h>
 #include <openssl/x509.h>
 #include "scoped.h"
 
 struct crl_set;
+
+/* One of crls is newer, of the same issuer and key identifier, and of the same scope. */
+bool crl_superseded(const STACK_OF(X509_CRL) * crls, const X509_CRL *crl) must_check;
 
 /*
  * Why a CRL cannot be used, "what is wrong; what would be right", or NULL. Scans

@@ -93,6 +93,7 @@ struct stats {
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
 	X(forge_keys_ready, "RSA keys made ahead of need now")                                     \
 	X(memory_bytes, "allocated by the data process now, of which limit.memory is the limit")   \
+	X(crl_next_update, "when the first CRL expires, in seconds since 1970; 0: there is none")  \
 	X(workers, "threads of the data process")                                                  \
 	X(generations, "data processes: the newest, and those whose flows have not ended yet")     \
 	X(generation, "number of the configuration that runs: 1 and 1 more with each reload")

@@ -519,6 +519,7 @@ static int start(struct supervisor *s)
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
+	s->expiry = (struct expiry){0};
 	cfg = s->current->cfg;
 	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
@@ -545,6 +546,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
+	s->expiry = (struct expiry){0};
 	config_texts_free(&s->texts);
 	s->texts = *texts;
 	*texts = (struct cfg_texts){0};
@@ -666,6 +668,7 @@ static int patience(const struct supervisor *s)
 	uint64_t now = timer_clock();
 
 	ms = earlier(ms, changes_wait(&s->changes));
+	ms = earlier(ms, expiry_wait(&s->expiry, s->current->cfg));
 	for (unsigned i = 0; i < STATS_SLOTS; i++) {
 		const struct generation *g = s->generations[i];
 
@@ -711,6 +714,7 @@ static void watch(struct supervisor *s)
 			return;
 		if (changes_turn(&s->changes))
 			reload_and_forget(s, false);
+		expiry_turn(&s->expiry, s->current->cfg);
 		if (!all_alive(s))
 			start_missing(s);
 	}

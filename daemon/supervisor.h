@@ -9,6 +9,7 @@
 
 #include "changes.h"
 #include "control.h"
+#include "expiry.h"
 #include "generation.h"
 #include "listener.h"
 #include "watchdog.h"
@@ -23,6 +24,7 @@ struct supervisor {
 	int signal_fd;
 	struct watchdog watchdog;
 	struct changes changes; /* of files that the current configuration was made of */
+	struct expiry expiry;	/* of its CRLs */
 	struct generation *generations[STATS_SLOTS]; /* by slot */
 	struct generation *current;
 	unsigned last_number;

@@ -570,3 +570,19 @@ def test_crl_changes(gate, pki, backend, authority, root, tmp_path):
         assert old.recv_exactly(4) == b"pong"
     time.sleep(2.5)  # two looks more
     assert not g.log_contains("generation 3") and g.log().count("nothing has changed") == 1
+
+
+def test_crl_expires(gate, pki, backend, authority, root):
+    """It is said before, and when it has happened; a list that has been replaced does not matter."""
+    begin = time.time()
+    ending, old = authority.crl(begin=-3600, end=5), root.crl(begin=-7200, end=-3600)
+    g = gate(front(pki, backend.port, "optional", ending, old, root.crl()))
+    soon = r"warning: profile\.front\.client_crl: the CRL of CN=ktlsgate test client-intermediate "
+    assert g.log_contains(soon + r"expires in [1-5] s\n")
+    assert begin + 4 <= g.stats()["crl_next_update"] <= time.time() + 5
+    assert g.log_contains(soon + r"has expired\n", 10) and time.time() >= begin + 4
+    assert g.log().count("the CRL of") == 2
+
+
+def test_crl_next_update_without_lists(gate, pki, backend):
+    assert gate(settings(pki, backend.port)).stats()["crl_next_update"] == 0
