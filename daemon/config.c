@@ -791,9 +791,12 @@ static void check_ocsp(struct loader *l, const struct cfg_profile *p)
 	const struct cfg_key *ocsp = row("profile.<name>.client_ocsp");
 
 	if (p->client_ocsp != REVOCATION_OFF && !said(l, ocsp, p->index)->wrong &&
-	    !said(l, row("profile.<name>.ocsp_responder"), p->index)->value)
-		complain_at(l, ocsp, p->index,
-			    "nobody is there to be asked; set profile.%s.ocsp_responder", p->name);
+	    !said(l, row("profile.<name>.ocsp_responder"), p->index)->value &&
+	    !said(l, row("profile.<name>.ocsp_aia"), p->index)->value)
+		complain_at(
+			l, ocsp, p->index,
+			"nobody is there to be asked; set profile.%s.ocsp_responder or ocsp_aia",
+			p->name);
 }
 
 static void check_profiles(struct loader *l)

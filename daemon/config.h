@@ -229,6 +229,7 @@ struct cfg_profile {
 	enum verify_revocation client_ocsp, server_ocsp;
 	struct cfg_where client_ocsp_where;
 	char *ocsp_responder;  /* URL, see cfg_http_address() */
+	char *ocsp_aia;	       /* see cfg_aia_address(); NULL: no certificate says who is asked */
 	unsigned ocsp_timeout; /* seconds */
 	/* front */
 	enum cfg_client_auth client_auth;
@@ -453,6 +454,11 @@ void config_changing_files(const struct config *cfg, void (*found)(void *arg, co
 #define CFG_HTTP "http://"
 /* The address in http://ADDRESS[:PORT][/PATH]: 0, or -EINVAL. */
 int cfg_http_address(const char *url, struct cfg_address *out) must_check;
+/*
+ * The address that list (HOST[:PORT]=ADDRESS[:PORT] ...) has for the host of url, which may be
+ * anybody's. Returns 0, -EINVAL: it is no http URL, -ENOENT.
+ */
+int cfg_aia_address(const char *list, const char *url, struct cfg_address *out) must_check;
 
 /* Frees cfg and wipes keys. NULL-safe. */
 void config_free(struct config *cfg);

@@ -357,6 +357,8 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "service: the same for backends; asked for a stapled OCSP response, then the responder, if there is one"},
 	{"profile.<name>.ocsp_responder", PROFILE(ocsp_responder), .type = &type_http_url,
 	 .help = "who is asked about the certificates of clients (vserver) or backends (service)"},
+	{"profile.<name>.ocsp_aia", PROFILE(ocsp_aia), .type = &type_aia,
+	 .help = "hosts that certificates may name (AIA) as their responder, and where those are; unset: none"},
 	{"profile.<name>.ocsp_timeout", PROFILE(ocsp_timeout), .type = &type_duration,
 	 .unit = "s, m, h, d", .min = 1, .max = MINUTE, .value = "5s",
 	 .help = "how long the OCSP responder may take"},

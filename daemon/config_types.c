@@ -1444,16 +1444,12 @@ const struct cfg_type type_prefixes = {
 
 /* ---- URL of HTTP, numeric ---- */
 
-int cfg_http_address(const char *url, struct cfg_address *out)
+/* ADDRESS[:PORT], as in a URL. */
+static int http_host(const char *host, size_t len, struct cfg_address *out)
 {
 	const struct cfg_key none = {.type = &type_address};
-	const char *host = url + strlen(CFG_HTTP);
 	char text[INET6_ADDRSTRLEN + 16], why[CFG_WHY_MAX];
-	size_t len;
 
-	if (strncmp(url, CFG_HTTP, strlen(CFG_HTTP)))
-		return -EINVAL;
-	len = strcspn(host, "/");
 	if (len + sizeof(":80") > sizeof(text))
 		return -EINVAL;
 	memcpy(text, host, len);
@@ -1461,6 +1457,66 @@ int cfg_http_address(const char *url, struct cfg_address *out)
 	strcpy(text + len, memchr(host, ':', len) && host[len - 1] != ']' ? "" : ":80");
 	return parse_address(&none, text, out, why);
 }
+
+int cfg_http_address(const char *url, struct cfg_address *out)
+{
+	const char *host = url + strlen(CFG_HTTP);
+
+	if (strncmp(url, CFG_HTTP, strlen(CFG_HTTP)))
+		return -EINVAL;
+	return http_host(host, strcspn(host, "/"), out);
+}
+
+int cfg_aia_address(const char *list, const char *url, struct cfg_address *out)
+{
+	const char *host = url + strlen(CFG_HTTP), *word, *address;
+	size_t len, address_len;
+
+	if (strncmp(url, CFG_HTTP, strlen(CFG_HTTP)))
+		return -EINVAL;
+	len = strcspn(host, "/");
+	for (word = list + strspn(list, CFG_BLANK); *word;
+	     word = address + address_len + strspn(address + address_len, CFG_BLANK)) {
+		address = word + strcspn(word, "=") + 1;
+		address_len = strcspn(address, CFG_BLANK);
+		if ((size_t)(address - 1 - word) == len && !strncasecmp(word, host, len))
+			return http_host(address, address_len, out);
+	}
+	return -ENOENT;
+}
+
+/* As cfg_aia_address() reads it. */
+static int parse_aia(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	struct cfg_address ignored;
+	size_t host, len;
+
+	for (const char *p = text + strspn(text, CFG_BLANK); *p;
+	     p += len + strspn(p + len, CFG_BLANK)) {
+		len = strcspn(p, CFG_BLANK);
+		host = strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				 "0123456789.-_:[]");
+		if (!host || p[host] != '=')
+			return wrong_value(k, why, "has no host of a URL in front of a =");
+		if (http_host(p + host + 1, len - host - 1, &ignored) < 0)
+			return wrong_value(k, why, "has no numeric address behind a =");
+	}
+	return set_string(member, text, why);
+}
+
+static void range_aia(const struct cfg_key *k, FILE *out)
+{
+	(void)k;
+	fputs("HOST[:PORT]=ADDRESS[:PORT], separated by blanks", out);
+}
+
+const struct cfg_type type_aia = {
+	.name = "hosts",
+	.parse = parse_aia,
+	.print = print_string,
+	.range = range_aia,
+	.owns_string = true,
+};
 
 static int parse_http_url(const struct cfg_key *k, const char *text, void *member, char *why)
 {

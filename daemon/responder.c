@@ -12,6 +12,7 @@
 #define QUEUE_MAX   512 /* of all that are asked for */
 #define RETRY	    2	/* seconds before a responder that gave no answer is asked again */
 #define HEADER_MAX  4096
+#define URL_MAX	    512
 #define IN_MAX	    (HEADER_MAX + OCSP_RESPONSE_MAX)
 
 struct ocsp_entry {
@@ -287,6 +288,45 @@ static void connected(struct ring_op *op, int res)
 
 /* ---- the beginning of a query ---- */
 
+/* Whom to ask, and how that is written in the request. */
+struct target {
+	struct cfg_address address;
+	char url[URL_MAX];
+};
+
+/* True: it can stand in a request. The certificate is verified, but its CA may be careless. */
+static bool copy_url(struct target *t, const char *url)
+{
+	size_t n = strlen(url);
+
+	for (size_t i = 0; i < n; i++)
+		if (url[i] <= ' ' || url[i] > '~')
+			return false;
+	if (n >= sizeof(t->url))
+		return false;
+	memcpy(t->url, url, n + 1);
+	return true;
+}
+
+/* Whom the certificate names, if that is a host of ocsp_aia; else ocsp_responder, if it is set. */
+static bool find_target(const struct ocsp_ask *ask, struct target *t)
+{
+	const char *hosts = ask->profile->ocsp_aia, *responder = ask->profile->ocsp_responder;
+	STACK_OF(OPENSSL_STRING) *urls =
+		hosts ? X509_get1_ocsp(sk_X509_value(ask->chain, 0)) : NULL;
+	bool found = false;
+
+	for (int i = 0; !found && i < sk_OPENSSL_STRING_num(urls); i++) {
+		const char *url = sk_OPENSSL_STRING_value(urls, i);
+
+		found = copy_url(t, url) && !cfg_aia_address(hosts, url, &t->address);
+	}
+	X509_email_free(urls);
+	if (!found && responder)
+		found = copy_url(t, responder) && !cfg_http_address(responder, &t->address);
+	return found;
+}
+
 static int write_request(struct ocsp_query *q, const char *url)
 {
 	const char *host = url + strlen(CFG_HTTP), *path = strchr(host, '/');
@@ -323,7 +363,7 @@ static X509 *cert_ref(const STACK_OF(X509) * chain, int i)
 }
 
 static struct ocsp_query *query_new(struct responder *r, struct ocsp_entry *e,
-				    const struct ocsp_ask *ask)
+				    const struct ocsp_ask *ask, const struct target *t)
 {
 	struct ocsp_query *q = calloc(1, sizeof(*q));
 
@@ -335,8 +375,8 @@ static struct ocsp_query *query_new(struct responder *r, struct ocsp_entry *e,
 	LIST_INIT(&q->waits);
 	q->cert = cert_ref(ask->chain, 0);
 	q->issuer = cert_ref(ask->chain, 1);
-	if (!q->cert || !q->issuer || cfg_http_address(ask->profile->ocsp_responder, &q->address) ||
-	    write_request(q, ask->profile->ocsp_responder)) {
+	q->address = t->address;
+	if (!q->cert || !q->issuer || write_request(q, t->url)) {
 		query_free(q);
 		return NULL;
 	}
@@ -527,7 +567,7 @@ static int judge_staple(struct responder *r, const struct ocsp_ask *ask, struct 
 	time_t until;
 
 	if (!ask->staple_len)
-		return unanswered(a, "no OCSP response is stapled, and nobody is to be asked");
+		return unanswered(a, "there is no OCSP response, and no responder to ask");
 	verdict = ocsp_judge(ask->staple, ask->staple_len, sk_X509_value(ask->chain, 0),
 			     sk_X509_value(ask->chain, 1), time(NULL), &until, &why);
 	if (verdict == OCSP_NO_ANSWER) {
@@ -541,8 +581,8 @@ static int judge_staple(struct responder *r, const struct ocsp_ask *ask, struct 
 	return *a ? 0 : -ENOMEM;
 }
 
-static int ask_responder(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
-			 struct ocsp_answer **a)
+static int ask_responder(struct responder *r, const struct ocsp_ask *ask, const struct target *t,
+			 struct ocsp_wait *w, struct ocsp_answer **a)
 {
 	struct ocsp_entry *e = find_or_add(r, ask);
 
@@ -558,7 +598,7 @@ static int ask_responder(struct responder *r, const struct ocsp_ask *ask, struct
 			stat_inc(r->stats, ocsp_failures);
 			return unanswered(a, "too many OCSP requests wait");
 		}
-		if (!query_new(r, e, ask))
+		if (!query_new(r, e, ask, t))
 			return -ENOMEM;
 	}
 	w->query = e->query;
@@ -571,16 +611,17 @@ static int ask_responder(struct responder *r, const struct ocsp_ask *ask, struct
 int responder_ask(struct responder *r, const struct ocsp_ask *ask, struct ocsp_wait *w,
 		  struct ocsp_answer **a)
 {
+	struct target target;
 	int ret;
 
 	/* A certificate that is itself an anchor has nobody above it to answer for it. */
 	if (sk_X509_num(ask->chain) < 2)
 		return unanswered(a, "it has no issuer");
 	ret = judge_staple(r, ask, a);
-	if (ret || (*a)->verdict != OCSP_NO_ANSWER || !ask->profile->ocsp_responder)
+	if (ret || (*a)->verdict != OCSP_NO_ANSWER || !find_target(ask, &target))
 		return ret;
 	ocsp_answer_unref(TAKE_PTR(*a));
-	return ask_responder(r, ask, w, a);
+	return ask_responder(r, ask, &target, w, a);
 }
 
 void responder_cancel(struct ocsp_wait *w)

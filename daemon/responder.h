@@ -53,7 +53,7 @@ struct responder {
 
 /* Whose certificate; everything is borrowed for the call. */
 struct ocsp_ask {
-	const struct cfg_profile *profile; /* has the responder, if any, and the time-out */
+	const struct cfg_profile *profile; /* has the responders, if any, and the time-out */
 	const STACK_OF(X509) * chain;	   /* verified: the certificate, its issuer, others */
 	const uint8_t *staple;		   /* a response that came with the certificate */
 	size_t staple_len;		   /* 0: none did */

@@ -533,6 +533,70 @@ def test_ocsp_responder_urls(pki, tmp_path, url, ok):
         code and "is no http URL with a numeric address; use http://IPv4[:PORT][/PATH]" in said)
 
 
+def by_aia(pki, port, hosts, **more):
+    return settings(pki, port, profile__front__client_ocsp="mandatory", profile__front__ocsp_aia=hosts,
+                    **more)
+
+
+def test_aia(gate, pki, backend, authority):
+    """The certificates name http://ocsp.client.example/; the request goes where the configuration says."""
+    alice, bob = pki.client("Alice"), pki.client("Bob")
+    authority.knows(bob)
+    authority.revoke(alice)
+    with authority.responder(pki.client_intermediate, "-nmin", 5) as server:
+        g = gate(by_aia(pki, backend.port,
+                        f"other.example=127.0.0.1:1 OCSP.client.example=127.0.0.1:{server.port}"))
+        passes(g, pki, certkey=bob)
+        refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+        assert server.urls == ["ocsp.client.example/"] * 2
+
+
+@pytest.mark.parametrize("responder", [False, True])
+def test_aia_of_another_host(gate, pki, backend, authority, responder):
+    """Is not asked, whatever the certificate says; the configured one is, if there is one."""
+    bob, more = pki.client("Bob"), {}
+    authority.knows(bob)
+    with authority.responder(pki.client_intermediate, "-nmin", 5) as server:
+        address = f"127.0.0.1:{server.port}"
+        if responder:
+            more["profile__front__ocsp_responder"] = f"http://{address}/configured"
+        g = gate(by_aia(pki, backend.port, " ".join(
+            f"{host}={address}" for host in ("client.example", "ocsp.client.example.evil.example",
+                                             "ocsp.client.example:8080", "127.0.0.1")), **more))
+        if responder:
+            passes(g, pki, certkey=bob)
+            assert server.urls == [f"{address}/configured"]
+        else:
+            refused(g, pki, "client_ocsp_unknown", "certificate_unknown", certkey=bob)
+            assert g.log_contains("there is no OCSP response, and no responder to ask")
+            assert server.urls == []
+
+
+def test_aia_of_a_stranger(gate, pki, backend, authority):
+    """Nobody is asked about a certificate of no CA of ours."""
+    with authority.responder(pki.client_intermediate, "-nmin", 5) as server:
+        g = gate(by_aia(pki, backend.port, f"ocsp.client.example=127.0.0.1:{server.port}"))
+        refused(g, pki, "client_cert_untrusted", "unknown_ca",
+                certkey=pki.client(fault="wrong_ca"))
+        assert server.urls == [] and g.stats()["ocsp_requests"] == 0
+
+
+@pytest.mark.parametrize("hosts, why", [
+    ("ocsp.example=192.0.2.7 [2001:db8::1]:81=[2001:db8::2]:82", None),
+    ("ocsp.example", "has no host of a URL in front of a ="),
+    ("http://ocsp.example=192.0.2.7", "has no host of a URL in front of a ="),
+    ("=192.0.2.7", "has no host of a URL in front of a ="),
+    ("ocsp.example= 192.0.2.7", "has no numeric address behind a ="),
+    ("ocsp.example=ocsp.example", "has no numeric address behind a ="),
+    ("ocsp.example=192.0.2.7:0", "has no numeric address behind a ="),
+    ("ocsp.example=192.0.2.7/x", "has no numeric address behind a ="),
+])
+def test_aia_hosts(pki, tmp_path, hosts, why):
+    code, said = check(tmp_path, by_aia(pki, 9443, hosts))
+    assert (code, said) == (0, "") if not why else (
+        code and f"{why}; use HOST[:PORT]=ADDRESS[:PORT], separated by blanks" in said)
+
+
 def test_ocsp_needs_a_responder(pki, tmp_path):
     conf = asking(pki, 9443, 80)
     del conf["profile.front.ocsp_responder"]

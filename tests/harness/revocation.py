@@ -84,11 +84,13 @@ class Authority:
     def responder(self, signer, *args, how=None):
         """
         A server whose answers are made by `openssl ocsp` with args. how(request, answer): what
-        is sent instead, or None for silence. Yields it: .port, and .asked, the requests so far.
+        is sent instead, or None for silence. Yields it: .port, .asked, the requests so far, and
+        .urls, the host and path of each.
         """
         server = http.server.ThreadingHTTPServer((HOST, 0), _Handler)
         server.daemon_threads = True
         server.how, server.asked, server.port = how, [], server.server_port
+        server.urls = []
         server.quiet = threading.Event()
         lock = threading.Lock()
 
@@ -118,6 +120,7 @@ class Authority:
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):  # noqa: N802 pylint: disable=invalid-name
         assert self.headers["Content-Type"] == "application/ocsp-request"
+        self.server.urls.append(self.headers["Host"] + self.path)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         answer = self.server.answer(body)
         if self.server.how:
