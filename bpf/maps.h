@@ -71,6 +71,17 @@ enum flow_engine {
 	FLOW_ENGINE_KTLS
 };
 
+/* Who seals and opens the records of a connection. */
+enum flow_records {
+	FLOW_RECORDS_NONE,    /* not in the relay yet */
+	FLOW_RECORDS_UNKNOWN, /* the kernel's TLS: it was asked, and has not said yet */
+	FLOW_RECORDS_USER,    /* our own record layer */
+	FLOW_RECORDS_SOFTWARE,
+	FLOW_RECORDS_DEVICE,
+	FLOW_RECORDS_DEVICE_TX, /* sealed by the device, opened in software */
+	FLOW_RECORDS_DEVICE_RX, /* the other way round */
+};
+
 #define FLOW_ADDRESS_LEN 40 /* an IPv6 address written in full, NUL included */
 
 /*
@@ -98,10 +109,11 @@ struct flow_value {
 struct flow_info {
 	__u64 flow_id; /* the same for both sides */
 	enum flow_engine engine;
+	enum flow_records records;
 	char vserver[NAME_LEN];
 	char service[NAME_LEN];
 	char tls_version[8];	  /* "TLSv1.3" */
-	char client_identity[20]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits; or
+	char client_identity[24]; /* first 8 bytes of the certificate's SHA-256, 16 hex digits; or
 				     none */
 };
 

@@ -24,6 +24,7 @@ struct message {
 	bool retire; /* instead of a request */
 	bool first;
 	char line[REQUEST_MAX];
+	struct offload_answer offload; /* flow 0: there is none */
 };
 
 struct reply {
@@ -60,6 +61,11 @@ int answer_tell_retire(int channel)
 	return send_message(channel, &(struct message){.retire = true}, -1);
 }
 
+int answer_tell_offload(int channel, const struct offload_answer *answer)
+{
+	return send_message(channel, &(struct message){.offload = *answer}, -1);
+}
+
 int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd)
 {
 	struct message m = {.id = id, .first = first};
@@ -68,15 +74,27 @@ int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int
 	return send_message(channel, &m, fd);
 }
 
-bool answer_outcome(int channel, uint32_t *id, enum outcome *out)
+bool answer_outcome(int channel, uint32_t *id, enum outcome *out, struct offload_question *question)
 {
-	struct reply r;
-	ssize_t n = recv(channel, &r, sizeof(r), MSG_DONTWAIT);
+	/* Workers write their question as it is, see flow.c. */
+	union {
+		struct reply reply;
+		struct offload_question question;
+	} said;
+	const struct reply *r = &said.reply;
+	ssize_t n = recv(channel, &said, sizeof(said), MSG_DONTWAIT);
 
-	if (n != sizeof(r))
+	_Static_assert(sizeof(said.reply) != sizeof(said.question), "told apart by their sizes");
+	if (n == sizeof(said.question)) {
+		*question = said.question;
+		*id = NO_ID;
+		*out = OUTCOME_ASKS;
+		return true;
+	}
+	if (n != sizeof(*r))
 		return false;
-	*id = r.id;
-	*out = r.outcome <= OUTCOME_NONE ? (enum outcome)r.outcome : OUTCOME_NONE;
+	*id = r->id;
+	*out = r->outcome <= OUTCOME_NONE ? (enum outcome)r->outcome : OUTCOME_NONE;
 	return true;
 }
 
@@ -324,6 +342,19 @@ static void retire(struct gate *gate, int channel)
 	tell_outcome(channel, RETIRED_ID, OUTCOME_DONE);
 }
 
+static void tell_flow(struct worker *w, void *arg)
+{
+	flow_records(w, arg);
+}
+
+static void tell_worker(struct gate *gate, struct offload_answer *answer)
+{
+	unsigned worker = flow_worker(answer->flow);
+
+	if (worker < gate->n_workers)
+		worker_call(&gate->workers[worker], tell_flow, answer);
+}
+
 static bool idle(const struct gate *gate)
 {
 	uint64_t flows = 0;
@@ -356,6 +387,8 @@ void answer_run(struct gate *gate, int channel)
 		if (m.retire) {
 			retired = true;
 			retire(gate, channel);
+		} else if (m.offload.flow) {
+			tell_worker(gate, &m.offload);
 		} else if (fd >= 0) {
 			serve(gate, channel, &m, fd);
 		}

@@ -8,6 +8,7 @@
 #ifndef KTLSGATE_ANSWER_H
 #define KTLSGATE_ANSWER_H
 
+#include "offload.h"
 #include "worker.h"
 
 #define REQUEST_MAX 512 /* a request's line with its NUL */
@@ -16,17 +17,21 @@ enum outcome {
 	OUTCOME_DONE, /* answered, for all generations */
 	OUTCOME_MORE, /* our part is written: the next generation goes on */
 	OUTCOME_NONE, /* nothing written: not known here */
+	OUTCOME_ASKS, /* none: a worker has a question */
 };
 
 /* ---- the supervisor's end: never block, 0 or -1 with errno ---- */
 
 /* Its outcome, with this id, comes when it accepts nothing more. */
 #define RETIRED_ID 0
+#define NO_ID	   UINT32_MAX /* of no connection */
 int answer_tell_retire(int channel) must_check;
 /* first: this generation begins the answer with "ok". fd stays the caller's. */
 int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd) must_check;
-/* False: nothing (errno EAGAIN) or the end. */
-bool answer_outcome(int channel, uint32_t *id, enum outcome *out);
+/* False: nothing (errno EAGAIN) or the end. *question: of OUTCOME_ASKS. */
+bool answer_outcome(int channel, uint32_t *id, enum outcome *out,
+		    struct offload_question *question);
+int answer_tell_offload(int channel, const struct offload_answer *answer) must_check;
 
 /* ---- the data process's ---- */
 

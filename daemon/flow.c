@@ -1346,6 +1346,30 @@ static void start_polls(struct flow *f)
 		arm_poll(&f->backend);
 }
 
+/* What it is about is in flow_records(), when the answer comes; none does if the channel is full.
+ */
+static void ask_supervisor(const struct flow *f)
+{
+	struct offload_question q = {.flow = f->id};
+
+	if (!offload_describe(f->client.fd, &q.side[SIDE_CLIENT]) &&
+	    !offload_describe(f->backend.fd, &q.side[SIDE_BACKEND]))
+		(void)!send(f->worker->gate->channel, &q, sizeof(q), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* The keys are in their places. Where no device was ever given one, nobody needs to be asked. */
+static void learn_records(struct flow *f)
+{
+	enum flow_records records = FLOW_RECORDS_USER;
+
+	if (f->relay.engine == &engine_ktls)
+		records = offload_possible(f->worker->gate->tls_counters) ? FLOW_RECORDS_UNKNOWN
+									  : FLOW_RECORDS_SOFTWARE;
+	f->client.records = f->backend.records = records;
+	if (records == FLOW_RECORDS_UNKNOWN)
+		ask_supervisor(f);
+}
+
 static void tell_bpf(const struct flow *f)
 {
 	const struct gate *gate = f->worker->gate;
@@ -1360,9 +1384,11 @@ static void tell_bpf(const struct flow *f)
 		identity_hex(f->fingerprint, sizeof(f->fingerprint), info.client_identity);
 	snprintf(info.tls_version, sizeof(info.tls_version), "%s",
 		 f->client.version == TLS_13 ? "TLSv1.3" : "TLSv1.2");
+	info.records = f->client.records;
 	count_flow_info(gate->count, f->client.fd, &info);
 	snprintf(info.tls_version, sizeof(info.tls_version), "%s",
 		 f->backend.version == TLS_13 ? "TLSv1.3" : "TLSv1.2");
+	info.records = f->backend.records;
 	count_flow_info(gate->count, f->backend.fd, &info);
 }
 
@@ -1406,6 +1432,7 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	else
 		stat_inc(w->stats, engine_user_flows);
 	f->relay.engine = engine;
+	learn_records(f);
 	tell_bpf(f);
 	start_polls(f);
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, relay_ended);
@@ -1779,6 +1806,22 @@ void flows_shutdown(struct worker *w)
 }
 
 /* ---- for the control socket ---- */
+
+/* The newest are the first of the list, and questions are about the newest. */
+void flow_records(struct worker *w, const struct offload_answer *answer)
+{
+	struct flow *f;
+
+	LIST_FOREACH (f, &w->flows, link) {
+		if (f->id != answer->flow)
+			continue;
+		f->client.records = answer->records[SIDE_CLIENT];
+		f->backend.records = answer->records[SIDE_BACKEND];
+		if (f->stage == FLOW_STAGE_RELAY)
+			tell_bpf(f);
+		return;
+	}
+}
 
 bool flow_kill(struct worker *w, uint64_t id)
 {

@@ -7,6 +7,7 @@
 #define KTLSGATE_FLOW_CORE_H
 
 #include <netinet/in.h>
+#include "offload.h"
 #include "proxy.h"
 #include "worker.h"
 
@@ -62,6 +63,13 @@ struct flow {
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd);
 /* Ends every flow of the worker with REASON_shutdown. */
 void flows_shutdown(struct worker *w);
+/* Which worker has the flow of this id. */
+static inline unsigned flow_worker(uint64_t id)
+{
+	return id >> 48 & 0xff;
+}
+/* What the supervisor says of a flow's sockets. */
+void flow_records(struct worker *w, const struct offload_answer *answer);
 /* Ends the flow of this id with REASON_killed; false: the worker has none. */
 bool flow_kill(struct worker *w, uint64_t id);
 

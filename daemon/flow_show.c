@@ -33,6 +33,18 @@ static const char *engine_name(const struct flow *f)
 	return f->relay.engine ? f->relay.engine->name : "none";
 }
 
+static const char *records_name(const struct side *s)
+{
+	static const char *const names[] = {
+		[FLOW_RECORDS_NONE] = "none",		[FLOW_RECORDS_UNKNOWN] = "unknown",
+		[FLOW_RECORDS_USER] = "user",		[FLOW_RECORDS_SOFTWARE] = "software",
+		[FLOW_RECORDS_DEVICE] = "device",	[FLOW_RECORDS_DEVICE_TX] = "device-tx",
+		[FLOW_RECORDS_DEVICE_RX] = "device-rx",
+	};
+
+	return names[s->records];
+}
+
 /* ---- for the control socket ---- */
 
 void flow_print(const struct flow *f, FILE *out)
@@ -47,7 +59,9 @@ void flow_print(const struct flow *f, FILE *out)
 		f->worker->timers.now - f->since);
 	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
 		flow_client_text(f, client), flow_service_name(f), flow_backend_text(f, backend));
-	fprintf(out, "\tengine=%s\talpn=%s\tforged=%s\tidentity=%s", engine_name(f), f->alpn,
+	fprintf(out, "\tengine=%s\tclient_records=%s\tbackend_records=%s", engine_name(f),
+		records_name(&f->client), records_name(&f->backend));
+	fprintf(out, "\talpn=%s\tforged=%s\tidentity=%s", f->alpn,
 		f->forged     ? "yes"
 		: f->fallback ? "fallback"
 			      : "no",
@@ -107,6 +121,8 @@ static void write_flow(const struct flow *f, FILE *out)
 		",\"reason\":\"%s\",\"engine\":\"%s\",\"client_tls\":\"%s\",\"backend_tls\":\"%s\"",
 		reasons[f->reason].name, engine_name(f), version_name(&f->client),
 		version_name(&f->backend));
+	fprintf(out, ",\"client_records\":\"%s\",\"backend_records\":\"%s\"",
+		records_name(&f->client), records_name(&f->backend));
 	fputs(",\"alpn\":", out);
 	json_text(f->alpn, out);
 	fprintf(out,

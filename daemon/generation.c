@@ -13,6 +13,7 @@
 #include "answer.h"
 #include "log.h"
 #include "notify.h"
+#include "offload.h"
 #include "provider.h"
 #include "sandbox.h"
 #include "signer.h"
@@ -136,6 +137,8 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 		.lookup = sh->lookup,
 		.load = steer_load(sh->steer),
 		.ktls = sh->ktls,
+		.tls_counters = offload_counters(),
+		.channel = channel,
 		.n_workers = cfg->workers,
 		.area = sh->area,
 		.stats = stats_area_begin(sh->area, g->slot, cfg->workers),

@@ -165,11 +165,19 @@ static void ask_below(struct supervisor *s, struct control_client *c, unsigned b
 bool requests_outcome(struct supervisor *s, struct generation *g)
 {
 	struct control_client *c;
+	struct offload_question question;
+	struct offload_answer answer;
 	enum outcome outcome;
 	uint32_t id;
 
-	if (!answer_outcome(g->channel, &id, &outcome))
+	if (!answer_outcome(g->channel, &id, &outcome, &question))
 		return false;
+	if (outcome == OUTCOME_ASKS) {
+		offload_look(&question, &answer);
+		/* A channel that is full: it stays unknown. */
+		(void)!answer_tell_offload(g->channel, &answer);
+		return true;
+	}
 	if (id == RETIRED_ID)
 		g->accepts_nothing = true;
 	c = control_find(&s->control, id);

@@ -40,6 +40,7 @@ struct side {
 	uint8_t role;	       /* enum side_role */
 	uint8_t cipher;	       /* enum tls_cipher, once negotiated */
 	bool ulp;	       /* kernel TLS can be installed */
+	uint8_t records;       /* enum flow_records */
 	bool keyed;	       /* the kernel seals all that is sent from now on */
 	uint16_t version;      /* TLS_12, TLS_13; 0: not yet */
 	struct ring_op poll;   /* readiness in the relay; RDHUP watch while suspended */

@@ -35,6 +35,8 @@ struct gate {
 	struct count *count;	 /* NULL: no BPF */
 	struct lookup *lookup;	 /* NULL: no BPF */
 	struct flowlog *flowlog; /* NULL: off */
+	int tls_counters;	 /* see offload_counters() */
+	int channel;		 /* to the supervisor */
 	uint64_t *load;		 /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
 	struct stats_area *area; /* everybody's counters */

@@ -109,6 +109,7 @@ def test_flow_info_is_readable(hold):
     assert info["value"] == {
         "flow_id": 42,
         "engine": "FLOW_ENGINE_KTLS",
+        "records": "FLOW_RECORDS_DEVICE_TX",
         "vserver": "app",
         "service": "app1",
         "tls_version": "TLSv1.3",

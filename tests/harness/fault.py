@@ -7,7 +7,8 @@ import struct
 
 from .daemon import program
 
-CALLS = ("none", "attach", "tx_keys", "rx_keys", "read", "congestion")  # enum call of tests/fault/fault.c
+CALLS = ("none", "attach", "tx_keys", "rx_keys", "read", "congestion",
+         "device")  # enum call of tests/fault/fault.c
 CHACHA20 = 54  # TLS_CIPHER_CHACHA20_POLY1305, linux/tls.h
 ALWAYS = 1 << 30
 LAYOUT = struct.Struct("=5i")

@@ -223,6 +223,8 @@ struct test_gate *test_gate_start(const struct gate_options *o, const struct ktl
 	g->vserver.services = (struct cfg_list){g->services, 1};
 	g->gate.cfg = &g->cfg;
 	g->gate.ktls = *caps;
+	g->gate.tls_counters = offload_counters();
+	g->gate.channel = -1;
 	g->gate.workers = w;
 	g->gate.n_workers = 1;
 	w->gate = &g->gate;

@@ -835,6 +835,7 @@ static struct flow_info example_info(void)
 	return (struct flow_info){
 		.flow_id = 42,
 		.engine = FLOW_ENGINE_KTLS,
+		.records = FLOW_RECORDS_DEVICE_TX,
 		.vserver = "app",
 		.service = "app1",
 		.tls_version = "TLSv1.3",
