@@ -1318,7 +1318,7 @@ static void ready(struct ring_op *op, int res)
 	if (f->stage != FLOW_STAGE_RELAY)
 		return;
 	if (res < 0 && res != -ECANCELED) {
-		relay_abort(&f->relay, res == -ENOMEM ? REASON_no_memory : REASON_io_error);
+		relay_poll_failed(&f->relay, s, res);
 		return;
 	}
 	if (!op->armed)

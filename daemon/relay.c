@@ -351,6 +351,11 @@ void relay_abort(struct relay *r, enum reason reason)
 	relay_end(r, reason, reasons[reason].client_alert, reasons[reason].backend_alert);
 }
 
+void relay_poll_failed(struct relay *r, const struct side *s, int error)
+{
+	relay_abort(r, own_failure(s, "waiting", error));
+}
+
 /* Of a record of ours: the receiver is gone, or the flow ends at once, whatever its halves do. */
 static void queue_failed(struct half *h, int error)
 {

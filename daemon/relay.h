@@ -129,6 +129,8 @@ bool relay_run_ready(struct relay_env *env);
 struct relay *relay_idlest(const struct relay_env *env, uint64_t ms);
 /* Ends it for a reason that is neither end's. */
 void relay_abort(struct relay *r, enum reason reason);
+/* The same when a side's readiness cannot be learned; error: -errno. */
+void relay_poll_failed(struct relay *r, const struct side *s, int error);
 /* No call of end any more; pipes and timer are given back. The sides stay. */
 void relay_stop(struct relay *r);
 

@@ -656,7 +656,7 @@ int main(int argc, char **argv)
 		begin_without_cache(argv);
 	if (o.only >= o.flows)
 		o.flows = (uint32_t)o.only + 1;
-	log_open("gate", o.verbose ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR);
+	log_open("gate", LOG_LEVEL_WARN);
 	signal(SIGPIPE, SIG_IGN);
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
