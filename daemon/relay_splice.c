@@ -287,7 +287,7 @@ static bool take_record(struct half *h, int error)
 		go_on = relay_control(h, type, buf, (size_t)n);
 	else
 		go_on = n ? copy(h, buf, (size_t)n) : relay_empty_record(h);
-	OPENSSL_cleanse(buf, (size_t)n);
+	explicit_bzero(buf, (size_t)n);
 	return go_on;
 }
 
