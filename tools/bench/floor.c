@@ -68,11 +68,15 @@ static void secure(struct side *s, SSL_CTX *ctx, bool server)
 }
 
 /* False: the stream has ended, somehow. */
-static bool relay(const struct side *from, const struct side *to)
+static bool relay(struct side *from, const struct side *to)
 {
 	static uint8_t buf[BUFFER];
 	ssize_t n = recv(from->fd, buf, sizeof(buf), 0), sent;
+	uint8_t type;
 
+	/* No data: a backend's tickets. */
+	if (n < 0 && errno == EIO)
+		return ktls_recv(from, buf, sizeof(buf), &type) > 0 && type == RECORD_HANDSHAKE;
 	if (n <= 0)
 		return false;
 	for (ssize_t off = 0; off < n; off += sent) {
