@@ -181,6 +181,18 @@ bench:
 	@KTLSGATE_BUILD=$(abspath $(B)) tools/bench/bench $(ARGS) $(subst $(comma), ,$(BENCH))
 comma := ,
 
+# What needs a kernel with TLS or netem, each in a guest that counts instructions.
+bench-guest:
+	$(call need,$(DEPS_BUILD) $(DEPS_CHECK) $(DEPS_BENCH))
+	@$(MAKE) --no-print-directory all testprogs $(FLOOR)
+	@mkdir -p $(B)/bench
+	@for k in $(KERNELS); do \
+		KTLSGATE_BUILD=$(abspath $(B)) tests/guest/run --icount --kernel $$k --memory 3072 \
+			--timeout 3000 --out $(B)/bench -- tools/bench/bench --icount --repeats 2 \
+			--bytes 67108864 --pings 50 --first-bytes 10 --delay 20 --clients 1 \
+			--gates nginx,haproxy,user,ktls,ktls-copy,floor --json /mnt/out/$$k.json $(ARGS) \
+			$(or $(subst $(comma), ,$(BENCH)),bytes-1 ping first-byte) || exit 1; done
+
 # ---- installing ----
 
 # As a Debian package has it. `make install` needs what `make` has built and nothing from the net.
@@ -276,6 +288,7 @@ help:
 	@echo "make check-kernels the same with all four kernels and, there, many more flows; hours"
 	@echo "make soak          SOAK_FLOWS=$(SOAK_FLOWS) flows with aborts and faults; nothing may be left"
 	@echo "make bench         against nginx and HAProxy, side by side; BENCH=name for one figure"
+	@echo "make bench-guest   kernel TLS and delayed packets, in guests: KERNELS=\"7.3 6.18\""
 	@echo "make asan          the native tests under AddressSanitizer and UBSan"
 	@echo "make tsan          what threads share, under ThreadSanitizer"
 	@echo "make lint          formatting, include fences, warnings of gcc and clang, clang-tidy"
@@ -290,7 +303,7 @@ help:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit testprogs deps quickstart check check-kernels soak bench asan tsan lint fuzz format \
+.PHONY: all unit testprogs deps quickstart check check-kernels soak bench bench-guest asan tsan lint fuzz format \
 	example help clean install deb man
 .SECONDARY:
 -include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -277,7 +277,7 @@ static void stop_watch(struct end *e)
 
 	if (e->role != CLIENT || !f->asked_at)
 		return;
-	e->world->took(end_clock() - f->asked_at);
+	e->world->took(f, end_clock() - f->asked_at);
 	f->asked_at = 0;
 }
 

@@ -40,8 +40,9 @@ struct world {
 	unsigned quits;	   /* chance in 1000 that an end leaves in the middle of its handshake */
 	uint64_t random;   /* state, for those */
 	LIST_HEAD(, end) ends;
-	/* A client's end has waited so long for the first byte of an answer. NULL: nobody asks. */
-	void (*took)(uint64_t ns);
+	/* The client's end of f has waited so long for the first byte of an answer. NULL: nobody
+	 * asks. */
+	void (*took)(const struct flow *f, uint64_t ns);
 	/* A backend's end has read a number: its flow, or NULL. */
 	struct flow *(*meet)(struct end *e, int64_t number);
 	/* The end is over, and freed afterwards. trouble: it did not get as far as to be judged. */

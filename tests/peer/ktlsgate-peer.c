@@ -57,7 +57,9 @@ static struct options {
 	unsigned concurrency;
 	uint64_t every; /* us; 0: as many at once as --concurrency says */
 	int64_t only;
-	unsigned seconds; /* --rate */
+	unsigned seconds;  /* --rate */
+	unsigned arrivals; /* of them a second, whatever becomes of the earlier; 0: in turn */
+	uint32_t pinging;  /* flows in front of them that are there all the time */
 	bool counts;
 	bool may_fail;
 	bool any_end;
@@ -79,8 +81,11 @@ static uint32_t launched, met, met_in_time, strays, quits, live_ends, wrong;
 static SSL_CTX **client_ctx, *backend_ctx;
 static unsigned n_client_ctx;
 static X509 *shown; /* to the backend, whoever the client is; NULL: each client's own subject */
-static uint64_t *samples, began; /* ns */
-static size_t n_samples;
+static struct samples {
+	uint64_t *ns;
+	size_t n;
+} took, pinged;
+static uint64_t began; /* ns */
 static int listeners[PAIRS_MAX];
 static uint64_t started, first_met;
 static bool stdin_told, announced;
@@ -127,10 +132,16 @@ static bool may_never_meet(const struct flow *f)
 	return by == BY_RST || by == BY_CLOSE || by == BY_CLOSE_NOTIFY_CLOSE;
 }
 
+/* A client that is one too many may be refused, or leave; those that are there stay unharmed. */
+static bool may_fail(const struct flow *f)
+{
+	return opt.may_fail || (opt.arrivals && f->plan.kind == KIND_QUICK);
+}
+
 static void judge(struct flow *f)
 {
 	bool (*right)(const struct plan *, enum role, const struct seen *, char *, size_t) =
-		opt.may_fail  ? plan_judge_given_up
+		may_fail(f)   ? plan_judge_given_up
 		: opt.any_end ? plan_judge_bytes
 			      : plan_judge;
 	char text[512];
@@ -169,7 +180,7 @@ static void finished(struct end *e, const char *trouble)
 		}
 		return;
 	}
-	if (trouble && (!opt.may_fail || trouble == end_impatient))
+	if (trouble && (!may_fail(f) || (trouble == end_impatient && !opt.arrivals)))
 		end_trouble(e, trouble);
 	f->over[e->role] = true;
 	if (f->over[CLIENT] && f->over[BACKEND] && !f->wrong)
@@ -186,12 +197,13 @@ static void judge_unmet(void)
 
 		if (!f || f->met || f->wrong)
 			continue;
-		if (may_never_meet(f) || opt.may_fail)
+		if (may_never_meet(f) || may_fail(f))
 			aborted++;
 		else
 			print_wrong(f, "the backend never saw it");
 	}
-	if (strays > aborted && !wrong && !opt.may_fail) {
+	/* A gate with too much to do may try a backend more than once. */
+	if (strays > aborted && !wrong && !opt.may_fail && !opt.arrivals) {
 		printf("wrong: %u connections to the backend without a number, %u flows aborted\n",
 		       strays, aborted);
 		wrong++;
@@ -265,6 +277,8 @@ static SSL *client_ssl(const struct plan *p)
 	return ssl;
 }
 
+static struct plan_options pinging_plan; /* set_up() */
+
 static void launch(uint32_t number)
 {
 	struct flow *f = flows[number] = calloc(1, sizeof(*f));
@@ -273,7 +287,7 @@ static void launch(uint32_t number)
 
 	if (!f)
 		die("out of memory");
-	plan_make(&f->plan, &opt.plan, number);
+	plan_make(&f->plan, number < opt.pinging ? &pinging_plan : &opt.plan, number);
 	f->seen[CLIENT].different_at = f->seen[BACKEND].different_at = -1;
 	if (f->plan.kind == KIND_BULK)
 		make_digests(f);
@@ -309,10 +323,16 @@ static bool gathers(void)
 	return opt.steps && (opt.plan.kind == KIND_STREAM || opt.plan.kind == KIND_PING);
 }
 
+/* --rate: the seconds count from when the pinging flows are there. */
+static bool in_time(void)
+{
+	return met < opt.pinging ? !wrong : world.now - started < opt.seconds * 1000ull;
+}
+
 static bool more_to_launch(void)
 {
 	if (opt.mode == MODE_RATE)
-		return world.now - started < opt.seconds * 1000ull && launched < RATE_FLOWS;
+		return in_time() && launched < RATE_FLOWS;
 	return launched < opt.flows;
 }
 
@@ -322,13 +342,22 @@ static uint64_t next_launch(void)
 	return started + launched * opt.every / 1000;
 }
 
+/* The next one has to wait. */
 static bool has_to_wait(void)
 {
+	if (launched < opt.pinging)
+		return false;
+	if (met < opt.pinging) {
+		started = world.now;
+		return true;
+	}
 	if (opt.every)
 		return world.now < next_launch();
+	if (opt.arrivals)
+		return launched - opt.pinging >= (world.now - started) * opt.arrivals / 1000;
 	if (holding() || gathers())
 		return launched - met >= opt.concurrency;
-	return live_ends >= 2 * opt.concurrency;
+	return live_ends >= 2 * (opt.pinging + opt.concurrency);
 }
 
 static void launch_some(void)
@@ -467,14 +496,21 @@ static void tell_all(void)
 
 /* ---- steps: somebody measures from one to the next ---- */
 
-static void sample(uint64_t ns)
+static void sample(const struct flow *f, uint64_t ns)
 {
-	if (!(n_samples & (n_samples + 1))) {
-		samples = realloc(samples, 2 * (n_samples + 1) * sizeof(*samples));
-		if (!samples)
+	bool pings = f->plan.flow < opt.pinging;
+	struct samples *s = pings ? &pinged : &took;
+
+	/* Before and after, others are missing; and what answers a number is no ping. */
+	if ((opt.mode == MODE_RATE && (met < opt.pinging || !in_time())) ||
+	    (pings && f->seen[CLIENT].received < NUMBER_LEN))
+		return;
+	if (!(s->n & (s->n + 1))) {
+		s->ns = realloc(s->ns, 2 * (s->n + 1) * sizeof(*s->ns));
+		if (!s->ns)
 			die("out of memory");
 	}
-	samples[n_samples++] = ns;
+	s->ns[s->n++] = ns;
 }
 
 static int by_size(const void *a, const void *b)
@@ -484,13 +520,14 @@ static int by_size(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static void print_samples(void)
+static void print_samples(const char *what, struct samples *s)
 {
-	qsort(samples, n_samples, sizeof(*samples), by_size);
-	printf("took n %zu", n_samples);
-	if (n_samples)
-		printf(" p50 %" PRIu64 " p99 %" PRIu64 " max %" PRIu64, samples[n_samples / 2],
-		       samples[n_samples * 99 / 100], samples[n_samples - 1]);
+	if (s->n)
+		qsort(s->ns, s->n, sizeof(*s->ns), by_size);
+	printf("%s n %zu", what, s->n);
+	if (s->n)
+		printf(" p50 %" PRIu64 " p99 %" PRIu64 " max %" PRIu64, s->ns[s->n / 2],
+		       s->ns[s->n * 99 / 100], s->ns[s->n - 1]);
 	printf(" ns\n");
 }
 
@@ -526,7 +563,7 @@ static void pace(void)
 		return;
 	if (world.hold) {
 		step("ready");
-		n_samples = 0;
+		took.n = 0;
 		world.hold = false;
 	} else {
 		step("done");
@@ -544,6 +581,22 @@ static void read_stdin(void)
 	/* --idle ends with stdin, --stall goes on with a line. */
 	epoll_ctl(world.epoll, EPOLL_CTL_DEL, 0, NULL);
 	stdin_told = true;
+}
+
+/* The seconds are over: a ping under way is answered, and the flow closes. */
+static void stop_pinging(void)
+{
+	for (uint32_t i = 0; i < opt.pinging; i++) {
+		struct plan *p = &flows[i]->plan;
+
+		if (p->end[CLIENT].when == WHEN_BOTH)
+			return;
+		for (int k = 0; k < 2; k++) {
+			p->end[k].total = flows[i]->seen[CLIENT].sent;
+			p->end[k].when = WHEN_BOTH;
+		}
+	}
+	run_all();
 }
 
 /* ---- the loop ---- */
@@ -586,7 +639,7 @@ static void run(void)
 		step("ready");
 	started = world.now = now_ms();
 	while (!all_over()) {
-		uint64_t wait = TICK_MS;
+		uint64_t wait = opt.arrivals ? 1 : TICK_MS;
 		int n;
 
 		launch_some();
@@ -601,6 +654,8 @@ static void run(void)
 		if (world.now >= world.wake)
 			run_all();
 		announce();
+		if (opt.pinging && launched && !in_time())
+			stop_pinging();
 		if (gathers())
 			pace();
 		if (announced && stdin_told && !world.told) {
@@ -648,8 +703,10 @@ static int results(void)
 		printf("%.1f connections/s\n", n * 1000.0 / (double)(world.now - started));
 	if (opt.mode == MODE_BULK)
 		print_bulk();
-	if (opt.steps)
-		print_samples();
+	if (world.took)
+		print_samples("took", &took);
+	if (opt.pinging)
+		print_samples("pinged", &pinged);
 	if (opt.every || opt.may_fail)
 		printf("met %u, in time %u\n", met, met_in_time);
 	if (world.quits)
@@ -771,8 +828,11 @@ static void set_up(void)
 	if (world.epoll < 0 || !flows || end_init())
 		die("out of memory");
 	world.hold = gathers();
-	if (opt.steps)
+	if (opt.steps || opt.pinging)
 		world.took = sample;
+	pinging_plan = opt.plan;
+	pinging_plan.kind = KIND_PING;
+	pinging_plan.bytes = UINT64_MAX / 2;
 	if (opt.shown)
 		shown = read_certificate(opt.shown);
 	add_clients();
@@ -855,7 +915,9 @@ static void __attribute__((noreturn)) help(void)
 	     "Modes: --flows N     N flows, each as its schedule says (the default)\n"
 	     "       --idle N      hold N flows until stdin ends; --counts: TCP's bytes of each\n"
 	     "       --stall N     N flows the client does not read until a line comes on stdin\n"
-	     "       --rate T      connections, one after another, for T seconds\n"
+	     "       --rate T      connections, one after another, for T seconds;\n"
+	     "                     --arrivals N: N a second, and each may be refused or give up;\n"
+	     "                     --pinging N: beside N flows as \"ping\", there all the time\n"
 	     "       --bulk BYTES  one flow, both directions at once\n"
 	     "Options: --schedule KIND --rekey (mixed includes it) --bytes MAX --concurrency N\n"
 	     "         --seed N --only FLOW --tls 1.2|1.3|mixed --cipher NAME --name SERVER\n"
@@ -879,17 +941,41 @@ static void __attribute__((noreturn)) help(void)
 }
 
 static const struct option long_options[] = {
-	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},      {"flows", 1, NULL, 'f'},
-	{"concurrency", 1, NULL, 'n'},	{"seed", 1, NULL, 's'},	       {"schedule", 1, NULL, 'k'},
-	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},	       {"cipher", 1, NULL, 'C'},
-	{"ca", 1, NULL, 'a'},		{"cert", 1, NULL, 'e'},	       {"key", 1, NULL, 'y'},
-	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'}, {"backend-ca", 1, NULL, 'A'},
-	{"idle", 1, NULL, 'i'},		{"stall", 1, NULL, 'S'},       {"counts", 0, NULL, 'o'},
-	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},	       {"only", 1, NULL, 'O'},
-	{"name", 1, NULL, 'N'},		{"rekey", 0, NULL, 'R'},       {"patience", 1, NULL, 'p'},
-	{"may-fail", 0, NULL, 'm'},	{"quits", 1, NULL, 'q'},       {"steps", 0, NULL, 'P'},
-	{"any-end", 0, NULL, 'x'},	{"shown", 1, NULL, 'W'},       {"source", 1, NULL, 'F'},
-	{"every", 1, NULL, 'v'},	{"help", 0, NULL, 'h'},	       {NULL, 0, NULL, 0},
+	{"connect", 1, NULL, 'c'},
+	{"listen", 1, NULL, 'l'},
+	{"flows", 1, NULL, 'f'},
+	{"concurrency", 1, NULL, 'n'},
+	{"seed", 1, NULL, 's'},
+	{"schedule", 1, NULL, 'k'},
+	{"bytes", 1, NULL, 'b'},
+	{"tls", 1, NULL, 't'},
+	{"cipher", 1, NULL, 'C'},
+	{"ca", 1, NULL, 'a'},
+	{"cert", 1, NULL, 'e'},
+	{"key", 1, NULL, 'y'},
+	{"backend-cert", 1, NULL, 'E'},
+	{"backend-key", 1, NULL, 'Y'},
+	{"backend-ca", 1, NULL, 'A'},
+	{"idle", 1, NULL, 'i'},
+	{"stall", 1, NULL, 'S'},
+	{"counts", 0, NULL, 'o'},
+	{"rate", 1, NULL, 'r'},
+	{"bulk", 1, NULL, 'B'},
+	{"only", 1, NULL, 'O'},
+	{"name", 1, NULL, 'N'},
+	{"rekey", 0, NULL, 'R'},
+	{"patience", 1, NULL, 'p'},
+	{"may-fail", 0, NULL, 'm'},
+	{"quits", 1, NULL, 'q'},
+	{"steps", 0, NULL, 'P'},
+	{"any-end", 0, NULL, 'x'},
+	{"shown", 1, NULL, 'W'},
+	{"source", 1, NULL, 'F'},
+	{"every", 1, NULL, 'v'},
+	{"arrivals", 1, NULL, 'V'},
+	{"pinging", 1, NULL, 'g'},
+	{"help", 0, NULL, 'h'},
+	{NULL, 0, NULL, 0},
 };
 
 static void set_mode(enum mode mode, enum kind kind, uint64_t n_flows)
@@ -961,6 +1047,12 @@ static void parse_option(int c)
 		opt.seconds = (unsigned)parse_number(optarg);
 		opt.concurrency = 1;
 		break;
+	case 'V':
+		opt.arrivals = (unsigned)parse_number(optarg);
+		break;
+	case 'g':
+		opt.pinging = (uint32_t)parse_number(optarg);
+		break;
 	case 'B':
 		set_mode(MODE_BULK, KIND_BULK, 1);
 		opt.plan.bytes = parse_number(optarg);
@@ -1020,6 +1112,8 @@ static void parse(int argc, char **argv)
 		die("--connect, --listen (as many) and the files are needed; see --help");
 	if (opt.only >= 0 && (opt.only >= opt.flows || holding() || opt.mode == MODE_RATE))
 		die("--only: no such flow");
+	if ((opt.arrivals || opt.pinging) && opt.mode != MODE_RATE)
+		die("--arrivals, --pinging: with --rate only");
 	if (opt.plan.bytes < NUMBER_LEN)
 		opt.plan.bytes = NUMBER_LEN;
 	opt.plan.pairs = opt.n_connect;

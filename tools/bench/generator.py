@@ -18,9 +18,12 @@ class Wrong(Exception):
 
 
 class Generator:
-    """gate: to be connected to. one: all connections are of one client."""
+    """
+    gate: to be connected to. one: all connections are of one client. patience: seconds without
+    progress until an end gives up.
+    """
 
-    def __init__(self, gate, directory, back, args, one):
+    def __init__(self, gate, directory, back, args, one, patience=60):
         ids = gate.ids
         clients = ids.one_client(directory) if one else ids.clients
         self.gate, self.said = gate, ""
@@ -30,7 +33,7 @@ class Generator:
                      "--backend-cert", ids.backend.cert_file,
                      "--backend-key", ids.backend.key_file, "--backend-ca", gate.backend_ca,
                      # One suite everywhere; AES-GCM is what all of them do best.
-                     "--cipher", "TLS_AES_256_GCM_SHA384", "--seed", "1", "--patience", "60",
+                     "--cipher", "TLS_AES_256_GCM_SHA384", "--seed", "1", "--patience", str(patience),
                      *(["--shown", ids.shown.cert_file, "--any-end"] if gate.shows_static else []),
                      *map(str, args)]
 
@@ -48,12 +51,10 @@ class Generator:
             rest = self._judge(process)
         if carried is not None and self._carried() == carried:
             raise Wrong(f"{self.gate.name}: another engine carried the flows")
-        took = re.search(r"^took n (\d+)(?: p50 (\d+) p99 (\d+) max (\d+))?", rest, re.MULTILINE)
         cost = meter.between(before, after)
         cost["processes"]["gate"] = cost["processes"].get("gate", 0)
         # This process has only waited, but for what it took to look.
-        cost["took"] = {name: int(value or 0) for name, value in
-                        zip(("n", "p50", "p99", "max"), took.groups())}
+        cost["took"] = self._samples("took", rest)
         return cost
 
     def idle(self, pids=()):
@@ -74,12 +75,29 @@ class Generator:
             self._judge(process)
         return found
 
+    def rate(self, cpu):
+        """
+        Of a run with --rate, on that CPU: {"took": connections that were answered in time, "pinged":
+        messages}, each with "n" and ns.
+        """
+        with self._process() as process:
+            os.sched_setaffinity(process.pid, {cpu})
+            rest = self._judge(process)
+        return {name: self._samples(name, rest) for name in ("took", "pinged")}
+
     def _carried(self):
         return self.gate.carried() if hasattr(self.gate, "carried") else None
 
     def _process(self, *more):
         return subprocess.Popen([*map(str, self.argv), *more], stdin=subprocess.PIPE,
                                 stdout=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def _samples(name, text):
+        found = re.search(rf"^{name} n (\d+)(?: p50 (\d+) p99 (\d+) max (\d+))?", text,
+                          re.MULTILINE)
+        return {what: int(value or 0) for what, value in
+                zip(("n", "p50", "p99", "max"), found.groups())}
 
     def _wait(self, process, word):
         for line in process.stdout:

@@ -47,6 +47,14 @@ def tasks(pid):
     return []
 
 
+def pin(pids, cpu):
+    """All their threads, and those they start, to this CPU."""
+    for pid in family(pids):
+        for task in tasks(pid):
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(int(task), {cpu})
+
+
 def cpu_of(pid):
     """Nanoseconds of all its threads, those of io-wq too."""
     living = 0
