@@ -136,6 +136,7 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 {
 	struct gauges gauges = {
 		.forge_cache_entries = forge_cache_entries(gate->cache),
+		.backend_sessions_kept = session_cache_entries(gate->sessions),
 		.forge_keys_ready = keymaker_ready(gate->keys),
 		.memory_bytes = limits_memory(),
 		.crl_next_update = expiry_first(gate->cfg),

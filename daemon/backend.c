@@ -57,6 +57,9 @@ int back_init(struct back *back, const struct cfg_service *service)
 		log_error("service %s: out of memory", service->name);
 		return -ENOMEM;
 	}
+	/* The sessions themselves are in a cache of ours: see reuse.h. */
+	if (profile->session_reuse)
+		SSL_CTX_clear_options(back->ctx, SSL_OP_NO_TICKET);
 	SSL_CTX_set_verify(back->ctx, SSL_VERIFY_PEER, NULL);
 	SSL_CTX_set_cert_verify_callback(back->ctx, verify_cb, back);
 	/* Judged by the flow, which can wait for an answer. */

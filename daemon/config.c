@@ -857,6 +857,24 @@ static void check_send_proxy(struct loader *l, const struct cfg_service *s)
 			    s->name);
 }
 
+/* Which session may be offered is known when the client is verified, and the ClientHello has it. */
+static void check_session_reuse(struct loader *l, const struct cfg_service *s)
+{
+	if (s->profile && s->profile->session_reuse && s->connect == CONNECT_EARLY)
+		complain_at(l, row("service.<name>.profile"), s->index,
+			    "profile.%s.session_reuse is on, but who the client is is not known at "
+			    "its ClientHello; set service.%s.connect = verified, or session_reuse "
+			    "= off",
+			    s->profile->name, s->name);
+	/* Who resumes shows no certificate to ask about. */
+	if (s->profile && s->profile->session_reuse && s->profile->server_ocsp != REVOCATION_OFF)
+		complain_at(
+			l, row("service.<name>.profile"), s->index,
+			"profile.%s.session_reuse does not go with server_ocsp, since a backend "
+			"that resumes shows no certificate; set one of them to off",
+			s->profile->name);
+}
+
 /* Kernel TLS is of TCP. */
 static void check_unix(struct loader *l, const struct cfg_service *s)
 {
@@ -882,6 +900,7 @@ static void check_services(struct loader *l)
 				    p->name);
 		check_monitor(l, l->cfg->services[i]);
 		check_send_proxy(l, l->cfg->services[i]);
+		check_session_reuse(l, l->cfg->services[i]);
 		check_unix(l, l->cfg->services[i]);
 	}
 }

@@ -231,6 +231,7 @@ struct cfg_profile {
 	char *ocsp_responder;  /* URL, see cfg_http_address() */
 	char *ocsp_aia;	       /* see cfg_aia_address(); NULL: no certificate says who is asked */
 	unsigned ocsp_timeout; /* seconds */
+	unsigned ticket_lifetime; /* seconds */
 	/* front */
 	enum cfg_client_auth client_auth;
 	struct cfg_where client_auth_where;
@@ -239,10 +240,10 @@ struct cfg_profile {
 	STACK_OF(X509) * client_ca;
 	bool announce_ca_names;
 	bool session_tickets;
-	unsigned ticket_lifetime; /* seconds */
 	struct cfg_alpn alpn;
 	struct cfg_where alpn_where;
 	/* back */
+	bool session_reuse;
 	bool dynamic_client_cert;
 	struct cfg_where dynamic_client_cert_where;
 	struct cfg_list forging_certkeys; /* struct cfg_certkey */
@@ -355,6 +356,7 @@ struct config {
 	unsigned log_rate;	 /* lines a second, of one kind, of one worker; 0: all */
 	unsigned forge_lifespan; /* seconds a forged certificate lives at most */
 	unsigned forge_cache;	 /* entries */
+	unsigned session_cache;	 /* entries */
 	unsigned forge_rsa_keys; /* kept ready */
 	unsigned forge_queue;	 /* requests a worker keeps for the signer */
 	char *audit_log;	 /* path; NULL: off */

@@ -23,6 +23,7 @@
 #define RECONNECTS_MAX	 3
 #define PATIENCE_MS	 500  /* a backend kept waiting longer may give up without being at fault */
 #define CLOSING_TICK_MAX 64   /* ms */
+#define TICKETS_MS	 3000 /* a backend that resumes has sent its first ticket by then */
 #define LINGER_MS	 2000 /* a peer has our FIN: how long it may take to send its own */
 
 /* What only the handshake stage needs. */
@@ -37,8 +38,9 @@ struct flow_handshake {
 	bool backend_trusted;	 /* not known to be revoked, as far as OCSP is asked */
 	bool backend_done;
 	struct sockaddr_in6
-		local;	/* where the client connected to, as a proxy told; or AF_UNSPEC */
-	bool reconnect; /* as soon as the poll has come back */
+		local;	      /* where the client connected to, as a proxy told; or AF_UNSPEC */
+	bool reconnect;	      /* as soon as the poll has come back */
+	bool without_session; /* the backend failed on one */
 	uint8_t reconnects;
 	bool switching;		     /* to another service, as soon as nothing is armed */
 	struct balance_tried tried;  /* services, the present one among them */
@@ -378,6 +380,41 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 
 static void on_backend(struct handshake *hs, enum handshake_event ev);
 
+static const struct sockaddr *backend_address(const struct flow *f, socklen_t *len)
+{
+	const struct cfg_address *configured = &f->service->address;
+
+	if (!f->service->host[0]) {
+		*len = configured->len;
+		return (const struct sockaddr *)&configured->ss;
+	}
+	*len = f->resolved.sin6_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						   : sizeof(struct sockaddr_in);
+	return (const struct sockaddr *)&f->resolved;
+}
+
+/* The client is verified: that goes with session_reuse. */
+static void offer_session(struct flow *f, const uint8_t *protocols, size_t len)
+{
+	const struct worker *w = f->worker;
+	const struct handshake *client = f->client.hs;
+	struct reuse_ask ask = {.vserver = f->vserver,
+				.service = f->service,
+				.identity = forges(f) ? f->hs->identity : NULL,
+				.resumed = SSL_session_reused(client->ssl),
+				.protocols = protocols,
+				.protocols_len = len};
+	SSL *ssl = f->backend.hs->ssl;
+
+	/* Without the proof nothing is shown to a backend; find_or_forge() will say so. */
+	if (ask.identity && !ask.resumed && !client->transcript_done)
+		return;
+	ask.address = backend_address(f, &ask.address_len);
+	f->reuse = reuse_new(ssl, &ask);
+	if (f->reuse)
+		reuse_offer(f->reuse, w->gate->sessions, w->stats, ssl, &ask);
+}
+
 static void start_backend_handshake(struct flow *f)
 {
 	struct worker *w = f->worker;
@@ -394,6 +431,8 @@ static void start_backend_handshake(struct flow *f)
 		flow_fail(f, REASON_no_memory, NULL);
 		return;
 	}
+	if (f->service->profile->session_reuse && !f->hs->without_session)
+		offer_session(f, protocols, len);
 	backend_deadline(f, w->gate->cfg->backend_handshake_timeout * 1000ull,
 			 REASON_backend_timeout);
 	handshake_start(s->hs);
@@ -509,16 +548,10 @@ static void connected(struct ring_op *op, int res)
 
 static void connect_socket(struct flow *f)
 {
-	const struct cfg_address *configured = &f->service->address;
+	socklen_t len;
+	const struct sockaddr *address = backend_address(f, &len);
 
-	if (!f->service->host[0])
-		ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
-			     (const struct sockaddr *)&configured->ss, configured->len);
-	else
-		ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd,
-			     (const struct sockaddr *)&f->resolved,
-			     f->resolved.sin6_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-								 : sizeof(struct sockaddr_in));
+	ring_connect(f->worker->ring, &f->backend.rx, f->backend.fd, address, len);
 }
 
 static void connect_backend(struct flow *f)
@@ -659,6 +692,7 @@ static void drop_backend(struct flow *f)
 
 	release_service(f);
 	free(TAKE_PTR(f->proxy));
+	reuse_free(TAKE_PTR(f->reuse));
 	handshake_free(s->hs);
 	s->hs = NULL;
 	if (s->fd >= 0)
@@ -751,12 +785,29 @@ static void client_failed(struct flow *f)
 	flow_fail(f, client_failure(hs), handshake_failure_detail(hs, buf, sizeof(buf)));
 }
 
+/*
+ * An alert in place of what a session was offered for. It should not be (RFC 8446 4.2.11), but
+ * there are servers that cannot resume what they have handed out; to them this is a client like
+ * others.
+ */
+static bool failed_on_session(const struct flow *f)
+{
+	return f->reuse && f->reuse->session && f->backend.hs->failure == HANDSHAKE_PEER_ALERT &&
+	       !f->hs->backend_suspended && f->hs->reconnects < RECONNECTS_MAX;
+}
+
 static void backend_failed(struct flow *f)
 {
 	const struct handshake *hs = f->backend.hs;
 	enum reason reason = backend_failure(hs, f->forged || f->fallback);
 	char buf[64];
 
+	if (failed_on_session(f)) {
+		stat_inc(f->worker->stats, backend_session_refusals);
+		f->hs->without_session = true;
+		reconnect(f);
+		return;
+	}
 	if (lost_patience(f)) {
 		reconnect(f);
 		return;
@@ -984,6 +1035,22 @@ static void backend_verified(struct flow *f)
 		ask_about_backend(f);
 }
 
+/* Was a session taken up, then what the backend was shown in its first handshake holds here. */
+static void look_at_session(struct flow *f)
+{
+	const struct session *s;
+
+	if (!f->reuse || !reuse_taken(f->reuse, f->worker->stats, f->backend.hs->ssl))
+		return;
+	s = f->reuse->session;
+	f->forged = s->forged;
+	f->fallback = s->fallback;
+	f->hs->backend_asked = s->asked;
+	/* Its token is for the client's ticket. */
+	if (s->forged && !f->hs->forging.forged)
+		f->hs->forging.forged = forged_ref(s->forged);
+}
+
 static void on_backend(struct handshake *hs, enum handshake_event ev)
 {
 	struct flow *f = flow_of(hs);
@@ -1005,6 +1072,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		break;
 	case HANDSHAKE_DONE:
 		f->hs->backend_done = true;
+		look_at_session(f);
 		service_worked(f->acquired, f->worker->timers.now);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);
 		backend_verified(f);
@@ -1398,15 +1466,59 @@ static void log_established(const struct flow *f, const struct engine *engine)
 
 	if (!worker_may_log(f->worker, REASON_COUNT))
 		return;
-	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s), engine %s%s%s", f->id,
-		 f->vserver->name, flow_client_text(f, client), SSL_get_version(f->client.hs->ssl),
-		 f->hs->identity ? ", " : "", f->hs->identity ? f->hs->identity->subject : "",
-		 f->service->name, flow_backend_text(f, backend),
-		 SSL_get_version(f->backend.hs->ssl),
+	log_info("flow %" PRIu64 ": %s %s (%s%s%s) -> service %s %s (%s, %s%s), engine %s%s%s",
+		 f->id, f->vserver->name, flow_client_text(f, client),
+		 SSL_get_version(f->client.hs->ssl), f->hs->identity ? ", " : "",
+		 f->hs->identity ? f->hs->identity->subject : "", f->service->name,
+		 flow_backend_text(f, backend), SSL_get_version(f->backend.hs->ssl),
 		 f->forged     ? "forged certificate"
 		 : f->fallback ? "fallback certificate"
 			       : "no certificate",
-		 engine->name, f->alpn[0] ? ", alpn " : "", f->alpn);
+		 SSL_session_reused(f->backend.hs->ssl) ? ", resumed" : "", engine->name,
+		 f->alpn[0] ? ", alpn " : "", f->alpn);
+}
+
+/* ---- the backend's session, for the client's next connection ---- */
+
+static void forget_session(struct flow *f)
+{
+	f->backend.tickets = NULL;
+	timer_clear(&f->worker->timers, &f->timer);
+	reuse_free(TAKE_PTR(f->reuse));
+}
+
+static void tickets_received(struct side *s, const uint8_t *p, size_t n)
+{
+	struct flow *f = s->flow;
+
+	if (!reuse_ticket(f->reuse, f->worker->gate->sessions, f->worker->stats, p, n))
+		forget_session(f);
+}
+
+static void tickets_late(struct timer *t)
+{
+	forget_session(container_of(t, struct flow, timer));
+}
+
+/* In TLS 1.3 it comes with a ticket, soon: until then the SSL object is kept, at 20 KiB. */
+static void keep_session(struct flow *f)
+{
+	struct worker *w = f->worker;
+	const struct session shown = {.forged = f->forged ? f->hs->forging.forged : NULL,
+				      .fallback = f->fallback,
+				      .asked = f->hs->backend_asked};
+
+	if (!f->reuse)
+		return;
+	if (!reuse_keep(f->reuse, w->gate->sessions, w->stats, f->service->profile, f->backend.hs,
+			&shown)) {
+		forget_session(f);
+		return;
+	}
+	f->backend.hs = NULL;
+	f->backend.tickets = tickets_received;
+	f->timer.expired = tickets_late;
+	timer_set(&w->timers, &f->timer, TICKETS_MS);
 }
 
 static void relay_ended(struct relay *r, enum reason reason, int client_alert, int backend_alert);
@@ -1421,6 +1533,7 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	if (!f->hs->backend_asked)
 		stat_inc(w->stats, backend_no_request);
 	timer_clear(&w->timers, &f->timer);
+	keep_session(f);
 	free_handshake(f);
 	handshake_free(TAKE_PTR(f->client.hs));
 	handshake_free(TAKE_PTR(f->backend.hs));
@@ -1586,6 +1699,7 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 	}
 	if (w->gate->flowlog)
 		f->wire = calloc(2, sizeof(*f->wire)); /* without memory the line has zeros */
+	forget_session(f);
 	free_handshake(f);
 	f->stage = FLOW_STAGE_CLOSING;
 	f->since = w->timers.now;

@@ -56,7 +56,9 @@ struct flow {
 	struct side client, backend;
 	struct flow_handshake *hs;  /* HANDSHAKE only */
 	struct proxy_header *proxy; /* while one is under way; outlives hs, the ring writes to it */
-	struct relay relay;	    /* RELAY only */
+	struct reuse *
+		reuse; /* until its session is stored, or will not be; NULL: session_reuse is off */
+	struct relay relay; /* RELAY only */
 };
 
 /* Takes fd, a connection just accepted for vserver. */

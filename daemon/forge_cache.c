@@ -81,8 +81,7 @@ struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *ke
 	} else if (*link) {
 		list_del(c, *link);
 		list_add(c, *link);
-		found = (*link)->forged;
-		found->refs++;
+		found = forged_ref((*link)->forged);
 	}
 	pthread_mutex_unlock(&c->lock);
 	forged_unref(dropped);
@@ -110,7 +109,7 @@ bool forge_cache_put(struct forge_cache *c, const struct forge_key *key, struct 
 
 	if (!c->size)
 		return false;
-	f->refs++;
+	forged_ref(f);
 	pthread_mutex_lock(&c->lock);
 	link = find(c, key);
 	if (*link) {
@@ -131,6 +130,12 @@ bool forge_cache_put(struct forge_cache *c, const struct forge_key *key, struct 
 	pthread_mutex_unlock(&c->lock);
 	forged_unref(dropped);
 	return evicted;
+}
+
+struct forged *forged_ref(struct forged *f)
+{
+	f->refs++;
+	return f;
 }
 
 void forged_unref(struct forged *f)

@@ -43,6 +43,7 @@ struct forged *forge_cache_get(struct forge_cache *c, const struct forge_key *ke
 struct forged *forged_new(X509 *cert, EVP_PKEY *key, time_t until) must_check;
 /* Takes a reference; replaces an entry of the same key. True if another one was evicted. */
 bool forge_cache_put(struct forge_cache *c, const struct forge_key *key, struct forged *f);
+struct forged *forged_ref(struct forged *f);
 void forged_unref(struct forged *f); /* NULL-safe */
 
 unsigned forge_cache_entries(struct forge_cache *c);

@@ -36,23 +36,12 @@ static int make_key(const struct forging_ask *ask, unsigned ca, enum key_type ty
 		    struct forge_key *key)
 {
 	const struct cfg_certkey *ck = profile_of(ask)->forging_certkeys.items[ca];
-	const STACK_OF(X509) *chain = ask->identity->chain;
-	scoped_mdctx *md = EVP_MD_CTX_new();
 
 	*key = (struct forge_key){.profile = profile_of(ask)->index, .key_type = type};
 	if (ask->vserver->profile->session_tickets)
 		key->vserver = ask->vserver->index + 1;
 	memcpy(key->fingerprint, ask->identity->fingerprint, FINGERPRINT_LEN);
-	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
-		return -ENOMEM;
-	for (int i = 0; i < sk_X509_num(chain); i++) {
-		uint8_t print[FINGERPRINT_LEN];
-
-		if (identity_fingerprint(sk_X509_value(chain, i), print) ||
-		    !EVP_DigestUpdate(md, print, sizeof(print)))
-			return -ENOMEM;
-	}
-	if (!EVP_DigestFinal_ex(md, key->chain, NULL))
+	if (identity_chain_digest(ask->identity, key->chain))
 		return -ENOMEM;
 	return identity_fingerprint(ck->cert, key->issuer);
 }
@@ -213,17 +202,11 @@ void forger_woken(struct forger *f)
 	}
 }
 
-/*
- * This client has just proved who it is, and may resume for as long as that is
- * good for: an older proof's token, kept with its certificate, would cut it short.
- */
-static bool is_stale(const struct forging *fg)
+bool forging_stale(const struct cfg_profile *front, bool resumed, const struct forged *forged)
 {
-	const struct cfg_profile *front = fg->ask->vserver->profile;
-
-	return front->session_tickets && !fg->ask->resumed &&
-	       (!fg->forged->has_token ||
-		token_end(fg->forged->token) - time(NULL) < (time_t)front->ticket_lifetime / 2);
+	return front->session_tickets && !resumed &&
+	       (!forged->has_token ||
+		token_end(forged->token) - time(NULL) < (time_t)front->ticket_lifetime / 2);
 }
 
 int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct forging_ask *ask,
@@ -254,7 +237,7 @@ int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct for
 	fg->key_type = type;
 	fg->ca = ca;
 	fg->forged = forge_cache_get(f->cache, &key, time(NULL));
-	if (fg->forged && is_stale(fg))
+	if (fg->forged && forging_stale(ask->vserver->profile, ask->resumed, fg->forged))
 		forged_unref(TAKE_PTR(fg->forged));
 	if (fg->forged) {
 		stat_inc(f->stats, forge_cache_hits);

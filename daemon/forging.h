@@ -81,6 +81,12 @@ void forger_woken(struct forger *f);
  */
 int forging_get(struct forger *f, struct forging *fg, SSL *ssl, const struct forging_ask *ask,
 		enum reason *why, const char **detail) must_check;
+/*
+ * A client that did not resume has just proved who it is, and may resume for as long as that is
+ * good for: an older proof's token, kept with the certificate, would cut it short.
+ */
+bool forging_stale(const struct cfg_profile *front, bool resumed,
+		   const struct forged *forged) must_check;
 /* Gives up whatever goes on, and what is there. */
 void forging_cancel(struct forging *fg);
 

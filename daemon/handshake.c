@@ -642,6 +642,55 @@ int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *t
 					   : keys_12(hs, cipher, digest, rx, tx);
 }
 
+/* ---- tickets ---- */
+
+/* As the server sealed its first records, whatever came between them since. */
+static int reseal(struct handshake *hs, const uint8_t *p, size_t n, uint8_t *buf)
+{
+	const SSL_CIPHER *suite = SSL_get_current_cipher(hs->ssl);
+	struct record_cipher seal = {0};
+	struct tls_keys keys;
+	enum tls_cipher cipher;
+	ssize_t len = -EIO;
+
+	if (!tls_cipher_from_nid(SSL_CIPHER_get_cipher_nid(suite), &cipher) &&
+	    !keys_tls13(cipher, EVP_MD_get0_name(SSL_CIPHER_get_handshake_digest(suite)),
+			hs->secrets.server_traffic, hs->secrets.len, &keys)) {
+		keys.seq = hs->ticket_records++;
+		if (!record_cipher_init(&seal, &keys, true)) {
+			memcpy(buf + record_headroom(&seal), p, n);
+			len = record_seal(&seal, RECORD_HANDSHAKE, buf, n);
+		}
+		record_cipher_free(&seal);
+		keys_wipe(&keys);
+	}
+	return (int)len;
+}
+
+/* OpenSSL has no other way to make a session of a ticket: the resumption secret stays inside. */
+int handshake_ticket_received(struct handshake *hs, const uint8_t *p, size_t n,
+			      SSL_SESSION **session)
+{
+	const SSL_SESSION *before = SSL_get0_session(hs->ssl);
+	scoped_mem uint8_t *record = malloc(n + RECORD_OVERHEAD_MAX);
+	int len = record ? reseal(hs, p, n, record) : -1, ret;
+	uint8_t none;
+
+	*session = NULL;
+	if (len < 0 || BIO_write(hs->in, record, len) != len)
+		return -EPROTO;
+	ERR_clear_error();
+	ret = SSL_read(hs->ssl, &none, sizeof(none));
+	if (SSL_get_error(hs->ssl, ret) != SSL_ERROR_WANT_READ) {
+		ERR_clear_error();
+		return -EPROTO;
+	}
+	/* Each ticket makes another one of what there was. */
+	if (SSL_get0_session(hs->ssl) != before)
+		*session = SSL_get0_session(hs->ssl);
+	return 0;
+}
+
 /* ---- an alert of ours ---- */
 
 static size_t seal_alert(const struct tls_keys *keys, int alert, uint8_t *buf)

@@ -106,6 +106,7 @@ struct handshake {
 	uint32_t transcript_len;
 	bool transcript_on, transcript_done;
 	bool transcript_no_memory; /* why it is no longer on; else it was too long */
+	uint64_t ticket_records;   /* fed by handshake_ticket_received() */
 };
 
 /*
@@ -137,6 +138,14 @@ void handshake_resume(struct handshake *hs);
  * handshake, and its data must be there before handshake_release().
  */
 void handshake_ticket(struct handshake *hs);
+
+/*
+ * Client side, TLS 1.3, after the hand-over: a handshake kept for the tickets that still come. p
+ * holds n bytes of handshake messages as they came, cut anywhere. *session: the newest ticket's, as
+ * long as hs, or NULL if there was no whole one. Returns 0 or -EPROTO: no more may come.
+ */
+int handshake_ticket_received(struct handshake *hs, const uint8_t *p, size_t n,
+			      SSL_SESSION **session) must_check;
 
 /*
  * After HANDSHAKE_DONE: the keys of both directions with the sequence numbers

@@ -63,6 +63,21 @@ int identity_fingerprint(X509 *cert, uint8_t out[FINGERPRINT_LEN])
 	return X509_digest(cert, EVP_sha256(), out, NULL) == 1 ? 0 : -ENOMEM;
 }
 
+int identity_chain_digest(const struct identity *id, uint8_t out[FINGERPRINT_LEN])
+{
+	scoped_mdctx *md = EVP_MD_CTX_new();
+	uint8_t print[FINGERPRINT_LEN];
+
+	if (!md || !EVP_DigestInit_ex(md, EVP_sha256(), NULL))
+		return -ENOMEM;
+	for (int i = 0; i < sk_X509_num(id->chain); i++) {
+		if (identity_fingerprint(sk_X509_value(id->chain, i), print) ||
+		    !EVP_DigestUpdate(md, print, sizeof(print)))
+			return -ENOMEM;
+	}
+	return EVP_DigestFinal_ex(md, out, NULL) ? 0 : -ENOMEM;
+}
+
 void identity_hex(const uint8_t *in, size_t n, char *out)
 {
 	static const char digits[] = "0123456789abcdef";

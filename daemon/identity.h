@@ -33,6 +33,9 @@ int identity_time(const ASN1_TIME *t, time_t *out) must_check;
 /* SHA-256 over the DER of cert. Returns 0 or -ENOMEM. */
 int identity_fingerprint(X509 *cert, uint8_t out[FINGERPRINT_LEN]) must_check;
 
+/* SHA-256 over the fingerprints of the whole chain, anchor included. Returns 0 or -ENOMEM. */
+int identity_chain_digest(const struct identity *id, uint8_t out[FINGERPRINT_LEN]) must_check;
+
 /* "ab12..." lower-case hex; out holds 2 * n + 1 bytes. */
 void identity_hex(const uint8_t *in, size_t n, char *out);
 

@@ -325,14 +325,20 @@ bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n)
 {
 	struct side *from = h->from;
 	struct record_event ev;
+	const uint8_t *messages = p;
+	size_t len = n;
 
 	if (!idle_record_allowed(h))
 		return false;
 	while (record_control_next(&from->control, from->version, side_peer_is_server(from), type,
 				   &p, &n, &ev)) {
+		if (ev.kind != EVENT_TICKET)
+			messages = NULL;
 		if (!control_event(h, &ev))
 			return false;
 	}
+	if (type == RECORD_HANDSHAKE && from->tickets)
+		from->tickets(from, messages, len);
 	return true;
 }
 

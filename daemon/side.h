@@ -56,6 +56,9 @@ struct side {
 	uint64_t acked_at;	 /* ms: since when, while closing, its kernel has all of ours */
 	bool broken;		 /* the socket is dead: reset, or a send failed */
 	struct record_control control; /* handshake messages received after the hand-over */
+	/* Who wants them, n bytes, as long as they are tickets; NULL for p: others came. Or NULL.
+	 */
+	void (*tickets)(struct side *s, const uint8_t *p, size_t n);
 	struct side_secrets secrets;
 	struct user_side *user; /* user engine only */
 	uint8_t *pending;	/* sealed bytes (user) or control records (ktls) not yet accepted */

@@ -43,7 +43,8 @@
 	X(forged, "certificates issued by the signer")                                             \
 	X(socket_options_refused,                                                                  \
 	  "connections to backends without a socket.backend.* as configured")                      \
-	X(backend_reconnects, "backends connected anew while the client took its time")            \
+	X(backend_reconnects,                                                                      \
+	  "backends connected anew: the client took its time, or a session failed")                \
 	X(retries_connect_refused, "flows that went to another service: refused")                  \
 	X(retries_connect_failed, "flows that went to another service: unreachable")               \
 	X(retries_connect_timeout, "flows that went to another service: no connection in time")    \
@@ -55,6 +56,11 @@
 	X(backend_fallback, "times the fallback certificate was shown to a backend")               \
 	X(client_tickets, "session tickets given to TLS 1.3 clients")                              \
 	X(client_resumptions, "client handshakes that resumed a session")                          \
+	X(backend_sessions, "sessions with backends put into the cache")                           \
+	X(backend_session_misses, "backend handshakes with no session to offer")                   \
+	X(backend_session_refusals, "backends that went on with a full handshake instead")         \
+	X(backend_session_evictions, "sessions dropped for room, or for newer ones")               \
+	X(backend_resumptions, "backend handshakes that resumed a session")                        \
 	X(ocsp_requests, "questions put to OCSP responders")                                       \
 	X(ocsp_cache_hits, "peers whose OCSP answer was known")                                    \
 	X(ocsp_failures, "questions without an answer that could be believed")                     \
@@ -91,6 +97,7 @@ struct stats {
 /* X(name, help): gauges that no worker keeps, from answer.c. */
 #define GAUGES(X)                                                                                  \
 	X(forge_cache_entries, "forged certificates in the cache now")                             \
+	X(backend_sessions_kept, "sessions with backends in the cache now")                        \
 	X(forge_keys_ready, "RSA keys made ahead of need now")                                     \
 	X(memory_bytes, "allocated by the data process now, of which limit.memory is the limit")   \
 	X(crl_next_update, "when the first CRL expires, in seconds since 1970; 0: there is none")  \

@@ -26,6 +26,15 @@ static bool needs_rsa(const struct config *cfg)
 	return false;
 }
 
+static bool reuses_sessions(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_profiles; i++) {
+		if (cfg->profiles[i]->session_reuse)
+			return true;
+	}
+	return false;
+}
+
 int gate_init(struct gate *gate)
 {
 	const struct config *cfg = gate->cfg;
@@ -35,13 +44,14 @@ int gate_init(struct gate *gate)
 	gate->backs = calloc(cfg->n_services, sizeof(*gate->backs));
 	gate->workers = calloc(gate->n_workers, sizeof(*gate->workers));
 	gate->cache = forge_cache_new(cfg->forge_cache);
+	gate->sessions = session_cache_new(reuses_sessions(cfg) ? cfg->session_cache : 0);
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
 	gate->limits = limits_new(cfg, gate->area);
 	gate->services = services_new(cfg, gate->resolved);
 	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
-	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->keys ||
-	    !gate->certreqs || !gate->limits || !gate->services || !gate->tables)
+	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->sessions ||
+	    !gate->keys || !gate->certreqs || !gate->limits || !gate->services || !gate->tables)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
 		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
@@ -73,6 +83,7 @@ void gate_free(struct gate *gate)
 	free(gate->backs);
 	free(gate->workers);
 	forge_cache_free(gate->cache);
+	session_cache_free(gate->sessions);
 	keymaker_free(gate->keys);
 	certreq_memory_free(gate->certreqs);
 	limits_free(gate->limits);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A worker: one thread with its own ring, listening sockets and flows. What
- * workers share is read-only, but for the cache of forged certificates.
+ * workers share is read-only, but for the caches of forged certificates and sessions.
  */
 #ifndef KTLSGATE_WORKER_H
 #define KTLSGATE_WORKER_H
@@ -16,6 +16,7 @@
 #include "limit.h"
 #include "relay.h"
 #include "responder.h"
+#include "reuse.h"
 
 struct flowlog;
 struct lookup;
@@ -29,6 +30,7 @@ struct gate {
 	struct service *services;	 /* by service index */
 	struct balance_tables *tables;	 /* by vserver index */
 	struct forge_cache *cache;
+	struct session_cache *sessions;
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
 	struct limits *limits;

@@ -281,7 +281,7 @@ http {{
     fastcgi_temp_path {dir}/fastcgi;
     scgi_temp_path {dir}/scgi;
     uwsgi_temp_path {dir}/uwsgi;
-    ssl_session_tickets off;
+    ssl_session_tickets {tickets};
     {servers}
 }}
 """
@@ -305,6 +305,7 @@ issuer: $ssl_client_i_dn
 serial: $ssl_client_serial
 protocol: $ssl_protocol
 cipher: $ssl_cipher
+reused: $ssl_session_reused
 certificate: $ssl_client_escaped_cert
 ";
         }}
@@ -319,8 +320,8 @@ certificate: $ssl_client_escaped_cert
 class Nginx:
     """One nginx with any number of servers; directory/files/ holds what was PUT and can be got."""
 
-    def __init__(self, directory):
-        self.directory = directory
+    def __init__(self, directory, tickets="off"):
+        self.directory, self.tickets = directory, tickets
         self.files = directory / "files"
         self.files.mkdir(parents=True)
         self.servers = []
@@ -339,7 +340,7 @@ class Nginx:
 
     def run(self):
         conf = self.directory / "nginx.conf"
-        conf.write_text(NGINX_CONF.format(dir=self.directory, servers="".join(self.servers)))
+        conf.write_text(NGINX_CONF.format(dir=self.directory, tickets=self.tickets, servers="".join(self.servers)))
         return program(["nginx", "-p", self.directory, "-e", self.directory / "error.log",
                         "-c", conf], self.last_port, self.directory / "nginx.log")
 
