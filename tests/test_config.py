@@ -375,6 +375,8 @@ BAD = [
     ({"vserver.app.proxy_from": "::1 proxies"}, "vserver.app.proxy_from", "proxies is no address",
      "2001:db8::/32"),
     ({"service.app1.send_proxy": "v1"}, "service.app1.send_proxy", "none of", "off | on | tls"),
+    ({"profile.back.session_reuse": "on"}, "service.app1.profile", "not known at its ClientHello",
+     "set service.app1.connect = verified, or session_reuse = off"),
     ({"service.app1.send_proxy": "tls"}, "service.app1.send_proxy", "not known at its ClientHello",
      "set service.app1.connect = verified"),
     ({"service.app1.check": "ping"}, "service.app1.check", "none of", "off | connect | tls"),
