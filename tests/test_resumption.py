@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Resumption is off on both sides, unless session_tickets is set (test_tickets.py): each client proves
-who it is, each backend sees a certificate.
+Resumption is off on both sides, unless session_tickets (test_tickets.py) or session_reuse
+(test_reuse.py) is set: each client proves who it is, each backend sees a certificate.
 """
 
 import struct
