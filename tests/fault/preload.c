@@ -124,10 +124,12 @@ static void put_device(uint8_t *p, ssize_t n, int32_t which)
 /* The signer may not even ask what its descriptors are. */
 static bool is_sock_diag(const void *answer, ssize_t n)
 {
-	const struct nlmsghdr *head = answer;
+	struct nlmsghdr head;
 
-	return n >= (ssize_t)sizeof(*head) && head->nlmsg_len == (uint32_t)n &&
-	       head->nlmsg_type == SOCK_DIAG_BY_FAMILY;
+	if (n < (ssize_t)sizeof(head))
+		return false;
+	memcpy(&head, answer, sizeof(head)); /* records are read through here, too, to anywhere */
+	return head.nlmsg_len == (uint32_t)n && head.nlmsg_type == SOCK_DIAG_BY_FAMILY;
 }
 
 /* What is read so is /proc/net/tls_stat: a device has had keys. */
