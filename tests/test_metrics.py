@@ -3,13 +3,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from harness import backend as backends
 from harness import client as clients
+from harness import debian
 from harness.daemon import ROOT, settings
 
 
@@ -63,9 +63,16 @@ def test_format(running):
     assert len(names) == len(set(names))
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (prometheus) is not installed")
-def test_promtool(running):
-    done = subprocess.run(["promtool", "check", "metrics"], input=running.ctl("metrics"),
+@pytest.fixture(scope="module")
+def promtool():
+    try:
+        return debian.program("prometheus", "promtool")
+    except debian.debs.Unavailable as error:
+        pytest.skip(f"no promtool, and none to be had: {error}")
+
+
+def test_promtool(running, promtool):
+    done = subprocess.run([promtool, "check", "metrics"], input=running.ctl("metrics"),
                           capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
