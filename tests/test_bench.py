@@ -77,7 +77,7 @@ def test_first_byte_with_delay(tmp_path):
 def test_overload_spares_who_is_there(gate, pki, tmp_path, room, wrong):
     """Who arrives may be refused, but not a flow that is to be there all the time."""
     traffic = Traffic(gate, pki, tmp_path, limit__flows=room)
-    argv = traffic.argv("--rate", 1, "--arrivals", 2000, "--pinging", 2)
+    argv = traffic.argv("--rate", 1, "--every", 500, "--may-fail", "--pinging", 2)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=50 * SCALE, check=False,
                           stdin=subprocess.DEVNULL)
     assert done.returncode == wrong, done.stdout

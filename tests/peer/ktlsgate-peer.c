@@ -57,9 +57,8 @@ static struct options {
 	unsigned concurrency;
 	uint64_t every; /* us; 0: as many at once as --concurrency says */
 	int64_t only;
-	unsigned seconds;  /* --rate */
-	unsigned arrivals; /* of them a second, whatever becomes of the earlier; 0: in turn */
-	uint32_t pinging;  /* flows in front of them that are there all the time */
+	unsigned seconds; /* --rate */
+	uint32_t pinging; /* flows in front of them that are there all the time */
 	bool counts;
 	bool may_fail;
 	bool any_end;
@@ -132,10 +131,10 @@ static bool may_never_meet(const struct flow *f)
 	return by == BY_RST || by == BY_CLOSE || by == BY_CLOSE_NOTIFY_CLOSE;
 }
 
-/* A client that is one too many may be refused, or leave; those that are there stay unharmed. */
+/* A client that is one too many may be refused, or leave; those that ping stay unharmed. */
 static bool may_fail(const struct flow *f)
 {
-	return opt.may_fail || (opt.arrivals && f->plan.kind == KIND_QUICK);
+	return opt.may_fail && !(opt.pinging && f->plan.kind == KIND_PING);
 }
 
 static void judge(struct flow *f)
@@ -180,7 +179,7 @@ static void finished(struct end *e, const char *trouble)
 		}
 		return;
 	}
-	if (trouble && (!may_fail(f) || (trouble == end_impatient && !opt.arrivals)))
+	if (trouble && (!may_fail(f) || (trouble == end_impatient && !opt.every)))
 		end_trouble(e, trouble);
 	f->over[e->role] = true;
 	if (f->over[CLIENT] && f->over[BACKEND] && !f->wrong)
@@ -203,7 +202,7 @@ static void judge_unmet(void)
 			print_wrong(f, "the backend never saw it");
 	}
 	/* A gate with too much to do may try a backend more than once. */
-	if (strays > aborted && !wrong && !opt.may_fail && !opt.arrivals) {
+	if (strays > aborted && !wrong && !opt.may_fail) {
 		printf("wrong: %u connections to the backend without a number, %u flows aborted\n",
 		       strays, aborted);
 		wrong++;
@@ -339,7 +338,7 @@ static bool more_to_launch(void)
 /* When the next one begins by --every, ms. */
 static uint64_t next_launch(void)
 {
-	return started + launched * opt.every / 1000;
+	return started + (launched - opt.pinging) * opt.every / 1000;
 }
 
 /* The next one has to wait. */
@@ -353,8 +352,6 @@ static bool has_to_wait(void)
 	}
 	if (opt.every)
 		return world.now < next_launch();
-	if (opt.arrivals)
-		return launched - opt.pinging >= (world.now - started) * opt.arrivals / 1000;
 	if (holding() || gathers())
 		return launched - met >= opt.concurrency;
 	return live_ends >= 2 * (opt.pinging + opt.concurrency);
@@ -639,7 +636,7 @@ static void run(void)
 		step("ready");
 	started = world.now = now_ms();
 	while (!all_over()) {
-		uint64_t wait = opt.arrivals ? 1 : TICK_MS;
+		uint64_t wait = TICK_MS;
 		int n;
 
 		launch_some();
@@ -918,7 +915,6 @@ static void __attribute__((noreturn)) help(void)
 	     "       --idle N      hold N flows until stdin ends; --counts: TCP's bytes of each\n"
 	     "       --stall N     N flows the client does not read until a line comes on stdin\n"
 	     "       --rate T      connections, one after another, for T seconds;\n"
-	     "                     --arrivals N: N a second, and each may be refused or give up;\n"
 	     "                     --pinging N: beside N flows as \"ping\", there all the time\n"
 	     "       --bulk BYTES  one flow, both directions at once\n"
 	     "Options: --schedule KIND --rekey (mixed includes it) --bytes MAX --concurrency N\n"
@@ -934,7 +930,8 @@ static void __attribute__((noreturn)) help(void)
 	     "         --quits N: so many ends in 1000 leave in their handshake (and --may-fail)\n"
 	     "         --source ADDR: where clients connect from\n"
 	     "         --every US: a flow begins every so many microseconds, whatever became of\n"
-	     "         those before; prints the same\n"
+	     "         those before, and with --may-fail its ends may lose patience; prints the "
+	     "same\n"
 	     "Kinds:");
 	printf("  %-14s %s\n", "mixed", "one of those down to \"tiny\" for each flow");
 	for (int i = 0; i < KIND_COUNT; i++)
@@ -943,41 +940,23 @@ static void __attribute__((noreturn)) help(void)
 }
 
 static const struct option long_options[] = {
-	{"connect", 1, NULL, 'c'},
-	{"listen", 1, NULL, 'l'},
-	{"flows", 1, NULL, 'f'},
-	{"concurrency", 1, NULL, 'n'},
-	{"seed", 1, NULL, 's'},
-	{"schedule", 1, NULL, 'k'},
-	{"bytes", 1, NULL, 'b'},
-	{"tls", 1, NULL, 't'},
-	{"cipher", 1, NULL, 'C'},
-	{"ca", 1, NULL, 'a'},
-	{"cert", 1, NULL, 'e'},
-	{"key", 1, NULL, 'y'},
-	{"backend-cert", 1, NULL, 'E'},
-	{"backend-key", 1, NULL, 'Y'},
-	{"backend-ca", 1, NULL, 'A'},
-	{"idle", 1, NULL, 'i'},
-	{"stall", 1, NULL, 'S'},
-	{"counts", 0, NULL, 'o'},
-	{"rate", 1, NULL, 'r'},
-	{"bulk", 1, NULL, 'B'},
-	{"only", 1, NULL, 'O'},
-	{"name", 1, NULL, 'N'},
-	{"rekey", 0, NULL, 'R'},
-	{"patience", 1, NULL, 'p'},
-	{"may-fail", 0, NULL, 'm'},
-	{"quits", 1, NULL, 'q'},
-	{"steps", 0, NULL, 'P'},
-	{"any-end", 0, NULL, 'x'},
-	{"shown", 1, NULL, 'W'},
-	{"source", 1, NULL, 'F'},
-	{"every", 1, NULL, 'v'},
-	{"arrivals", 1, NULL, 'V'},
-	{"pinging", 1, NULL, 'g'},
-	{"help", 0, NULL, 'h'},
-	{NULL, 0, NULL, 0},
+	{"connect", 1, NULL, 'c'},	{"listen", 1, NULL, 'l'},
+	{"flows", 1, NULL, 'f'},	{"concurrency", 1, NULL, 'n'},
+	{"seed", 1, NULL, 's'},		{"schedule", 1, NULL, 'k'},
+	{"bytes", 1, NULL, 'b'},	{"tls", 1, NULL, 't'},
+	{"cipher", 1, NULL, 'C'},	{"ca", 1, NULL, 'a'},
+	{"cert", 1, NULL, 'e'},		{"key", 1, NULL, 'y'},
+	{"backend-cert", 1, NULL, 'E'}, {"backend-key", 1, NULL, 'Y'},
+	{"backend-ca", 1, NULL, 'A'},	{"idle", 1, NULL, 'i'},
+	{"stall", 1, NULL, 'S'},	{"counts", 0, NULL, 'o'},
+	{"rate", 1, NULL, 'r'},		{"bulk", 1, NULL, 'B'},
+	{"only", 1, NULL, 'O'},		{"name", 1, NULL, 'N'},
+	{"rekey", 0, NULL, 'R'},	{"patience", 1, NULL, 'p'},
+	{"may-fail", 0, NULL, 'm'},	{"quits", 1, NULL, 'q'},
+	{"steps", 0, NULL, 'P'},	{"any-end", 0, NULL, 'x'},
+	{"shown", 1, NULL, 'W'},	{"source", 1, NULL, 'F'},
+	{"every", 1, NULL, 'v'},	{"pinging", 1, NULL, 'g'},
+	{"help", 0, NULL, 'h'},		{NULL, 0, NULL, 0},
 };
 
 static void set_mode(enum mode mode, enum kind kind, uint64_t n_flows)
@@ -1049,9 +1028,6 @@ static void parse_option(int c)
 		opt.seconds = (unsigned)parse_number(optarg);
 		opt.concurrency = 1;
 		break;
-	case 'V':
-		opt.arrivals = (unsigned)parse_number(optarg);
-		break;
 	case 'g':
 		opt.pinging = (uint32_t)parse_number(optarg);
 		break;
@@ -1114,8 +1090,8 @@ static void parse(int argc, char **argv)
 		die("--connect, --listen (as many) and the files are needed; see --help");
 	if (opt.only >= 0 && (opt.only >= opt.flows || holding() || opt.mode == MODE_RATE))
 		die("--only: no such flow");
-	if ((opt.arrivals || opt.pinging) && opt.mode != MODE_RATE)
-		die("--arrivals, --pinging: with --rate only");
+	if (opt.pinging && opt.mode != MODE_RATE)
+		die("--pinging: with --rate only");
 	if (opt.plan.bytes < NUMBER_LEN)
 		opt.plan.bytes = NUMBER_LEN;
 	opt.plan.pairs = opt.n_connect;
