@@ -314,15 +314,15 @@ static void set_mode(enum steer_mode mode)
 	CHECK_INT(bpf_map_update_elem(map, &zero, &config, BPF_ANY), 0);
 }
 
-/* How many of 100 connections each worker gets; the statistics must say the same. */
-static void count_100(const struct listeners *l, unsigned *got)
+/* How many of n connections each worker gets; the statistics must say the same. */
+static void count_workers(const struct listeners *l, int n, unsigned *got)
 {
 	uint64_t before[MAX_WORKERS];
 
 	memset(got, 0, MAX_WORKERS * sizeof(*got));
 	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		before[w] = stats_of(w).selected;
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < n; i++) {
 		int w = connect_and_ask(l, loopback4());
 
 		if (w >= 0)
@@ -339,7 +339,7 @@ static void check_hash_mode(struct steer *steer)
 
 	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);
 	set_mode(STEER_BY_HASH);
-	count_100(&l, got);
+	count_workers(&l, 100, got);
 	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		CHECK(got[w] > 0);
 	set_mode(STEER_BY_CPU);
@@ -357,7 +357,8 @@ static void check_load_mode(struct steer *steer)
 	set_mode(STEER_BY_LOAD);
 	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		load[w] = 10 * (w + 2) % 40; /* 20 30 0 10 */
-	count_100(&l, got);
+	/* A half, a third, a sixth: six standard deviations from being in another order. */
+	count_workers(&l, 1000, got);
 	CHECK_INT(got[1], 0);
 	CHECK(got[2] > got[3] && got[3] > got[0] && got[0] > 0);
 	memset(load, 0, MAX_WORKERS * sizeof(*load));
@@ -386,7 +387,7 @@ static void check_drain(struct steer *steer)
 	close(waiting);
 	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
 		set_mode(modes[i]);
-		count_100(&l, got);
+		count_workers(&l, 100, got);
 		CHECK_INT(got[drained], 0);
 	}
 	for (unsigned w = 0; w < MAX_WORKERS - 1; w++)
@@ -395,7 +396,7 @@ static void check_drain(struct steer *steer)
 	CHECK_INT(steer_drain(steer, MAX_WORKERS, true), -ENOENT);
 	for (unsigned w = 0; w < MAX_WORKERS; w++)
 		CHECK_INT(steer_drain(steer, w, false), 0);
-	count_100(&l, got);
+	count_workers(&l, 100, got);
 	CHECK_INT(got[drained], 100);
 	sched_setaffinity(0, sizeof(allowed), &allowed);
 	close_listeners(&l);
