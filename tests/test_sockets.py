@@ -52,16 +52,16 @@ def sides(g, backend, pki):
 
 def test_sockets_are_as_configured(gate, pki, backend):
     """Each side by its own keys; those of the client's by a socket that listens, so in its window."""
-    g = gate(settings(pki, backend.port, socket__client__rcvbuf="256K", socket__client__sndbuf="64K",
+    g = gate(settings(pki, backend.port, socket__client__rcvbuf="200K", socket__client__sndbuf="64K",
                       socket__client__congestion_control=OTHER, socket__backend__rcvbuf="100000",
                       socket__backend__sndbuf="128k"))
     client, back = sides(g, backend, pki)
-    assert (client["rcvbuf"], client["sndbuf"], client["cc"]) == (524288, 131072, OTHER)
+    assert (client["rcvbuf"], client["sndbuf"], client["cc"]) == (409600, 131072, OTHER)
     assert (back["rcvbuf"], back["sndbuf"], back["cc"]) == (200000, 262144, DEFAULT)
-    # Of 256 KiB: 16 bits and the scale; a size set later would not have been in the handshake.
+    # Of 200 KiB: 16 bits and the scale; a size set later would not have been in the handshake.
     assert int(client["scale"][1]) <= 3
     assert g.stats()["socket_options_refused"] == 0
-    assert g.ctl("-n", "socket.client.rcvbuf") == "256K\n"
+    assert g.ctl("-n", "socket.client.rcvbuf") == "200K\n"
     assert g.ctl("-n", "socket.backend.rcvbuf") == "100000\n"
 
 
@@ -70,16 +70,16 @@ def test_changed_by_a_reload(gate, pki, backend):
     g = gate(settings(pki, backend.port))
     before = sides(g, backend, pki)
     assert [s["cc"] for s in before] == [DEFAULT, DEFAULT]
-    g.reload(socket__client__rcvbuf="512K", socket__client__congestion_control=OTHER,
+    g.reload(socket__client__rcvbuf="160K", socket__client__congestion_control=OTHER,
              socket__backend__congestion_control=OTHER, socket__backlog=7)
     client, back = sides(g, backend, pki)
-    assert (client["rcvbuf"], client["cc"], back["cc"]) == (1048576, OTHER, OTHER)
+    assert (client["rcvbuf"], client["cc"], back["cc"]) == (327680, OTHER, OTHER)
     assert backlogs(g) == {7}
     g.reload(socket__client__rcvbuf="auto", socket__client__congestion_control=None,
              socket__backend__congestion_control=None, socket__backlog=None)
     assert [s["cc"] for s in sides(g, backend, pki)] == [DEFAULT, DEFAULT]
     (listening, *_) = sockets("listening", f"( sport = :{g.port} )")
-    assert listening["rcvbuf"] < 1048576
+    assert listening["rcvbuf"] < 327680
 
 
 @pytest.mark.skipif(SCALE > 1, reason="in emulation bytes come too slowly for a buffer to grow")

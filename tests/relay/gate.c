@@ -273,6 +273,8 @@ unsigned test_gate_stop(struct test_gate *g)
 	printf("held %u bytes for one receiver at most\n", g->held);
 	close(g->pipe[0]);
 	close(g->pipe[1]);
+	if (g->gate.tls_counters >= 0)
+		close(g->gate.tls_counters);
 	free(g);
 	return count;
 }
