@@ -99,6 +99,23 @@ def test_dns(gate, pki, hosts, backend):
     assert "died" not in g.log()
 
 
+def test_sessions_stay_at_their_address(gate, pki, hosts):
+    """session_reuse: at another one may be another backend, though this is the same."""
+    hosts.write_text("127.0.0.1 backend.test\n")
+    who = pki.client()
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root, host="0.0.0.0") as b:
+        g = start(gate, pki, hosts, b.port, profile__back__session_reuse="on",
+                  service__app1__connect="verified")
+        for n, address in enumerate(["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2"]):
+            hosts.write_text(f"{address} backend.test\n")
+            assert resolved_to(g, f"{address}:{b.port}")
+            with g.ends_with("done"), clients.connected(g.port, pki=pki, certkey=who) as c:
+                clients.ping(c)
+                assert b.connection(n).peer.tls.session_reused == (n % 2 == 1)
+                c.close_notify()
+                assert c.recv() == b""
+
+
 def test_addresses_are_tried_in_turn(gate, pki, hosts, backend):
     """Of IPv6 and IPv4, only the last one answers; the client notices nothing."""
     hosts.write_text("::1 backend.test\n127.0.0.9 backend.test\n127.0.0.1 backend.test\n")

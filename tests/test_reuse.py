@@ -93,7 +93,8 @@ def test_never_of_another_place(gate, pki, version):
         b.ctx.sni_callback = lambda *_: None
         g = gate({**reusing(pki, b.port, service__app1__sni="mirror",
                             profile__front__alpn="h2 http/1.1"),
-                  **second_vserver("b", b.port), "service.b.connect": "verified"})
+                  **second_vserver("b", b.port), "service.b.connect": "verified",
+                  "service.b.sni": "mirror"})
         other = {"certkey": None, "ctx": peer.context(False, who, pki.server_ca, alpn=["h2"])}
         kinds = [
             {"certkey": who},
@@ -105,6 +106,18 @@ def test_never_of_another_place(gate, pki, version):
             assert not connect(g, b, pki, **kind)[0]
         for kind in kinds:
             assert connect(g, b, pki, **kind)[0]
+
+
+@VERSION
+def test_never_of_another_path(gate, pki, version):
+    """The client's CA was renewed: the certificate may be good for another time now."""
+    before = pki.client("Alice")
+    after = pki.below_a_renewed_ca(before)
+    with backend(pki, version=version) as b:
+        g = gate(reusing(pki, b.port))
+        seen = [connect(g, b, pki, who)[0] for who in (before, after, before, after)]
+        assert seen == [False, False, True, True]
+        assert g.stats()["forged"] == 2
 
 
 @VERSION

@@ -283,3 +283,9 @@ class Pki:
                            extensions=extensions, not_before=validity[0],
                            not_after=not_after or validity[1],
                            chain=chain + [self.other_ca.cert] * padding)
+
+    def below_a_renewed_ca(self, client):
+        """The same certificate, sent with another one of its CA's: same name and key, another path."""
+        renewed = self._ca("client-intermediate", "rsa", self.client_root)
+        return CertKey(renewed.cert_file.with_name(f"below-{renewed.cert_file.name}"), client.key,
+                       client.cert, [renewed.cert])
