@@ -2,6 +2,8 @@
 /* How a thread begins; see thread.h. Knows nothing of what it does. */
 #include "thread.h"
 
+#include <errno.h>
+#include <semaphore.h>
 #include <string.h>
 #include "log.h"
 #include "provider.h"
@@ -9,7 +11,7 @@
 struct beginning {
 	void (*run)(void *arg);
 	void *arg;
-	pthread_barrier_t set_up;
+	sem_t set_up;
 };
 
 static void *begin(void *start)
@@ -17,7 +19,7 @@ static void *begin(void *start)
 	struct beginning *b = start, copy = {.run = b->run, .arg = b->arg};
 
 	provider_use();
-	pthread_barrier_wait(&b->set_up); /* and *b is gone */
+	sem_post(&b->set_up); /* and *b is gone */
 	copy.run(copy.arg);
 	return NULL;
 }
@@ -27,12 +29,13 @@ int thread_start(pthread_t *thread, const char *name, void (*run)(void *arg), vo
 	struct beginning b = {.run = run, .arg = arg};
 	int ret;
 
-	pthread_barrier_init(&b.set_up, NULL, 2);
+	sem_init(&b.set_up, 0, 0);
 	ret = pthread_create(thread, NULL, begin, &b);
 	if (ret)
 		log_error("the thread of %s: %s", name, strerror(ret));
 	else
-		pthread_barrier_wait(&b.set_up);
-	pthread_barrier_destroy(&b.set_up);
+		while (sem_wait(&b.set_up) && errno == EINTR)
+			;
+	sem_destroy(&b.set_up);
 	return -ret;
 }
