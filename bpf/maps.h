@@ -280,7 +280,7 @@ struct steer_worker {
 	__u32 drained; /* this worker takes no new connections */
 };
 
-/* By worker, per CPU. */
+/* By worker, per CPU: of segments that open a connection (SYN), repeated ones included. */
 struct steer_stats {
 	__u64 selected;
 	__u64 fallback; /* it had no socket: the kernel chose another */

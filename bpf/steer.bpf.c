@@ -5,6 +5,7 @@
  */
 #include <stdbool.h>
 #include <linux/bpf.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
 #include "steer_maps.h"
@@ -128,6 +129,17 @@ static __always_inline __u32 choose(const struct sk_reuseport_md *ctx, __u32 wor
 	return is_drained(worker) ? nth_active(cpu % config->active) : worker;
 }
 
+/*
+ * What comes late to a connection that is gone is looked up here, too, and so is the ACK that
+ * brings a SYN cookie back, which needs a socket.
+ */
+static __always_inline bool is_syn(const struct sk_reuseport_md *ctx)
+{
+	const struct tcphdr *tcp = ctx->data;
+
+	return (const void *)(tcp + 1) <= ctx->data_end && tcp->syn;
+}
+
 /* Always SK_PASS: without a selection the kernel chooses by hash among the group's sockets. */
 SEC("sk_reuseport")
 int steer(struct sk_reuseport_md *ctx)
@@ -144,7 +156,7 @@ int steer(struct sk_reuseport_md *ctx)
 	err = bpf_sk_select_reuseport(ctx, &steer_sockets, &slot, 0);
 
 	stats = bpf_map_lookup_elem(&steer_stats, &worker);
-	if (stats)
+	if (stats && is_syn(ctx))
 		__sync_fetch_and_add(err ? &stats->fallback : &stats->selected, 1);
 	return SK_PASS;
 }

@@ -81,6 +81,37 @@ def test_without_bpf(gate, inside, pki, echo, bpf_dir, why):
     ask(inside, pki, "192.0.2.1", 8443)
 
 
+SEGMENTS = """
+import socket, struct, sys
+FROM, TO = "10.3.3.3", sys.argv[1]
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as s:
+    s.bind((FROM, 0))
+    for flags in map(int, sys.argv[2:]):
+        header = struct.pack("!HHIIBBH", 40000, 443, 7, 7, 5 << 4, flags, 1024)
+        pseudo = socket.inet_aton(FROM) + socket.inet_aton(TO) + struct.pack("!HH", 6, 20)
+        total = sum(struct.unpack("!14H", pseudo + header))
+        total = (total & 0xffff) + (total >> 16)
+        s.sendto(header + struct.pack("!HH", ~(total + (total >> 16)) & 0xffff, 0), (TO, 0))
+"""
+
+
+def test_only_a_syn_is_counted(gate, inside, pki, echo):
+    """What comes late to a connection that is gone is looked up as well."""
+    g = gate(vservers(pki, {"wide": LISTEN["wide"]}, echo))
+    syn, ack, rst = 0x02, 0x10, 0x04
+
+    def counted(*flags):
+        subprocess.run([*inside, "/usr/bin/python3", "-c", SEGMENTS, "10.1.1.1", *map(str, flags)],
+                       timeout=20, check=True)
+        return sum(cpu["value"]["selected"] for e in dump(g.settings["bpf.dir"], "steer_stats")
+                   for cpu in e["values"])
+
+    assert counted(ack, ack, ack) == 0
+    assert counted(syn, rst) == 1
+    assert sum(cpu["value"]["admitted"] for e in dump(g.settings["bpf.dir"], "shield_stats")
+               for cpu in e["values"]) >= 4, "they did not come here"
+
+
 def test_a_worker_drained(gate, inside, pki, echo):
     """No new connection for it, whatever the CPU; the flow that it has goes on."""
     g = gate(vservers(pki, {"wide": LISTEN["wide"]}, echo), dataplane__workers="3")
