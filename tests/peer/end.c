@@ -451,11 +451,15 @@ static void maybe_update_keys(struct end *e)
 					       : SSL_KEY_UPDATE_NOT_REQUESTED);
 }
 
+/*
+ * Ends with something that could not be flushed, which set_interest() then waits for, or with
+ * nothing that may be sent now. So nobody may flush behind it: the socket may take it by then, and
+ * nothing would tell that there is more to send.
+ */
 static void transmit(struct end *e)
 {
-	if (asleep(e->world, &e->write_sleep))
-		return;
-	while (!e->closed && !e->send_broken && flush(e) && may_send(e)) {
+	while (flush(e) && !e->closed && !e->send_broken && !asleep(e->world, &e->write_sleep) &&
+	       may_send(e)) {
 		unsigned burst = 1 + (unsigned)draw_below(&e->plan->random, BURST_MAX);
 
 		if (!e->write_left) {
@@ -466,7 +470,7 @@ static void transmit(struct end *e)
 		while (burst-- && may_send(e) && e->out_len < CHUNK / 2) {
 			if (!seal(e)) {
 				e->send_broken = true;
-				return;
+				break;
 			}
 		}
 	}
@@ -681,7 +685,6 @@ static bool open_run(struct end *e, const char **trouble)
 		return *trouble;
 	heed_end(e);
 	transmit(e);
-	flush(e); /* an answer to a KeyUpdate */
 	return wind_up(e);
 }
 
