@@ -48,7 +48,7 @@ class Generator:
             self._wait(process, "done")
             after = meter.Snapshot(groups)
             self._go(process)
-            rest = self._judge(process)
+            rest = self._judge(self._rest(process))
         if carried is not None and self._carried() == carried:
             raise Wrong(f"{self.gate.name}: another engine carried the flows")
         cost = meter.between(before, after)
@@ -72,18 +72,23 @@ class Generator:
             found = {"used": now["used"] - before["used"], "slab": now["slab"] - before["slab"],
                      "gate": meter.pss(pids) - gate_before, "generator": meter.pss([process.pid]),
                      "rest_ms": rest * 1000 / REST_SECONDS}
-            self._judge(process)
+            self._judge(self._rest(process))
         return found
 
     def rate(self, cpu):
         """
         Of a run with --rate, on that CPU: {"took": connections that were answered in time, "pinged":
-        messages}, each with "n" and ns.
+        messages}, each with "n" and ns, and "stalled": established flows that made no progress for
+        as long as the patience is, which is a result and nothing wrong.
         """
         with self._process() as process:
             os.sched_setaffinity(process.pid, {cpu})
-            rest = self._judge(process)
-        return {name: self._samples(name, rest) for name in ("took", "pinged")}
+            rest = self._rest(process)
+        stalled = set(re.findall(r"^wrong: flow (\d+), schedule ping, .* nothing happened for too long",
+                                 rest, re.MULTILINE))
+        self._judge(rest, len(stalled))
+        return {"stalled": len(stalled),
+                **{name: self._samples(name, rest) for name in ("took", "pinged")}}
 
     def _carried(self):
         return self.gate.carried() if hasattr(self.gate, "carried") else None
@@ -111,12 +116,17 @@ class Generator:
         process.stdin.write("\n")
         process.stdin.flush()
 
-    def _judge(self, process):
-        """The rest of what it prints; every byte and every end must have been right."""
+    @staticmethod
+    def _rest(process):
         process.stdin.close()
         rest = process.stdout.read()
         process.wait(60)
-        if process.returncode or not re.search(r"^flows (\d+), ok \1, wrong 0, ", rest,
-                                               re.MULTILINE):
+        return rest
+
+    def _judge(self, rest, stalled=0):
+        """Every byte and every end must have been right, but of flows that stalled."""
+        found = re.search(r"^flows (\d+), ok (\d+), wrong (\d+), ", rest, re.MULTILINE)
+        flows, ok, wrong = map(int, found.groups()) if found else (0, 0, 1)
+        if wrong != stalled or ok + wrong != flows:
             raise Wrong(f"{self.gate.name}: {(self.said + rest)[-2000:]}")
         return rest
