@@ -55,8 +55,6 @@ struct sockets {
 struct dialer {
 	const struct options *o;
 	uint32_t first, end;
-	int listener;
-	struct sockaddr_in address;
 	int pipe[2]; /* of struct sockets, in the order of flows */
 	pthread_t thread;
 };
@@ -75,41 +73,49 @@ static void set(int fd, int level, int option, int value)
 		check(setsockopt(fd, level, option, &value, sizeof(value)), "setsockopt");
 }
 
-static void prepare(int fd, int sndbuf, int rcvbuf, int mss)
+/*
+ * Before there is a connection, as the daemon does: when a receive buffer is made smaller later,
+ * TCP has offered more already. Linux 6.17 and later throw away what they have offered and have no
+ * room for, so the rest of a record that kernel TLS waits for may never come.
+ */
+static int prepared(int sndbuf, int rcvbuf, int mss)
 {
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	check(fd, "socket");
 	set(fd, SOL_SOCKET, SO_SNDBUF, sndbuf);
 	set(fd, SOL_SOCKET, SO_RCVBUF, rcvbuf);
 	set(fd, IPPROTO_TCP, TCP_MAXSEG, mss);
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	return fd;
 }
 
 /* The client's end dials the gate, the gate dials the backend's end. */
-static void dial(struct dialer *d, const struct end_plan *p, enum role role, uint32_t flow,
+static void dial(const struct options *o, const struct end_plan *p, enum role role, uint32_t flow,
 		 struct sockets *out)
 {
-	struct sockaddr_in to = d->address;
-	bool ktls = d->o->schedule.ktls;
-	int dialing = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), accepted;
-
-	check(dialing, "socket");
-	if (role == CLIENT)
-		prepare(dialing, p->sndbuf, p->rcvbuf, p->mss);
-	else
-		prepare(dialing, p->gate_sndbuf, p->gate_rcvbuf, p->mss);
+	int far = prepared(p->sndbuf, p->rcvbuf, p->mss),
+	    gate = prepared(p->gate_sndbuf, p->gate_rcvbuf, p->mss);
+	int dialing = role == CLIENT ? far : gate, listening = role == CLIENT ? gate : far,
+	    accepted;
 	/* Many addresses, for ports are held in TIME_WAIT for a while. */
-	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (flow % 200 << 8));
-	check(connect(dialing, (struct sockaddr *)&to, sizeof(to)), "connect");
-	accepted = accept4(d->listener, NULL, NULL, SOCK_CLOEXEC);
+	struct sockaddr_in to = {
+		.sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (flow % 200 << 8)),
+	};
+	socklen_t len = sizeof(to);
+
+	check(bind(listening, (struct sockaddr *)&to, len), "bind");
+	check(listen(listening, 1), "listen");
+	check(getsockname(listening, (struct sockaddr *)&to, &len), "getsockname");
+	check(connect(dialing, (struct sockaddr *)&to, len), "connect");
+	accepted = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 	check(accepted, "accept");
-	if (role == CLIENT)
-		prepare(accepted, p->gate_sndbuf, p->gate_rcvbuf, p->mss);
-	else
-		prepare(accepted, p->sndbuf, p->rcvbuf, p->mss);
-	if (ktls)
-		check(ktls_attach(&(struct side){.fd = role == CLIENT ? accepted : dialing}),
-		      "TCP_ULP");
+	close(listening);
 	out->far[role] = role == CLIENT ? dialing : accepted;
 	out->gate[role] = role == CLIENT ? accepted : dialing;
+	if (o->schedule.ktls)
+		check(ktls_attach(&(struct side){.fd = out->gate[role]}), "TCP_ULP");
 }
 
 static void *dial_all(void *arg)
@@ -123,8 +129,8 @@ static void *dial_all(void *arg)
 		if (d->o->only >= 0 && flow != d->o->only)
 			continue;
 		schedule_make(&plan, &d->o->schedule, flow);
-		dial(d, &plan.end[CLIENT], CLIENT, flow, &s);
-		dial(d, &plan.end[BACKEND], BACKEND, flow, &s);
+		dial(d->o, &plan.end[CLIENT], CLIENT, flow, &s);
+		dial(d->o, &plan.end[BACKEND], BACKEND, flow, &s);
 		if (write(d->pipe[1], &s, sizeof(s)) != sizeof(s)) { /* the run is over early */
 			for (int r = 0; r < 2; r++) {
 				close(s.far[r]);
@@ -139,15 +145,7 @@ static void *dial_all(void *arg)
 
 static void dialer_start(struct dialer *d, const struct options *o)
 {
-	socklen_t len = sizeof(d->address);
-
 	d->o = o;
-	d->address = (struct sockaddr_in){.sin_family = AF_INET};
-	d->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	check(d->listener, "socket");
-	check(bind(d->listener, (struct sockaddr *)&d->address, len), "bind");
-	check(listen(d->listener, 16), "listen");
-	check(getsockname(d->listener, (struct sockaddr *)&d->address, &len), "getsockname");
 	check(pipe2(d->pipe, O_CLOEXEC), "pipe2");
 	check(fcntl(d->pipe[1], F_SETPIPE_SZ, PIPE_OF_PAIRS), "F_SETPIPE_SZ");
 	check(-pthread_create(&d->thread, NULL, dial_all, d), "pthread_create");
@@ -165,7 +163,6 @@ static void dialer_stop(struct dialer *d)
 	}
 	close(d->pipe[0]);
 	pthread_join(d->thread, NULL);
-	close(d->listener);
 }
 
 /* ---- keys ---- */
