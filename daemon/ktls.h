@@ -35,6 +35,8 @@ int ktls_rekey_tx(struct side *side, const struct tls_keys *tx) must_check;
  * After -EKEYEXPIRED, no KeyUpdate having come: the kernel (6.14 and later)
  * takes each handshake record that begins with a 24 for one and then waits for
  * new keys, but it was a part of a message. Gives it the old ones again.
+ * 0 or -errno (-EBUSY: it is TLS 1.2, where the kernel waits in the same way and
+ * takes none).
  */
 int ktls_keep_rx(struct side *side) must_check;
 

@@ -155,6 +155,8 @@
 	  "backend sent too many records that carry no data")                                      \
 	X(rekey_unsupported, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                           \
 	  "KeyUpdate, and this kernel cannot re-key")                                              \
+	X(taken_for_key_update, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR,                        \
+	  "TLS 1.2, and the kernel takes a handshake record for a KeyUpdate")                      \
 	X(half_close_timeout, ALERT_NONE, ALERT_NONE,                                              \
 	  "one side closed in TLS 1.2, and did not take what the other had sent")                  \
 	X(key_limit, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                     \

@@ -209,12 +209,19 @@ static bool deliver(struct half *h)
 
 /* ---- moving ---- */
 
-/* False: the half ended. */
+/*
+ * Linux 6.14 and later take each handshake record whose first byte is 24 for a KeyUpdate
+ * (tls_check_pending_rekey()), the rest of a message that was cut there, too. TLS 1.3 goes on; in
+ * TLS 1.2 they want new keys, and take none. False: the half ended.
+ */
 static bool keep_keys(struct half *h)
 {
 	int ret = ktls_keep_rx(h->from);
 
-	if (ret)
+	if (ret == -EBUSY && h->from->version == TLS_12)
+		relay_fail(h, REASON_taken_for_key_update, REASON_taken_for_key_update,
+			   ALERT_INTERNAL_ERROR);
+	else if (ret)
 		relay_read_end(h, ret);
 	return !ret;
 }

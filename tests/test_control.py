@@ -359,6 +359,25 @@ def test_hello_request_is_refused(rig):
     assert rig.gate.stats()["renegotiations_refused"] == before + 1
 
 
+def test_message_cut_before_a_24(rig, can_rekey, engine):
+    """
+    TLS 1.2: kernels that can re-key take the second part of this ClientHello for a KeyUpdate, want
+    new keys behind it and refuse them; then the flow ends, and not as if all had been sent.
+    """
+    ends = engine == "ktls" and can_rekey
+    before = rig.gate.stats()["renegotiations_refused"]
+    with rig.flow(backends.echo, front="1.2",
+                  reason="taken_for_key_update" if ends else "client_truncated") as (c, seen):
+        exchange(c)
+        c.send_record(peer.HANDSHAKE, b"\1\0\0\4")
+        c.send_record(peer.HANDSHAKE, b"\x18" * 4)
+        c.recv_all()
+        assert c.ended == "error NO_RENEGOTIATION"
+        if ends:
+            assert seen().wait().ended == "alert internal_error"
+    assert rig.gate.stats()["renegotiations_refused"] == before + 1
+
+
 @EITHER
 def test_illegal_record(rig, by):
     """A handshake message that may not come here: unexpected_message to its sender."""
