@@ -29,7 +29,10 @@
 /* What only the handshake stage needs. */
 struct flow_handshake {
 	struct flow *flow;
-	bool client_verified;	/* as far as OpenSSL and the policy go */
+	TAILQ_ENTRY(flow_handshake) turn; /* while waiting */
+	bool waiting;			  /* for its turn */
+	uint64_t waiting_since;		  /* ms */
+	bool client_verified;		  /* as far as OpenSSL and the policy go */
 	bool client_done;	/* and all output is with TCP: `finished` alone does not say that */
 	bool backend_suspended; /* at its CertificateRequest */
 	bool backend_resumed;
@@ -62,6 +65,7 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 		       const char *detail);
 static void proceed(struct flow *f);
 static void closing_tick(struct timer *t);
+static void ready(struct ring_op *op, int res);
 
 static struct flow *flow_of(const struct handshake *hs)
 {
@@ -216,13 +220,6 @@ static struct flow *flow_new(struct worker *w, const struct cfg_vserver *vserver
 	return f;
 }
 
-static int client_hello(struct handshake *hs, int *alert)
-{
-	const struct flow *f = flow_of(hs);
-
-	return front_hello(&f->worker->gate->fronts[f->vserver->index], hs, alert);
-}
-
 /* Before there is a flow: at once and by a reset, so that it costs us next to nothing. */
 static void refuse_client(struct worker *w, const struct cfg_vserver *vserver, int fd,
 			  enum reason reason, const struct sockaddr_in6 *peer)
@@ -237,6 +234,107 @@ static void refuse_client(struct worker *w, const struct cfg_vserver *vserver, i
 			 reasons[reason].name);
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
 	close(fd);
+}
+
+/* ---- the client's turn ---- */
+
+/*
+ * A handshake takes the CPU for as long as a thousand messages of established flows do, and when
+ * more connect than can be served, all of them begun at once would be done too late for each. So a
+ * client waits, without an SSL object, until it has said something and everything else that has
+ * happened was looked at: established flows first, then handshakes that have begun, then one more.
+ */
+#define TURN_PATIENCE_MS 500
+
+static void end_waiting(struct flow_handshake *h)
+{
+	struct worker *w = h->flow->worker;
+
+	if (!h->waiting)
+		return;
+	TAILQ_REMOVE(&w->turns, h, turn);
+	h->waiting = false;
+	stat_dec(w->stats, handshakes_waiting_active);
+}
+
+static void await_turn(struct flow_handshake *h)
+{
+	struct worker *w = h->flow->worker;
+
+	TAILQ_INSERT_TAIL(&w->turns, h, turn);
+	h->waiting = true;
+	h->waiting_since = w->timers.now;
+	stat_inc(w->stats, handshakes_waiting_active);
+}
+
+static void client_speaks(struct ring_op *op, int res)
+{
+	struct side *s = container_of(op, struct side, poll);
+	struct flow *f = s->flow;
+
+	if (f->stage != FLOW_STAGE_HANDSHAKE)
+		ready(op, res);
+	else if (res < 0 || res & (POLLERR | POLLHUP) || (f->hs->waiting && res & POLLRDHUP))
+		flow_fail(f, REASON_client_gone, res < 0 ? strerror(-res) : NULL);
+	else if (!f->hs->waiting)
+		await_turn(f->hs);
+}
+
+static void await_client(struct flow *f)
+{
+	f->client.poll.done = client_speaks;
+	ring_poll_multishot(f->worker->ring, &f->client.poll, f->client.fd, POLLIN | POLLRDHUP);
+}
+
+static int client_hello(struct handshake *hs, int *alert)
+{
+	const struct flow *f = flow_of(hs);
+
+	return front_hello(&f->worker->gate->fronts[f->vserver->index], hs, alert);
+}
+
+static void begin(struct flow *f)
+{
+	struct worker *w = f->worker;
+	const struct front *front = &w->gate->fronts[f->vserver->index];
+	struct handshake *hs = handshake_new(&f->client, w->ring, front->ctxs[0], true, on_client);
+
+	if (!hs) {
+		flow_fail(f, REASON_no_memory, NULL);
+		return;
+	}
+	/* It comes back before the relay needs it, or start_poll() sees that it has not. */
+	f->client.poll.done = ready;
+	ring_cancel(w->ring, &f->client.poll);
+	hs->hello = client_hello;
+	hs->hold_change_cipher_spec = true;
+	hs->transcript_on = forges(f);
+	f->client.hs = hs;
+	handshake_start(hs);
+}
+
+/*
+ * In the order of their coming; but who has waited for long may well be about to leave, and if all
+ * did, nobody would be served in time: then the newest. NULL: nobody waits.
+ */
+static struct flow_handshake *next_turn(const struct worker *w)
+{
+	struct flow_handshake *first = TAILQ_FIRST(&w->turns);
+
+	if (first && w->timers.now - first->waiting_since > TURN_PATIENCE_MS)
+		return TAILQ_LAST(&w->turns, flow_turns);
+	return first;
+}
+
+bool flows_begin(struct worker *w)
+{
+	struct flow_handshake *h = next_turn(w);
+
+	if (!h)
+		return false;
+	end_waiting(h);
+	begin(h->flow);
+	return !TAILQ_EMPTY(&w->turns);
 }
 
 /* ---- what a proxy tells of its client ---- */
@@ -268,7 +366,7 @@ static void proxy_header_complete(struct flow *f)
 		f->peer = a.source;
 		f->hs->local = a.destination;
 	}
-	handshake_start(f->client.hs);
+	await_client(f);
 }
 
 /* Exactly the header, first what tells its length: what is behind belongs to the handshake. */
@@ -335,7 +433,6 @@ static enum reason take_room(struct worker *w)
 
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 {
-	struct front *front = &w->gate->fronts[vserver->index];
 	struct limits_share share;
 	struct sockaddr_in6 peer = {0};
 	socklen_t len = sizeof(peer);
@@ -361,19 +458,11 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	tune_socket(fd, w->gate->cfg);
 	attach_ulp(&f->client);
 	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
-	f->client.hs = handshake_new(&f->client, w->ring, front->ctxs[0], true, on_client);
-	if (!f->client.hs) {
-		flow_fail(f, REASON_no_memory, NULL);
-		return;
-	}
-	f->client.hs->hello = client_hello;
-	f->client.hs->hold_change_cipher_spec = true;
-	f->client.hs->transcript_on = forges(f);
 	if (vserver->accept_proxy &&
 	    cfg_prefixes_hold(&vserver->proxy_from, (const struct sockaddr *)&f->peer))
 		await_proxy_header(f);
 	else
-		handshake_start(f->client.hs);
+		await_client(f);
 }
 
 /* ---- the backend's connection ---- */
@@ -1308,6 +1397,7 @@ static void free_handshake(struct flow *f)
 
 	if (!h)
 		return;
+	end_waiting(h);
 	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);
@@ -1362,8 +1452,6 @@ static int install(const struct engine *engine, struct side *s, const struct flo
 				      : user_side_new(s, &k->rx, &k->tx);
 }
 
-static void ready(struct ring_op *op, int res);
-
 static void arm_poll(struct side *s)
 {
 	s->poll.done = ready;
@@ -1382,7 +1470,7 @@ static void ready(struct ring_op *op, int res)
 			timer_set(&f->worker->timers, &f->timer, 0);
 		return;
 	}
-	/* Armed for the backend's suspension and cancelled since: now for the relay. */
+	/* Armed for the handshake's sake and cancelled since: now for the relay. */
 	if (f->stage != FLOW_STAGE_RELAY)
 		return;
 	if (res < 0 && res != -ECANCELED) {
@@ -1404,14 +1492,13 @@ static void ready(struct ring_op *op, int res)
 	relay_run(&f->relay);
 }
 
-/* The poll that watched the suspended backend may not have come back yet: ready() re-arms it. */
-static void start_polls(struct flow *f)
+/* A poll of the handshake's that has not come back yet is re-armed by ready(). */
+static void start_poll(struct side *s)
 {
-	arm_poll(&f->client);
-	if (f->backend.poll.armed)
-		f->backend.poll.done = ready;
+	if (s->poll.armed)
+		s->poll.done = ready;
 	else
-		arm_poll(&f->backend);
+		arm_poll(s);
 }
 
 /* What it is about is in flow_records(), when the answer comes; none does if the channel is full.
@@ -1547,7 +1634,8 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	f->relay.engine = engine;
 	learn_records(f);
 	tell_bpf(f);
-	start_polls(f);
+	start_poll(&f->client);
+	start_poll(&f->backend);
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, relay_ended);
 }
 
@@ -1682,6 +1770,15 @@ static enum side_end end_for(enum reason reason, enum side_role role)
 	return END_FIN;
 }
 
+/* A client that has neither an SSL object nor keys yet. */
+static void tell_unbegun(struct side *s, int alert)
+{
+	uint8_t record[7];
+
+	if (alert != ALERT_NONE && side_pending_add(s, record, record_plain_alert(alert, record)))
+		s->broken = true;
+}
+
 /* The only way to end a flow. Safe to call again, and from any event. */
 static void flow_close(struct flow *f, enum reason reason, int client_alert, int backend_alert,
 		       const char *detail)
@@ -1693,6 +1790,8 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 	f->reason = (uint8_t)reason;
 	log_close(f, detail);
 	stat_inc(w->stats, reason[reason]);
+	if (!f->client.hs && !f->client.version)
+		tell_unbegun(&f->client, client_alert);
 	if (f->stage == FLOW_STAGE_RELAY) {
 		relay_stop(&f->relay);
 		stat_dec(w->stats, flows_relaying_active);
@@ -1709,6 +1808,8 @@ static void flow_close(struct flow *f, enum reason reason, int client_alert, int
 	f->end[SIDE_BACKEND] = (uint8_t)end_for(reason, SIDE_BACKEND);
 	if (f->client.hs)
 		handshake_stop(f->client.hs);
+	else
+		ring_cancel(w->ring, &f->client.rx);
 	if (f->backend.hs)
 		handshake_stop(f->backend.hs);
 	ring_cancel(w->ring, &f->backend.rx);

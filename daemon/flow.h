@@ -63,6 +63,8 @@ struct flow {
 
 /* Takes fd, a connection just accepted for vserver. */
 void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd);
+/* One more client's handshake, if one waits for its turn; true: others still do. */
+bool flows_begin(struct worker *w);
 /* Ends every flow of the worker with REASON_shutdown. */
 void flows_shutdown(struct worker *w);
 /* Which worker has the flow of this id. */

@@ -18,6 +18,8 @@
 #define COUNTERS(X)                                                                                \
 	X(flows_accepted, "connections accepted")                                                  \
 	X(flows_active, "connections open now")                                                    \
+	X(handshakes_waiting_active,                                                               \
+	  "clients that have said something, and wait for their handshake to begin")               \
 	X(flows_established, "flows handed over to an engine")                                     \
 	X(flows_relaying_active, "flows in the relay now")                                         \
 	X(flows_closed, "flows ended, whatever the reason")                                        \

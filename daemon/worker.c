@@ -367,7 +367,10 @@ static void worker_loop(struct worker *w)
 {
 	while (!w->stopping || w->n_flows || !checks_stopped(w)) {
 		bool more = relay_run_ready(&w->env);
-		int ret = ring_wait(w->ring, more ? 0 : timers_next(&w->timers));
+		int ret;
+
+		more = flows_begin(w) || more;
+		ret = ring_wait(w->ring, more ? 0 : timers_next(&w->timers));
 
 		if (ret) {
 			log_error("worker %u: io_uring: %s", w->index, strerror(-ret));
@@ -439,6 +442,7 @@ int workers_start(struct gate *gate)
 		w->index = i;
 		w->gate = gate;
 		w->stats = &gate->stats[i];
+		TAILQ_INIT(&w->turns);
 		LIST_INIT(&w->flows);
 		pthread_mutex_init(&w->lock, NULL);
 		pthread_cond_init(&w->answered, NULL);

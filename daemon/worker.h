@@ -87,6 +87,7 @@ struct worker {
 	struct balance *balances;   /* by vserver index */
 	struct check *checks;	    /* of every n-th service, n being the workers */
 	unsigned n_checks;
+	TAILQ_HEAD(flow_turns, flow_handshake) turns; /* clients whose handshake is to begin */
 	LIST_HEAD(, flow) flows;
 	struct log_window
 		logged[REASON_COUNT + 1]; /* by reason of the end; the last: established */

@@ -131,7 +131,8 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	f->stage = FLOW_STAGE_RELAY;
 	stat_inc(w->stats, flows_relaying_active);
 	f->relay.engine = engine;
-	start_polls(f);
+	start_poll(&f->client);
+	start_poll(&f->backend);
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, tell_and_close);
 }
 
