@@ -6,6 +6,7 @@
  * way.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -60,7 +61,8 @@ static void secure(struct side *s, SSL_CTX *ctx, bool server)
 			die("io_uring");
 		ring_complete(ring);
 	}
-	if (handshake_keys(s->hs, &rx, &tx) || ktls_install(s, &rx, &tx))
+	if (handshake_keys(s->hs, &rx, &tx) || ktls_install(s, &rx, &tx) ||
+	    fcntl(s->fd, F_SETFL, O_RDWR)) /* ktls_install() made it non-blocking */
 		die("keys");
 	keys_wipe(&rx);
 	keys_wipe(&tx);
