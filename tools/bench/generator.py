@@ -11,6 +11,8 @@ from harness.daemon import program
 from harness.ports import HOST
 
 REST_SECONDS = 3
+STALLED = re.compile(r"^wrong: flow (\d+), schedule ping, .* nothing happened for too long",
+                     re.MULTILINE)
 
 
 class Wrong(Exception):
@@ -48,7 +50,7 @@ class Generator:
             self._wait(process, "done")
             after = meter.Snapshot(groups)
             self._go(process)
-            rest = self._judge(self._rest(process))
+            rest = self._judge(process)[0]
         if carried is not None and self._carried() == carried:
             raise Wrong(f"{self.gate.name}: another engine carried the flows")
         cost = meter.between(before, after)
@@ -72,7 +74,7 @@ class Generator:
             found = {"used": now["used"] - before["used"], "slab": now["slab"] - before["slab"],
                      "gate": meter.pss(pids) - gate_before, "generator": meter.pss([process.pid]),
                      "rest_ms": rest * 1000 / REST_SECONDS}
-            self._judge(self._rest(process))
+            self._judge(process)
         return found
 
     def rate(self, cpu):
@@ -83,11 +85,8 @@ class Generator:
         """
         with self._process() as process:
             os.sched_setaffinity(process.pid, {cpu})
-            rest = self._rest(process)
-        stalled = set(re.findall(r"^wrong: flow (\d+), schedule ping, .* nothing happened for too long",
-                                 rest, re.MULTILINE))
-        self._judge(rest, len(stalled))
-        return {"stalled": len(stalled),
+            rest, stalled = self._judge(process, may_stall=True)
+        return {"stalled": stalled,
                 **{name: self._samples(name, rest) for name in ("took", "pinged")}}
 
     def _carried(self):
@@ -116,17 +115,17 @@ class Generator:
         process.stdin.write("\n")
         process.stdin.flush()
 
-    @staticmethod
-    def _rest(process):
+    def _judge(self, process, may_stall=False):
+        """
+        The rest of what it prints; every byte and every end must have been right, but of as many
+        flows as stalled, which may_stall allows.
+        """
         process.stdin.close()
         rest = process.stdout.read()
         process.wait(60)
-        return rest
-
-    def _judge(self, rest, stalled=0):
-        """Every byte and every end must have been right, but of flows that stalled."""
+        stalled = len(set(STALLED.findall(rest))) if may_stall else 0
         found = re.search(r"^flows (\d+), ok (\d+), wrong (\d+), ", rest, re.MULTILINE)
         flows, ok, wrong = map(int, found.groups()) if found else (0, 0, 1)
-        if wrong != stalled or ok + wrong != flows:
+        if process.returncode != bool(stalled) or wrong != stalled or ok + wrong != flows:
             raise Wrong(f"{self.gate.name}: {(self.said + rest)[-2000:]}")
-        return rest
+        return rest, stalled
