@@ -239,8 +239,8 @@ static void refuse_client(struct worker *w, const struct cfg_vserver *vserver, i
 /* ---- the client's turn ---- */
 
 /*
- * A handshake takes the CPU for as long as a thousand messages of established flows do, and when
- * more connect than can be served, all of them begun at once would be done too late for each. So a
+ * A handshake takes the CPU for as long as some 200 messages of established flows do, and when more
+ * connect than can be served, all of them begun at once would be done too late for each. So a
  * client waits, without an SSL object, until it has said something and everything else that has
  * happened was looked at: established flows first, then handshakes that have begun, then one more.
  */

@@ -134,9 +134,9 @@ def test_counters_are_explained(running):
     assert head == ["name", "kind", "help"] and all(len(r) == 3 and all(r) for r in rows)
     assert [r[0] for r in rows] == [x.split()[0] for x in running.ctl("stats").splitlines()]
     assert {r[0] for r in rows if r[1] == "gauge"} == {
-        "flows_active", "handshakes_waiting_active", "flows_relaying_active", "pipes_active", "forge_cache_entries",
-        "backend_sessions_kept", "forge_keys_ready", "memory_bytes", "crl_next_update", "workers",
-        "generations", "generation"}
+        "flows_active", "handshakes_waiting_active", "flows_relaying_active", "pipes_active",
+        "forge_cache_entries", "backend_sessions_kept", "forge_keys_ready", "memory_bytes",
+        "crl_next_update", "workers", "generations", "generation"}
 
 
 def test_flows(running, pki, engine):
