@@ -86,8 +86,10 @@ static void client_expired(struct timer *t)
 	struct flow *f = container_of(t, struct flow, timer);
 	enum reason reason = REASON_client_timeout;
 
-	/* With the client through, it is somebody else who takes so long. */
-	if (f->hs->client_verified && f->hs->ocsp_waits[SIDE_BACKEND].query)
+	/* It may be us, or with the client through somebody else, who takes so long. */
+	if (f->hs->waiting)
+		reason = REASON_overloaded;
+	else if (f->hs->client_verified && f->hs->ocsp_waits[SIDE_BACKEND].query)
 		reason = REASON_backend_ocsp_unknown;
 	else if (f->hs->client_verified && !f->hs->backend_done && f->hs->backend_timeout)
 		reason = f->hs->backend_timeout;

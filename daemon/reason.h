@@ -33,6 +33,8 @@
 	X(client_gone, ALERT_NONE, ALERT_USER_CANCELED, "client left during the handshake")        \
 	X(client_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                \
 	  "client did not finish the handshake in time")                                           \
+	X(overloaded, ALERT_INTERNAL_ERROR, ALERT_NONE,                                            \
+	  "worker had no time for the client's handshake before timeout.handshake")                \
 	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
 	X(client_server_name, ALERT_NONE, ALERT_NONE,                                              \
 	  "client asked for a server name that no certkey is for")                                 \

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -94,6 +95,23 @@ def test_who_leaves_while_waiting_costs_no_handshake(gate, pki, mute):
         assert wait_until(lambda: answered(there) or g.stats()["handshakes_waiting_active"], 20)
     assert g.stat_reaches("reason_client_gone", MANY)
     assert connections(mute) < MANY // 2
+
+
+def test_whose_turn_does_not_come_is_told(gate, pki, mute):
+    """It is not the client that was too slow."""
+    reason = "overloaded"
+    g = gate(settings(pki, mute.getsockname()[1], dataplane__workers=1, timeout__handshake="2s"))
+    with contextlib.ExitStack() as stack:
+        with stopped(g):
+            there = connect_many(stack, g.port, client_hello())
+        assert wait_until(lambda: g.stats()["handshakes_waiting_active"], 20)
+        with stopped(g):
+            time.sleep(2.5)
+        assert wait_until(lambda: answered(there) == MANY, 20 * SCALE)
+        answers = [s.recv(7) for s in there]
+    internal_error = b"\x15\x03\x03\0\2\2\x50"
+    assert answers.count(internal_error) == g.stats()[f"reason_{reason}"] > 0
+    assert g.log_contains(rf"worker had no time for the client's handshake .*\({reason}\)")
 
 
 def test_who_says_nothing_costs_no_handshake(gate, pki, backend):
