@@ -9,6 +9,7 @@
 #include <linux/tcp.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include "ktls_probe.h"
@@ -350,6 +351,126 @@ struct ktls_answer ktls_try_refill(void)
 	if (total != RECORD_MAX)
 		return no(EIO, "%zu of %d bytes arrived: refill only an empty pipe", total,
 			  RECORD_MAX);
+	return yes();
+}
+
+/* ---- TCP segments that overlap ---- */
+
+static int repair_seq(int fd, int queue, uint32_t *seq)
+{
+	socklen_t len = sizeof(*seq);
+
+	return setsockopt(fd, SOL_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) ||
+	       getsockopt(fd, SOL_TCP, TCP_QUEUE_SEQ, seq, &len);
+}
+
+static int repair_set_seq(int fd, int queue, uint32_t seq)
+{
+	return setsockopt(fd, SOL_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) ||
+	       setsockopt(fd, SOL_TCP, TCP_QUEUE_SEQ, &seq, sizeof(seq));
+}
+
+/* Puts a socket in place of *fd that will send its last bytes, count of them, once more. */
+static int repeat_last(int *fd, uint32_t count)
+{
+	struct sockaddr_in local, peer;
+	struct tcp_repair_window window;
+	socklen_t len = sizeof(local), window_len = sizeof(window);
+	int next, on = TCP_REPAIR_ON, off = TCP_REPAIR_OFF_NO_WP;
+	uint32_t sent, received;
+
+	if (getsockname(*fd, (struct sockaddr *)&local, &len) ||
+	    getpeername(*fd, (struct sockaddr *)&peer, &len) ||
+	    setsockopt(*fd, SOL_TCP, TCP_REPAIR, &on, sizeof(on)) ||
+	    repair_seq(*fd, TCP_SEND_QUEUE, &sent) || repair_seq(*fd, TCP_RECV_QUEUE, &received) ||
+	    getsockopt(*fd, SOL_TCP, TCP_REPAIR_WINDOW, &window, &window_len))
+		return -errno;
+	next = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (next < 0)
+		return -errno;
+	close(*fd); /* under repair: its peer does not notice */
+	*fd = next;
+	if (setsockopt(next, SOL_TCP, TCP_REPAIR, &on, sizeof(on)) ||
+	    bind(next, (struct sockaddr *)&local, len) ||
+	    repair_set_seq(next, TCP_SEND_QUEUE, sent - count) ||
+	    repair_set_seq(next, TCP_RECV_QUEUE, received) ||
+	    connect(next, (struct sockaddr *)&peer, len) ||
+	    setsockopt(next, SOL_TCP, TCP_REPAIR_WINDOW, &window, sizeof(window)) ||
+	    setsockopt(next, SOL_TCP, TCP_REPAIR, &off, sizeof(off)))
+		return -errno;
+	return 0;
+}
+
+/* A record, as it goes over the wire, or -errno. */
+static ssize_t wire_record(enum tls_cipher cipher, const char *text, size_t text_len, uint8_t *out,
+			   size_t len)
+{
+	scoped_pair p = {-1, -1};
+	ssize_t n;
+	int ret = pair_connect(&p);
+
+	if (!ret)
+		ret = attach(p.tx);
+	if (!ret)
+		ret = set_keys(p.tx, TLS_TX, TLS_13, cipher, 0);
+	if (ret)
+		return ret;
+	if (send(p.tx, text, text_len, MSG_NOSIGNAL) != (ssize_t)text_len ||
+	    !readable(p.rx, ARRIVES_MS))
+		return -EIO;
+	n = recv(p.rx, out, len, MSG_DONTWAIT);
+	return n < 0 ? -errno : n;
+}
+
+static bool arrived(int fd, int count)
+{
+	int there = 0;
+
+	for (int ms = 0; ms < ARRIVES_MS && there < count; ms++) {
+		if (ioctl(fd, FIONREAD, &there))
+			return false;
+		if (there < count)
+			poll(NULL, 0, 1);
+	}
+	return there >= count;
+}
+
+struct ktls_answer ktls_try_overlap(void)
+{
+	enum {
+		FIRST = 2 /* bytes of the header */
+	};
+	const char text[] = "ktlsgate";
+	enum tls_cipher cipher = TLS_AES_128_GCM;
+	scoped_pair p = {-1, -1}, any = {-1, -1};
+	uint8_t record[128];
+	char in[sizeof(text)] = "";
+	ssize_t len;
+	int ret = pair_any(&any, &cipher);
+
+	if (ret)
+		return tried("kTLS", ret);
+	len = wire_record(cipher, text, sizeof(text), record, sizeof(record));
+	if (len < 0)
+		return tried("a record", (int)len);
+	ret = pair_connect(&p);
+	if (!ret)
+		ret = attach(p.rx);
+	if (!ret)
+		ret = set_keys(p.rx, TLS_RX, TLS_13, cipher, 0);
+	if (ret)
+		return tried("TLS_RX", ret);
+	if (send(p.tx, record, FIRST, MSG_NOSIGNAL) != FIRST || !arrived(p.rx, FIRST))
+		return no(EIO, "cannot try: %d bytes did not arrive", FIRST);
+	ret = repeat_last(&p.tx, FIRST);
+	if (ret)
+		return no(EPERM, "cannot try: TCP_REPAIR: %s", strerror(-ret));
+	if (send(p.tx, record, (size_t)len, MSG_NOSIGNAL) != len)
+		return tried("send", -errno);
+	if (!readable(p.rx, ARRIVES_MS) ||
+	    recv(p.rx, in, sizeof(in), MSG_DONTWAIT) != sizeof(text) ||
+	    memcmp(text, in, sizeof(in)))
+		return no(EBADMSG, "a header in TCP segments that overlap is misread");
 	return yes();
 }
 

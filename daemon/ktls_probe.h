@@ -35,6 +35,14 @@ struct ktls_answer ktls_try_cipher(uint16_t version, enum tls_cipher cipher);
 struct ktls_answer ktls_try_rekey(void);
 struct ktls_answer ktls_try_control_records(void);
 struct ktls_answer ktls_try_refill(void);
+/*
+ * Is a record's header read right of which TCP received a part twice, in segments that overlap
+ * (retransmissions can be cut in another way than what they repeat)? Kernels with the flaw look at
+ * bytes of both segments, the repeated ones among them: the stream then ends with EINVAL, EMSGSIZE
+ * or EBADMSG, or stalls; no wrong byte is given out (net/tls/tls_strp.c, tls_strp_read_sock). Needs
+ * CAP_NET_ADMIN for TCP_REPAIR; EPERM without.
+ */
+struct ktls_answer ktls_try_overlap(void);
 struct ktls_answer ktls_try_no_pad(void);
 struct ktls_answer ktls_try_max_payload(void);
 

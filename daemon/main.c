@@ -45,6 +45,7 @@ static void print_ability(const char *name, bool can)
 
 static void print_ktls(void)
 {
+	struct ktls_answer overlap;
 	struct ktls_caps caps;
 
 	ktls_probe(&caps);
@@ -61,6 +62,9 @@ static void print_ktls(void)
 	print_ability("control records", caps.control);
 	print_ability("re-key (KeyUpdate)", caps.rekey);
 	print_ability("safe refill of a pipe that is not empty (never done)", caps.refill);
+	overlap = ktls_try_overlap();
+	printf("  headers in TCP segments that overlap: %s%s%s%s\n", overlap.error ? "no" : "yes",
+	       overlap.error ? " (" : "", overlap.why, overlap.error ? ")" : "");
 }
 
 static void print_ring(void)

@@ -39,8 +39,16 @@ static int check_ktls(struct supervisor *s, const struct config *cfg, FILE *erro
 {
 	const struct ktls_caps *caps = &s->shared.ktls;
 
-	if (cfg->engine == ENGINE_USER || !caps->error)
+	if (cfg->engine == ENGINE_USER)
 		return 0;
+	if (!caps->error) {
+		if (!s->current && ktls_try_overlap().error == EBADMSG)
+			log_warn("this kernel's TLS misreads a record header that came in TCP "
+				 "segments that overlap: on a network that loses packets flows may "
+				 "end with client_bad_record or backend_bad_record, or stall; a "
+				 "newer kernel, or dataplane.engine = user");
+		return 0;
+	}
 	if (cfg->engine == ENGINE_KTLS) {
 		fprintf(errors,
 			"dataplane.engine = ktls, but this kernel has no kernel TLS: %s; "

@@ -71,6 +71,7 @@ static const struct feature features[] = {
 	{.name = "tls_rx_expect_no_pad", .ask = ask_ktls, .ktls = ktls_try_no_pad},
 	{.name = "tls_tx_max_payload_len", .ask = ask_ktls, .ktls = ktls_try_max_payload},
 	{.name = "splice_refill_safe", .ask = ask_ktls, .ktls = ktls_try_refill},
+	{.name = "overlapping_segments", .ask = ask_ktls, .ktls = ktls_try_overlap},
 	{.name = "control_records", .ask = ask_ktls, .ktls = ktls_try_control_records},
 	{.name = "io_uring", .ask = ask_io_uring},
 	{.name = "io_uring_defer_taskrun", .ask = ask_io_uring_flags},

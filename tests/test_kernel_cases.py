@@ -14,8 +14,9 @@ import pytest
 from harness import backend as backends
 from harness import client as clients
 from harness import peer
-from harness.daemon import settings
+from harness.daemon import probe, settings
 from harness.ports import free_port
+from harness.segments import repeat_last
 
 pytestmark = pytest.mark.datapath
 
@@ -114,6 +115,35 @@ def test_record_in_many_segments(rig, by, version):
             dribble(c)
         assert c.recv_exactly(len(small) + len(large)) == small + large
         finish(c)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 5, 20])
+@VERSION
+def test_segments_that_overlap(rig, engine, version, first):
+    """A record's first bytes come alone, and again with the others."""
+    answer, why = probe()["overlapping_segments"]
+    flawed = engine == "ktls" and answer == "no" and first < 5
+    reason = {3: "client_truncated"}.get(first, "client_bad_record") if flawed else "done"
+    with rig.flow(backends.echo, front=version, reason=reason) as (c, seen):
+        record = c.seal(peer.DATA, b"once, not twice")
+        c.sock.sendall(record[:first])
+        c.sock = repeat_last(c.sock, first)
+        c.sock.sendall(record)
+        if not flawed:
+            assert c.recv_exactly(15) == b"once, not twice"
+            finish(c)
+        c.fin()
+        if flawed:
+            # Nothing of what the kernel took for a record, and no clean close.
+            assert seen().wait().ended != "close_notify", why
+            assert not seen().received
+
+
+def test_an_overlap_that_is_misread_is_told_at_the_start(gate, pki, backend, engine):
+    if engine != "ktls" or probe()["overlapping_segments"][0] == "yes":
+        pytest.skip("nothing is misread here")
+    g = gate(settings(pki, backend.port))
+    assert g.log_contains("warning: this kernel's TLS misreads a record header")
 
 
 # ---- records without content ----

@@ -28,6 +28,7 @@ FEATURES = [
     "tls_rx_expect_no_pad",
     "tls_tx_max_payload_len",
     "splice_refill_safe",
+    "overlapping_segments",
     "control_records",
     "io_uring",
     "io_uring_defer_taskrun",
@@ -117,11 +118,12 @@ def test_a_stock_kernel_answers_as_known(answers):
     assert {name: answers[name][0] for name in KEYS} == dict.fromkeys(KEYS, "yes")
     for name, since in (("tls_rekey", (6, 14)), ("tls_tx_max_payload_len", (7, 0))):
         assert answers[name][0] == ("yes" if version >= since else "no"), answers[name]
-    # Stable releases of 6.1 and 6.12 have got the fix meanwhile; 6.18.15 is older than it.
+    # Stable releases of 6.1 and 6.12 have got the fixes meanwhile; 6.18.15 is older than they are.
     if version >= (7, 2):
-        assert answers["splice_refill_safe"][0] == "yes"
+        assert answers["splice_refill_safe"][0] == answers["overlapping_segments"][0] == "yes"
     if GUEST.startswith("6.18.15"):
         assert answers["splice_refill_safe"] == ("no", "16379 of 16384 bytes arrived: refill only an empty pipe")
+        assert answers["overlapping_segments"] == ("no", "a header in TCP segments that overlap is misread")
     for name in FEATURES[FEATURES.index("control_records") :]:
         assert answers[name][0] == "yes", (name, answers[name])
 
@@ -164,9 +166,18 @@ def test_the_daemon_finds_what_the_probe_finds(answers):
     for name, feature in (("control records", "control_records"),
                           ("re-key (KeyUpdate)", "tls_rekey"),
                           ("safe refill of a pipe that is not empty (never done)",
-                           "splice_refill_safe")):
-        assert said[name] == answers[feature][0], name
-    assert len(said) == 8
+                           "splice_refill_safe"),
+                          ("headers in TCP segments that overlap", "overlapping_segments")):
+        assert said[name].split()[0] == answers[feature][0], name
+    assert len(said) == 9
+
+
+def test_what_cannot_be_tried_is_told(answers):
+    if answers["overlapping_segments"][0] == "no":
+        pytest.skip(answers["overlapping_segments"][1])
+    said = abilities("setpriv", "--bounding-set=-net_admin")
+    assert said["headers in TCP segments that overlap"] == (
+        "no (cannot try: TCP_REPAIR: Operation not permitted)")
 
 
 def test_the_daemon_tells_what_is_missing(answers, tmp_path):
