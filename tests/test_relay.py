@@ -10,6 +10,7 @@ import os
 import pytest
 
 from harness import netns
+from harness.daemon import probe
 from harness.peer import SCALE
 from harness.relay import held, reads_copied, relay, seconds
 
@@ -52,12 +53,20 @@ def test_copy(engine):
 @pytest.mark.timeout(seconds(FEW) + 20)
 def test_zero_windows(engine):
     """Each end stops reading once, most with more on its way than all buffers hold."""
-    printed = relay(engine, FEW, "--stalls", 1000, "--bytes", "1m")
+    printed = relay(engine, FEW, "--stalls", 1000, "--least", "100k", "--bytes", "1m")
     assert 0 < held(printed) <= HELD_MAX
 
 
 @pytest.mark.timeout(seconds(FEW) + 20)
 def test_loss_and_reordering(engine):
-    """On a loopback of its own that loses, delays, doubles and reorders packets."""
+    """
+    On a loopback of its own that loses, delays, doubles and reorders packets. Where the kernel
+    misreads headers in segments that overlap, no write ends in one: the gate could not help it.
+    """
+    answer, why = probe()["overlapping_segments"]
+    flawed = engine == "ktls" and answer == "no"
+    if flawed:
+        print(f"records are written whole, for {why}")
     with netns.lossy() as inside:
-        relay(engine, FEW, "--bytes", "256k", "--concurrent", 64, inside=inside)
+        relay(engine, FEW, "--bytes", "256k", "--concurrent", 64,
+              *["--whole-writes"][:flawed], inside=inside)

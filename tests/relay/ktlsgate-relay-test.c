@@ -87,6 +87,10 @@ static int prepared(int sndbuf, int rcvbuf, int mss)
 	set(fd, SOL_SOCKET, SO_RCVBUF, rcvbuf);
 	set(fd, IPPROTO_TCP, TCP_MAXSEG, mss);
 	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	/* A RST can be lost, and is not sent again. */
+	set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 2);
+	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+	set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	return fd;
 }
 
@@ -464,8 +468,11 @@ static void usage(void)
 	fprintf(stderr,
 		"usage: ktlsgate-relay-test [--engine user|ktls|copy] [--flows N] [--concurrent "
 		"N]\n"
-		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST]\n"
-		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--key-limit BYTES]\n"
+		"    [--seed S] [--only FLOW] [--kind KIND] [--break NAME] [--bytes MOST] [--least "
+		"BYTES]\n"
+		"    [--stalls PER_MILLE] [--patience FACTOR] [--few-pipes] [--whole-writes] "
+		"[--tiny]\n"
+		"    [--key-limit BYTES]\n"
 		"    [--faults soft|hard] [--fault SITE] [--soak] [--verbose]\n");
 	exit(2);
 }
@@ -479,9 +486,10 @@ static void parse(int argc, char **argv, struct options *o)
 		{"break", 1, NULL, 'B'},      {"bytes", 1, NULL, 'b'},
 		{"stalls", 1, NULL, 'S'},     {"patience", 1, NULL, 'p'},
 		{"few-pipes", 0, NULL, 'f'},  {"key-limit", 1, NULL, 'l'},
+		{"least", 1, NULL, 'm'},      {"whole-writes", 0, NULL, 'w'},
 		{"verbose", 0, NULL, 'v'},    {"soak", 0, NULL, 'K'},
 		{"faults", 1, NULL, 'F'},     {"fault", 1, NULL, 'H'},
-		{NULL, 0, NULL, 0},
+		{"tiny", 0, NULL, 't'},	      {NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -511,6 +519,15 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'b':
 			o->schedule.bytes = number(optarg);
+			break;
+		case 'm':
+			o->schedule.least = number(optarg);
+			break;
+		case 't':
+			o->schedule.tiny = true;
+			break;
+		case 'w':
+			o->schedule.whole_writes = true;
 			break;
 		case 'S':
 			o->schedule.stalls = (unsigned)number(optarg);

@@ -174,7 +174,7 @@ static enum kind draw_kind(uint64_t *r)
 	return (enum kind)k;
 }
 
-static uint64_t draw_total(uint64_t *r, uint64_t max)
+static uint64_t draw_total(uint64_t *r, uint64_t min, uint64_t max)
 {
 	unsigned dice = (unsigned)draw_below(r, 1000);
 	uint64_t total;
@@ -187,12 +187,14 @@ static uint64_t draw_total(uint64_t *r, uint64_t max)
 		total = draw_log(r, 16384, 512 << 10);
 	else
 		total = draw_log(r, 512 << 10, 4 << 20);
+	if (total < min)
+		total = min + draw_below(r, max - min + 1);
 	return total < max ? total : max;
 }
 
 static int draw_buffer(const struct schedule_options *o, uint64_t *r, bool *tiny)
 {
-	switch (draw_below(r, 12)) {
+	switch (o->tiny ? 0 : draw_below(r, 12)) {
 	case 0:
 		if (o->faults)
 			return 16384;
@@ -222,9 +224,11 @@ static void draw_end(struct end_plan *e, const struct schedule_options *o, uint6
 	while (!(can & 1u << e->cipher));
 	e->seq[0] = seqs[draw_below(r, sizeof(seqs) / sizeof(seqs[0]))];
 	e->seq[1] = seqs[draw_below(r, sizeof(seqs) / sizeof(seqs[0]))];
-	e->total = draw_total(r, o->bytes);
+	e->total = draw_total(r, o->least, o->bytes);
 	e->sizes = draw_chance(r, 500) ? SIZES_MIXED : (enum sizes)draw_below(r, SIZES_COUNT);
 	e->writes = draw_chance(r, 400) ? WRITES_WHOLE : (enum writes)draw_below(r, WRITES_COUNT);
+	if (o->whole_writes)
+		e->writes = WRITES_WHOLE;
 	e->padded = e->version == WIRE_TLS13 && draw_chance(r, 250) ? 500 : 0;
 	e->extra = draw_chance(r, 400) ? (unsigned)draw_log(r, 10, 600) : 0;
 	if (o->rekey && e->version == WIRE_TLS13 && draw_chance(r, 300))

@@ -156,10 +156,13 @@ struct schedule_options {
 	int kind;	 /* -1: any */
 	int broken;	 /* -1: any */
 	uint64_t bytes;	 /* most in one direction */
+	uint64_t least;	 /* drawn for one; slow ends are spared */
 	unsigned stalls; /* chance in 1000 that an end stops reading for a while */
 	bool ktls;
 	bool rekey;	    /* the engine can */
 	bool faults;	    /* no tiny buffers: short sends through them take minutes */
+	bool tiny;	    /* buffers, all of them */
+	bool whole_writes;  /* no write ends inside a record */
 	bool few_pipes;	    /* records may come by recv(2), where empty ones are not seen */
 	bool copy;	    /* all do */
 	uint8_t ciphers[2]; /* bits of those the engine can; TLS 1.2, TLS 1.3 */
