@@ -1862,18 +1862,22 @@ static void tell(struct flow *f, struct side *s, const struct engine *engine)
 
 /*
  * Reads what still comes, to be able to close without destroying what we sent.
- * True: nothing comes any more. A record that cannot be opened is not the end.
+ * True: nothing comes any more. A record that cannot be opened is not the end, but
+ * no reading gets past it, and each try would stop what is still to be sent.
  */
 static bool discard(struct flow *f, struct side *s)
 {
 	uint8_t *buf = f->worker->env.in;
 
-	for (int i = 0; i < 16; i++) {
+	for (int i = 0; i < 16 && !s->rx_error; i++) {
 		uint8_t type;
 		ssize_t n = ktls_recv(s, buf, RELAY_SCRATCH_IN, &type);
 
-		if (n == -EAGAIN || n == -EBADMSG || n == -EMSGSIZE || n == -EINVAL ||
-		    n == -EKEYEXPIRED)
+		if (n == -EBADMSG || n == -EMSGSIZE || n == -EINVAL) {
+			s->rx_error = (int)-n;
+			return false;
+		}
+		if (n == -EAGAIN || n == -EKEYEXPIRED)
 			return false;
 		if (n < 0 || (n == 0 && !type))
 			return true;
@@ -1942,6 +1946,8 @@ static bool close_step(struct flow *f, struct side *s)
 	 * the acknowledgements that the last bytes wait for.
 	 */
 	ended = discard(f, s);
+	if (!ret && s->rx_error)
+		ktls_resume_tx(s);
 	if (ret <= 0)
 		return false;
 	if (f->end[s->role] == END_RST) {

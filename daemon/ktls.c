@@ -247,6 +247,18 @@ bool ktls_take_receive_error(struct side *side, int error)
 	return true;
 }
 
+void ktls_resume_tx(struct side *side)
+{
+	int value;
+	socklen_t len = sizeof(value);
+
+	getsockopt(side->fd, SOL_SOCKET, SO_ERROR, &value, &len);
+	/* Any value, the present one too, ends in sk_write_space(). */
+	len = sizeof(value);
+	if (!getsockopt(side->fd, SOL_TCP, TCP_NOTSENT_LOWAT, &value, &len))
+		setsockopt(side->fd, SOL_TCP, TCP_NOTSENT_LOWAT, &value, sizeof(value));
+}
+
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len)
 {
 	union {

@@ -56,6 +56,13 @@ int ktls_ended(struct side *side) must_check;
  * now, for the reader, and the send can be tried again.
  */
 bool ktls_take_receive_error(struct side *side, int error) must_check;
+/*
+ * The same where nothing more is sent. The kernel goes on with records that wait in the tx list
+ * when TCP has room again (tls_write_space, tx_work_handler), but a receive error makes that fail,
+ * once and for all: takes the error away and has it tried again. Nothing may be read afterwards.
+ */
+void ktls_resume_tx(struct side *side);
+
 /* Sends one record of the given type; never waits. Returns 0 or -errno. */
 int ktls_send_record(struct side *side, uint8_t type, const void *buf, size_t len) must_check;
 

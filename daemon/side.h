@@ -66,7 +66,7 @@ struct side {
 	uint8_t answers; /* among them: to KeyUpdates and renegotiations */
 
 	uint64_t key_used; /* bytes sent under the present key, see relay_moved() */
-	int rx_error;	   /* ktls: errno of a bad record that a send was told of; see ktls.h */
+	int rx_error; /* ktls: errno of a bad record that a send, or closing, met; see ktls.h */
 	/* ktls: what the tx accounting needs, see ktls_tx_drained() */
 	uint64_t tx_base;    /* bytes TCP had been given when the keys were installed */
 	uint64_t tx_plain;   /* plaintext accepted by the TLS layer since then, control records

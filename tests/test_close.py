@@ -4,9 +4,12 @@ The ends of a flow: close_notify, half-close, fatal alerts, truncation and RST a
 things, and stay different on the other side, with every byte sent before them.
 """
 
+import contextlib
+import hashlib
 import os
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -15,6 +18,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings, wait_until
+from harness.late import at_rest, slow_reader, take_little
 
 pytestmark = pytest.mark.datapath
 
@@ -263,6 +267,47 @@ def test_corrupt_record(rig, versions, by):
         ends = c.ended, seen().wait().ended
         mac, internal = "alert bad_record_mac", "alert internal_error"
         assert ends == ((mac, internal) if by == "client" else (internal, mac))
+
+
+@EITHER
+def test_corrupt_record_of_who_does_not_read(gate, pki, by):
+    """The gate has records for it that its kernel cannot send yet: they arrive, and then the alert."""
+    go = threading.Event()
+
+    def spoil(p):
+        p.sock.sendall(struct.pack(">BHH", 23, 0x0303, 100) + os.urandom(100))
+        time.sleep(1)
+        return p.recv_all()
+
+    def script(seen, p):
+        if by == "backend":
+            assert go.wait(60 * peer.SCALE)
+            seen.take(spoil(p))
+        else:
+            p.send(BLOB)
+            p.recv_all()
+
+    with backends.backend(script, certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        take_little(b.listener)
+        # A record does not go into the kernel's buffer as a whole.
+        g = gate(settings(pki, b.port, **{f"socket__{by}__sndbuf": "16K"}))
+        with g.ends_with(f"{by}_bad_record"), g.carries(1):
+            ctx = peer.context(False, pki.client(), pki.server_ca)
+            with contextlib.closing(slow_reader(g.port, ctx)) as c:
+                sender = threading.Thread(target=c.send, args=(BLOB,))
+                if by == "backend":
+                    sender.start()
+                at_rest(g)
+                if by == "backend":
+                    go.set()
+                    seen = b.connection().wait()
+                    sender.join()
+                    got, digest, ended = seen.received, seen.digest.digest(), seen.ended
+                else:
+                    data = spoil(c)
+                    got, digest, ended = len(data), hashlib.sha256(data).digest(), c.ended
+    assert ended == "alert bad_record_mac"
+    assert 16384 <= got < len(BLOB) and digest == hashlib.sha256(BLOB[:got]).digest()
 
 
 @EITHER

@@ -58,6 +58,12 @@ def test_zero_windows(engine):
 
 
 @pytest.mark.timeout(seconds(FEW) + 20)
+def test_broken_with_little_room(engine):
+    """Who breaks the protocol still gets what was sent to it before, however slowly, and an alert."""
+    relay(engine, FEW, "--kind", "break", "--tiny", "--least", "16k")
+
+
+@pytest.mark.timeout(seconds(FEW) + 20)
 def test_loss_and_reordering(engine):
     """
     On a loopback of its own that loses, delays, doubles and reorders packets. Where the kernel
