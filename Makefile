@@ -133,7 +133,8 @@ DEPS_BUILD := gcc libc6-dev clang bpftool pkg-config liburing-dev libbpf-dev lib
 	libseccomp-dev libcap-dev linux-libc-dev libnl-genl-3-dev
 DEPS_QUICKSTART := curl openssl nginx-light
 DEPS_CHECK := python3 python3-pytest python3-cryptography gnutls-bin procps iproute2 kmod \
-	busybox-static cpio zstd xz-utils openssl curl nginx-light strace systemd libnss3-tools
+	busybox-static cpio zstd xz-utils openssl curl nginx-light haproxy strace systemd libnss3-tools \
+	softhsm2 libengine-pkcs11-openssl lintian
 DEPS_LINT := clang-format clang-tidy shellcheck libclang-rt-14-dev mandoc
 DEPS_DEB := debhelper dpkg-dev fakeroot
 # Of `make bench` only: what people run in place of ktlsgate.
