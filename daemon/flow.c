@@ -1873,7 +1873,7 @@ static bool discard(struct flow *f, struct side *s)
 		uint8_t type;
 		ssize_t n = ktls_recv(s, buf, RELAY_SCRATCH_IN, &type);
 
-		if (n == -EBADMSG || n == -EMSGSIZE || n == -EINVAL) {
+		if (n < 0 && ktls_is_bad_record((int)-n)) {
 			s->rx_error = (int)-n;
 			return false;
 		}

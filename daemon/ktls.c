@@ -237,7 +237,7 @@ bool ktls_take_receive_error(struct side *side, int error)
 	int left = 0;
 	socklen_t len = sizeof(left);
 
-	if (error != EBADMSG && error != EMSGSIZE && error != EINVAL)
+	if (!ktls_is_bad_record(error))
 		return false;
 	/* None there: it was about the send after all. */
 	if (getsockopt(side->fd, SOL_SOCKET, SO_ERROR, &left, &len) || !left)

@@ -6,6 +6,7 @@
 #ifndef KTLSGATE_KTLS_H
 #define KTLSGATE_KTLS_H
 
+#include <errno.h>
 #include "ktls_probe.h"
 #include "side.h"
 
@@ -50,12 +51,19 @@ ssize_t ktls_recv(struct side *side, void *buf, size_t len, uint8_t *type) must_
  * empty record? Only a record has a type. 1, 0 or -errno.
  */
 int ktls_ended(struct side *side) must_check;
+/* An errno that a received record leaves which cannot be opened, or is none. */
+static inline bool ktls_is_bad_record(int error)
+{
+	return error == EBADMSG || error == EMSGSIZE || error == EINVAL;
+}
+
 /*
  * A bad record that came leaves its error on the socket (tls_err_abort), and sending reports it
  * too, though nothing is wrong with sending. True: error was such a one; it is in side->rx_error
  * now, for the reader, and the send can be tried again.
  */
 bool ktls_take_receive_error(struct side *side, int error) must_check;
+
 /*
  * The same where nothing more is sent. The kernel goes on with records that wait in the tx list
  * when TCP has room again (tls_write_space, tx_work_handler), but a receive error makes that fail,

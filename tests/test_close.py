@@ -250,19 +250,21 @@ def test_fatal_alert(rig, versions, by, alert, name):
             assert c.recv_all() == b"last words" and c.ended == "alert " + name
 
 
+def corrupt_record():
+    return struct.pack(">BHH", 23, 0x0303, 100) + os.urandom(100)
+
+
 @EITHER
 def test_corrupt_record(rig, versions, by):
     """bad_record_mac to its sender, internal_error to the other side."""
-    garbage = struct.pack(">BHH", 23, 0x0303, 100) + os.urandom(100)
-
     def script(_seen, p):
         if by == "backend":
-            p.sock.sendall(garbage)
+            p.sock.sendall(corrupt_record())
         p.recv_all()
 
     with rig.flow(script, reason=f"{by}_bad_record", **versions) as (c, seen):
         if by == "client":
-            c.sock.sendall(garbage)
+            c.sock.sendall(corrupt_record())
         assert c.recv_all() == b""
         ends = c.ended, seen().wait().ended
         mac, internal = "alert bad_record_mac", "alert internal_error"
@@ -275,7 +277,7 @@ def test_corrupt_record_of_who_does_not_read(gate, pki, by):
     go = threading.Event()
 
     def spoil(p):
-        p.sock.sendall(struct.pack(">BHH", 23, 0x0303, 100) + os.urandom(100))
+        p.sock.sendall(corrupt_record())
         time.sleep(1)
         return p.recv_all()
 
