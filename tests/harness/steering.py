@@ -79,19 +79,21 @@ import socket, sys
 address, port, source, times = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 IPV6_FREEBIND = 78  # a route makes an IPv6 address local, but not one's own
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
-for _ in range(times):
+made = [socket.socket(family) for _ in range(times)]  # what is closed early may take tokens late
+for s in made:
     try:
-        with socket.socket(family) as s:
-            s.settimeout(2)
-            if source and family == socket.AF_INET6:
-                s.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-            if source:
-                s.bind((source, 0))
-            s.connect((address, port))
+        s.settimeout(2)
+        if source and family == socket.AF_INET6:
+            s.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        if source:
+            s.bind((source, 0))
+        s.connect((address, port))
     except OSError as e:
         print(type(e).__name__)
     else:
         print("connected")
+for s in made:
+    s.close()
 """
 
 
