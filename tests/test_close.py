@@ -18,7 +18,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings, wait_until
-from harness.late import at_rest, slow_reader, take_little
+from harness.late import at_rest, in_parallel, slow_reader, take_little
 
 pytestmark = pytest.mark.datapath
 
@@ -310,6 +310,51 @@ def test_corrupt_record_of_who_does_not_read(gate, pki, by):
                     got, digest, ended = len(data), hashlib.sha256(data).digest(), c.ended
     assert ended == "alert bad_record_mac"
     assert 16384 <= got < len(BLOB) and digest == hashlib.sha256(BLOB[:got]).digest()
+
+
+@EITHER
+def test_corrupt_record_after_the_other_end_has_left(gate, pki, by):
+    """
+    The gate only closes by then, and has no more to send than its kernel has, a record of which is
+    with TCP in part. Which sizes that takes depends on the kernel, so many are tried.
+    """
+    done, left = threading.Event(), "backend" if by == "client" else "client"
+
+    def receive(reader, spoil):
+        if spoil:
+            reader.sock.sendall(corrupt_record())
+            time.sleep(0.5 * peer.SCALE)  # closing looks ten times a second
+        data = reader.recv_all()
+        return len(data), hashlib.sha256(data).digest(), reader.ended
+
+    with contextlib.ExitStack() as stack:
+        b = stack.enter_context(backends.backend(lambda *_: done.wait(), certkey=pki.backend(),
+                                                 client_ca=pki.forging_root))
+        stack.callback(done.set)
+        take_little(b.listener)
+        g = gate(settings(pki, b.port, **{f"socket__{by}__sndbuf": "16K"}))
+        ctx = peer.context(False, pki.client(), pki.server_ca)
+        senders, readers = [], []
+        for i, size in enumerate(range(14 << 10, 40 << 10, 1 << 10)):
+            client = stack.enter_context(contextlib.closing(slow_reader(g.port, ctx)))
+            seen = b.connection(i)
+            assert seen.ready.wait(60 * peer.SCALE)
+            sender, reader = (seen.peer, client) if by == "client" else (client, seen.peer)
+            sender.send(BLOB[:size])
+            senders.append(sender)
+            readers.append(reader)
+        with g.ends_with(f"{left}_reset", len(senders)):
+            at_rest(g)
+            for p in senders:
+                p.rst()
+            wait_until(lambda: g.stats()["flows_relaying_active"] == 0, 2)
+            relaying = g.stats()["flows_relaying_active"]
+            assert relaying < len(senders), "none whose gate has given all to its kernel"
+            spoiled = [i < len(senders) - relaying for i in range(len(senders))]
+            got = in_parallel(receive, readers, spoiled, threads=len(readers))
+        assert sum(n for n, _, _ in got) == g.stats()[f"bytes_from_{left}"]
+        assert all(digest == hashlib.sha256(BLOB[:n]).digest() and ended == "rst"
+                   for n, digest, ended in got)
 
 
 @EITHER

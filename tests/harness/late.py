@@ -56,10 +56,10 @@ def at_rest(g):
     return moved[-1]
 
 
-def in_parallel(function, items, threads=8):
-    """function(item) for each, their results; the first failure is raised."""
+def in_parallel(function, *items, threads=8):
+    """function(item, ...) for each, their results; the first failure is raised."""
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+        return list(pool.map(function, *items))
 
 
 class Late:
@@ -161,7 +161,7 @@ class Late:
                 c.fin()
             return got == c.want, c.ended
 
-        results = in_parallel(read_on, self.flows, self.count)
+        results = in_parallel(read_on, self.flows, threads=self.count)
         assert results == [(True, "close_notify")] * self.count
         seen = [s.wait(60 * peer.SCALE) for b in self.backends for s in b.seen]
         assert [s.ended for s in seen] == ["close_notify"] * self.count
