@@ -562,12 +562,20 @@ static void set_timer(struct relay *r)
 		timer_set(r->env->timers, &r->timer, at > now ? at - now : 0);
 }
 
-/* A receiver that died after its own end was passed on is read by nobody any more. */
+/*
+ * A receiver that died is read by the other half, and the flow ends with that: but not when its own
+ * end has been passed on, nor when there is nobody left to whom its bytes could go.
+ */
 static void check_receiver(struct half *h)
 {
-	if (h->to->broken && !h->end_sent && half_other(h)->end_sent)
-		relay_end(h->relay, from_client(h) ? REASON_backend_reset : REASON_client_reset,
-			  ALERT_NONE, ALERT_NONE);
+	enum reason reason = from_client(h) ? REASON_backend_reset : REASON_client_reset;
+
+	if (!h->to->broken || h->end_sent || !(half_other(h)->end_sent || h->from->broken))
+		return;
+	/* The sender's reset came first, and waited for an answer to be taken. */
+	if (h->end == END_RST)
+		reason = (enum reason)h->end_reason;
+	relay_end(h->relay, reason, ALERT_NONE, ALERT_NONE);
 }
 
 /* A send was told that a bad record has come: no poll tells of it again. */

@@ -6,6 +6,7 @@ things, and stay different on the other side, with every byte sent before them.
 
 import contextlib
 import hashlib
+import itertools
 import os
 import socket
 import struct
@@ -312,28 +313,21 @@ def test_corrupt_record_of_who_does_not_read(gate, pki, by):
     assert 16384 <= got < len(BLOB) and digest == hashlib.sha256(BLOB[:got]).digest()
 
 
-@EITHER
-def test_corrupt_record_after_the_other_end_has_left(gate, pki, by):
+@contextlib.contextmanager
+def filling(gate, pki, by, version=None):
     """
-    The gate only closes by then, and has no more to send than its kernel has, a record of which is
-    with TCP in part. Which sizes that takes depends on the kernel, so many are tried.
+    Flows of which the one end, by, does not read, with more for it from each to the next: (gate,
+    senders, readers). In some the kernel has all the gate had to send, a record of which is with
+    TCP in part. Which sizes that takes depends on the kernel, so many are tried.
     """
-    done, left = threading.Event(), "backend" if by == "client" else "client"
-
-    def receive(reader, spoil):
-        if spoil:
-            reader.sock.sendall(corrupt_record())
-            time.sleep(0.5 * peer.SCALE)  # closing looks ten times a second
-        data = reader.recv_all()
-        return len(data), hashlib.sha256(data).digest(), reader.ended
-
+    done = threading.Event()
     with contextlib.ExitStack() as stack:
         b = stack.enter_context(backends.backend(lambda *_: done.wait(), certkey=pki.backend(),
                                                  client_ca=pki.forging_root))
         stack.callback(done.set)
         take_little(b.listener)
         g = gate(settings(pki, b.port, **{f"socket__{by}__sndbuf": "16K"}))
-        ctx = peer.context(False, pki.client(), pki.server_ca)
+        ctx = peer.context(False, pki.client(), pki.server_ca, version=version)
         senders, readers = [], []
         for i, size in enumerate(range(14 << 10, 40 << 10, 1 << 10)):
             client = stack.enter_context(contextlib.closing(slow_reader(g.port, ctx)))
@@ -343,18 +337,79 @@ def test_corrupt_record_after_the_other_end_has_left(gate, pki, by):
             sender.send(BLOB[:size])
             senders.append(sender)
             readers.append(reader)
-        with g.ends_with(f"{left}_reset", len(senders)):
-            at_rest(g)
+        at_rest(g)
+        yield g, senders, readers
+
+
+def read_on(readers, end, before=lambda _reader: None, which=itertools.repeat(True)):
+    """How many bytes in all, each flow's the first of BLOB, and then the end; which: with before()."""
+    def receive(reader, chosen):
+        if chosen:
+            before(reader)
+        data = reader.recv_all()
+        return data == BLOB[:len(data)], reader.ended, len(data)
+
+    got = in_parallel(receive, readers, which, threads=len(readers))
+    assert [x[:2] for x in got] == [(True, end)] * len(readers)
+    return sum(x[2] for x in got)
+
+
+@EITHER
+def test_corrupt_record_after_the_other_end_has_left(gate, pki, by):
+    """The gate only closes by then."""
+    def spoil(reader):
+        reader.sock.sendall(corrupt_record())
+        time.sleep(0.5 * peer.SCALE)  # closing looks ten times a second
+
+    sender = "backend" if by == "client" else "client"
+    with filling(gate, pki, by) as (g, senders, readers):
+        with g.ends_with(f"{sender}_reset", len(senders)):
             for p in senders:
                 p.rst()
             wait_until(lambda: g.stats()["flows_relaying_active"] == 0, 2)
-            relaying = g.stats()["flows_relaying_active"]
-            assert relaying < len(senders), "none whose gate has given all to its kernel"
-            spoiled = [i < len(senders) - relaying for i in range(len(senders))]
-            got = in_parallel(receive, readers, spoiled, threads=len(readers))
-        assert sum(n for n, _, _ in got) == g.stats()[f"bytes_from_{left}"]
-        assert all(digest == hashlib.sha256(BLOB[:n]).digest() and ended == "rst"
-                   for n, digest, ended in got)
+            n = len(senders) - g.stats()["flows_relaying_active"]
+            assert n, "none whose gate has given all to its kernel"
+            received = read_on(readers, "rst", spoil, [i < n for i in range(len(readers))])
+        assert received == g.stats()[f"bytes_from_{sender}"]
+
+
+@EITHER
+@pytest.mark.parametrize("stalled", ["one", "both"])
+def test_both_reset(gate, pki, by, stalled):
+    """With bytes stuck on the way to at least one, and nobody left that could take or send any."""
+    ready, done = threading.Event(), threading.Event()
+
+    def fill(p):
+        p.sock.settimeout(1 * peer.SCALE)
+        with contextlib.suppress(TimeoutError):
+            p.send(BLOB)
+
+    def script(_seen, _p):
+        ready.set()
+        done.wait()
+
+    with contextlib.ExitStack() as stack:
+        b = stack.enter_context(backends.backend(script, certkey=pki.backend(),
+                                                 client_ca=pki.forging_root))
+        stack.callback(done.set)
+        take_little(b.listener)
+        g = gate(settings(pki, b.port, timeout__idle="0"))
+        c = stack.enter_context(contextlib.closing(
+            slow_reader(g.port, peer.context(False, pki.client(), pki.server_ca))))
+        assert ready.wait(60 * peer.SCALE)
+        first, last = (c, b.connection().peer) if by == "client" else (b.connection().peer, c)
+        for p in (first, last) if stalled == "both" else (first,):
+            fill(p)
+        at_rest(g)
+        first.rst()
+        time.sleep(0.2 * peer.SCALE)
+        if stalled == "one":
+            last.send(b"is anybody there?")
+            time.sleep(0.2 * peer.SCALE)
+        last.rst()
+        assert g.stat_reaches("flows_closed", 1, 10 * peer.SCALE), g.ctl("flows")
+        stats = g.stats()
+        assert stats["reason_client_reset"] + stats["reason_backend_reset"] == 1
 
 
 @EITHER
