@@ -611,9 +611,11 @@ void relay_run(struct relay *r)
 	set_timer(r);
 }
 
+/* Bytes that the receiver has no room for, wherever they are stuck; or behind them an end. */
 static bool undelivered(const struct half *h)
 {
-	return h->in_flight || h->to->pending_len;
+	return h->in_flight || h->to->pending_len || (h->from->readable && !h->to->writable) ||
+	       (h->end && !h->end_sent);
 }
 
 /*

@@ -373,6 +373,21 @@ def test_corrupt_record_after_the_other_end_has_left(gate, pki, by):
         assert received == g.stats()[f"bytes_from_{sender}"]
 
 
+def test_truncation_behind_close_notify_in_tls12(gate, pki):
+    """
+    A client that has closed and reads late, when the gate has given up waiting for more: what the
+    backend's FIN has cut off never looks whole.
+    """
+    with filling(gate, pki, "client", "1.2") as (g, senders, readers):
+        for c in readers:
+            c.close_notify()
+        for p in senders:
+            p.fin()
+        assert wait_until(lambda: g.stats()["flows_relaying_active"] == 0, 10 * peer.SCALE)
+        assert 0 < g.stats()["reason_half_close_timeout"]
+        read_on(readers, "eof")
+
+
 @EITHER
 @pytest.mark.parametrize("stalled", ["one", "both"])
 def test_both_reset(gate, pki, by, stalled):

@@ -7,6 +7,8 @@ long the others wait meanwhile is measured by tools/bench/stalled.py.
 import contextlib
 import os
 import pwd
+import socket
+import threading
 
 import pytest
 
@@ -14,7 +16,8 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings, wait_until
-from harness.late import Late, at_rest
+from harness.late import Late, at_rest, slow_reader
+from harness.rig import second_vserver
 from harness.traffic import Traffic
 
 pytestmark = [pytest.mark.datapath, pytest.mark.timeout(240)]
@@ -26,6 +29,8 @@ BYTES = 512 << 10  # to each; some 200 KiB of it are in the sockets when it has 
 # Of fs.pipe-user-pages-soft: the kernel's default with 2000 flows, with fewer flows as much less.
 PIPE_PAGES = 16384 * min(FLOWS, 2000) // 2000
 OTHERS = 40
+PIPE_PLENTY = 256  # daemon/relay_splice.c
+BLOB = os.urandom(BYTES)
 QUICK = 20
 
 
@@ -73,3 +78,36 @@ def test_nobody_waits_for_peers_that_do_not_read(gate, pki):
                     assert c.recv_exactly(64) == b"%064d" % n
             assert at_rest(g) == moved + 2 * 20 * 64 * QUICK
             late.finish()
+
+
+def test_truncation_with_few_pipes_left(gate, pki, tmp_path):
+    """
+    With many pipes borrowed nothing is taken for a client without room. When such a one has closed
+    in TLS 1.2 and the gate has waited in vain, what was not taken counts as what is stuck: the
+    client is not told that it has all.
+    """
+    done = threading.Event()
+
+    def script(_seen, p):
+        p.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        p.send(BLOB)
+        p.fin()
+        done.wait()
+
+    with contextlib.ExitStack() as stack:
+        b = stack.enter_context(backends.backend(script, certkey=pki.backend(),
+                                                 client_ca=pki.forging_root))
+        stack.callback(done.set)
+        traffic = Traffic(gate, pki, tmp_path, dataplane__workers=1,
+                          **second_vserver("cut", b.port))
+        g = traffic.gate
+        with traffic.held("--stall", PIPE_PLENTY + 20, "--bytes", BYTES, "--concurrency", 64):
+            stats = at_rest(g) and g.stats()
+            assert stats["engine_ktls_flows"] == 0 or stats["pipes_active"] > PIPE_PLENTY
+            ctx = peer.context(False, pki.client(), pki.server_ca, version="1.2")
+            c = stack.enter_context(contextlib.closing(slow_reader(g.port_of("cut"), ctx)))
+            at_rest(g)
+            c.close_notify()
+            assert g.stat_reaches("reason_half_close_timeout", 1, 10 * peer.SCALE)
+            got = c.recv_all()
+            assert c.ended == "eof" and len(got) < len(BLOB) and got == BLOB[:len(got)]
