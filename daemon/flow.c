@@ -1931,7 +1931,8 @@ static bool close_step(struct flow *f, struct side *s)
 		ret = engine->drained(s);
 	if (ret < 0 && ret != -EAGAIN)
 		s->broken = true;
-	if (!s->broken && now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
+	if (!s->broken && !s->acked_at &&
+	    now - f->since >= f->worker->gate->cfg->drain_timeout * 1000ull) {
 		stat_inc(f->worker->stats, drain_timeouts);
 		log_warn("flow %" PRIu64 ": %s took not all its bytes within timeout.drain", f->id,
 			 side_name(s));

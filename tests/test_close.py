@@ -209,6 +209,27 @@ def test_truncation_inside_a_record(rig, versions, by):
             assert c.recv_all() == b"whole" and c.ended == "eof"
 
 
+def test_late_answer_with_little_time_to_drain(gate, pki, tmp_path):
+    """timeout.drain is for bytes that nobody takes, not for a peer's own end when it has them all."""
+    def script(_seen, p):
+        p.send(b"last words")
+        p.alert(80)
+
+    with backends.backend(script, certkey=pki.backend(), client_ca=pki.forging_root,
+                          key_log=tmp_path) as b:
+        g = gate(settings(pki, b.port, timeout__drain="1s"))
+        with g.ends_with("backend_alert"), clients.connected(
+                g.port, pki=pki, certkey=pki.client()) as c:
+            assert c.recv_all() == b"last words" and c.ended == "alert internal_error"
+            assert c.tcp_end() == "fin"
+            time.sleep(1.5)
+            c.close_notify()
+            time.sleep(0.2)
+            assert c.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0, "reset"
+            c.fin()
+        assert g.stats()["drain_timeouts"] == 0
+
+
 @EITHER
 def test_reset(rig, versions, by):
     def script(seen, p):
