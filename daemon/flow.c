@@ -1888,14 +1888,9 @@ static bool discard(struct flow *f, struct side *s)
 /* All that was sent, the FIN included, has arrived; or the connection is reset and nothing will. */
 static bool acked(const struct side *s)
 {
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
 	int queued;
 
-	if (!ioctl(s->fd, SIOCOUTQ, &queued) && !queued)
-		return true;
-	return !getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
-	       info.tcpi_state == TCP_CLOSE;
+	return (!ioctl(s->fd, SIOCOUTQ, &queued) && !queued) || sockopt_tcp_closed(s->fd);
 }
 
 static void close_side(struct flow *f, struct side *s)

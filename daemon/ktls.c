@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include "ktls.h"
 #include "log.h"
+#include "sockopt.h"
 
 #ifndef SOL_TCP
 #define SOL_TCP 6
@@ -16,7 +17,6 @@
 #ifndef SOL_TLS
 #define SOL_TLS 282
 #endif
-#define TCP_CLOSE 7 /* include/net/tcp_states.h */
 
 /* ---- installing ---- */
 
@@ -135,8 +135,6 @@ static uint64_t overhead(const struct side *side)
 
 int ktls_tx_drained(struct side *side)
 {
-	struct tcp_info info = {0};
-	socklen_t len = sizeof(info);
 	uint64_t seq = 0, records, expected;
 	int64_t given;
 
@@ -150,7 +148,7 @@ int ktls_tx_drained(struct side *side)
 	if ((uint64_t)given >= expected)
 		return 1;
 	/* Reset, and TCP has thrown away what it had: the sum will never be reached. */
-	if (!getsockopt(side->fd, SOL_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE)
+	if (sockopt_tcp_closed(side->fd))
 		return -EPIPE;
 	return 0;
 }

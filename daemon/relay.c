@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include "log.h"
 #include "relay.h"
+#include "sockopt.h"
 
 /* Records without data: a burst is normal (tickets), a stream of them is an attack on our CPU. */
 #define IDLE_RECORD_BURST 64
@@ -61,8 +62,11 @@ void relay_fail(struct half *h, enum reason client, enum reason backend, int own
 	h->end_alert = ALERT_INTERNAL_ERROR;
 }
 
-/* What a connection says that is no more, whoever asks. */
-static bool is_gone(int error)
+/*
+ * What a connection says that is no more, whoever asks. Where TCP has given up it is the last ICMP
+ * or routing error in place of ETIMEDOUT, which can be nearly any (tcp_write_err()).
+ */
+static bool is_gone(const struct side *s, int error)
 {
 	switch (-error) {
 	case ECONNRESET:
@@ -73,7 +77,7 @@ static bool is_gone(int error)
 	case ECONNABORTED:
 		return true;
 	default:
-		return false;
+		return error && !ktls_is_bad_record(-error) && sockopt_tcp_closed(s->fd);
 	}
 }
 
@@ -91,7 +95,7 @@ void relay_send_failed(struct half *h, int error)
 	enum reason reason;
 
 	h->relay->engine->release_half(h);
-	if (is_gone(error)) {
+	if (is_gone(h->to, error)) {
 		h->to->broken = true;
 		return;
 	}
@@ -104,7 +108,7 @@ void relay_read_end(struct half *h, int error)
 	enum reason reason;
 
 	/* A reset that a send has already been told reads as end of stream. */
-	if (is_gone(error) || (!error && h->from->broken)) {
+	if (is_gone(h->from, error) || (!error && h->from->broken)) {
 		h->from->broken = true;
 		half_end(h, END_RST, REASON_client_reset, REASON_backend_reset);
 		return;
@@ -365,7 +369,7 @@ void relay_poll_failed(struct relay *r, const struct side *s, int error)
 /* Of a record of ours: the receiver is gone, or the flow ends at once, whatever its halves do. */
 static void queue_failed(struct half *h, int error)
 {
-	if (is_gone(error))
+	if (is_gone(h->to, error))
 		h->to->broken = true;
 	else
 		relay_abort(h->relay, own_failure(h->to, "sending", error));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Options of TCP sockets that the configuration names; see sockopt.h. */
+/* Options of TCP sockets that the configuration names, and TCP's state; see sockopt.h. */
 #include "sockopt.h"
 
 #include <errno.h>
@@ -144,4 +144,12 @@ void sockopt_reset(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &none, sizeof(none));
 	if (!getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, name, &len))
 		(void)!set_congestion_control(fd, name);
+}
+
+bool sockopt_tcp_closed(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	return !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE;
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Options of TCP sockets that the configuration names: whether this kernel would take them, and
- * setting them. Knows sockets, no flow.
+ * setting them; and what state TCP is in. Knows sockets, no flow.
  */
 #ifndef KTLSGATE_SOCKOPT_H
 #define KTLSGATE_SOCKOPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include "scoped.h"
 
@@ -40,5 +41,8 @@ int sockopt_congestion_check(const char *name, char *why, size_t len) must_check
 int sockopt_set(int fd, const struct sockopt *o) must_check;
 /* Back to what a new socket has. */
 void sockopt_reset(int fd);
+
+/* TCP has nothing to do with this connection any more: reset, given up, or closed by both ends. */
+bool sockopt_tcp_closed(int fd);
 
 #endif

@@ -61,6 +61,21 @@ def ended(sock):
         return "reset"
 
 
+def test_client_out_of_reach(gate, inside, pki, backend_port):
+    """
+    The gate's bytes come no further, and TCP gives up for a reason of the network's own: still it is
+    the client that is gone, and no call of the gate's that failed.
+    """
+    source = "2001:db8:66::1"
+    g = gate(conf(pki, backend_port))
+    subprocess.run([*inside, "sysctl", "-qw", "net.ipv4.tcp_retries2=2"], check=True)
+    with g.ends_with("client_reset"), flow_from(inside, pki, source) as p:
+        subprocess.run([*inside, "ip", "-6", "route", "add", "prohibit", source, "table", "local"],
+                       check=True)
+        p.send(b"are you still there?\n")
+        assert g.stat_reaches("flows_closed", 1, 20 * peer.SCALE)
+
+
 def test_shown(gate, inside, pki, backend_port, tmp_path):
     """In `flows` and its filters, in the log and the flow log: with brackets, both sides."""
     path = tmp_path / "flows"
