@@ -301,7 +301,9 @@ static struct forged *take_issued(struct forging *fg, const struct signer_respon
 	X509 *cert = d2i_X509(NULL, &der, (long)r->cert_len);
 	time_t not_after;
 
-	if (!cert || identity_time(X509_get0_notAfter(cert), &not_after)) {
+	/* Whatever else has gone wrong, a certificate for another key is another's. */
+	if (!cert || EVP_PKEY_eq(X509_get0_pubkey(cert), fg->new_key) != 1 ||
+	    identity_time(X509_get0_notAfter(cert), &not_after)) {
 		X509_free(cert);
 		return NULL;
 	}

@@ -205,7 +205,9 @@ static int make_room(struct issuer *is, const struct sockaddr *peer)
 
 int issue_start(struct issuer *is, struct issue *issue, const struct signer_ask *ask)
 {
-	ssize_t n = signer_build_request(is->next_id, ask, is->buf);
+	/* Taken at once: making room may start another request in between. */
+	uint64_t id = is->next_id++;
+	ssize_t n = signer_build_request(id, ask, is->buf);
 	scoped_mem uint8_t *message = NULL;
 	struct issue_network *network;
 	int ret;
@@ -224,7 +226,7 @@ int issue_start(struct issuer *is, struct issue *issue, const struct signer_ask 
 		return -ENOMEM;
 	issue->message = TAKE_PTR(message);
 	issue->message_len = (size_t)n;
-	issue->id = is->next_id++;
+	issue->id = id;
 	issue->active = true;
 	issue->dropped = false;
 	issue->network = network;

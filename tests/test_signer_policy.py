@@ -101,11 +101,11 @@ def test_rate(gate, pki, backend):
 
 
 def flood(g, pki, stack, names, source):
-    """Flows that wait for the signer, each of an identity of its own."""
+    """Flows that wait for the signer, each of a new client of that name, or of whom a key is."""
     opened = []
     for n in names:
-        c = stack.enter_context(clients.connect(g.port, pki=pki, certkey=pki.client(n),
-                                                source=source))
+        certkey = pki.client(n) if isinstance(n, str) else n
+        c = stack.enter_context(clients.connect(g.port, pki=pki, certkey=certkey, source=source))
         assert c.handshake()
         opened.append(c)
     return opened
@@ -148,5 +148,30 @@ def test_line_is_bounded(gate, pki, backend):
         for c in many[:14] + few:
             clients.ping(c)
         for c in many[14:]:
+            assert not c.recv() and c.ended == "alert internal_error"
+    assert g.stats()["forged"] == 16
+
+
+def test_line_loses_one_that_others_wait_for(gate, pki, backend):
+    """
+    A flow that waits for a certificate of the same client asks itself when the other's request has
+    lost its place, in the middle of what made it lose it: each gets the answer to its own request.
+    """
+    g = gate(settings(pki, backend.port, dataplane__workers=1, forge__queue=8))
+    signer = g.signer()
+    os.kill(signer, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.kill, signer, signal.SIGCONT)
+        newest = pki.client("Many 15")
+        many = flood(g, pki, stack, [*(f"Many {n}" for n in range(15)), newest], "127.1.1.1")
+        assert g.stat_reaches("forge_cache_misses", 16)
+        same = flood(g, pki, stack, [newest], "127.1.1.1")
+        assert g.stat_reaches("forge_coalesced", 1)
+        few = flood(g, pki, stack, ["Few 0", "Few 1"], "127.1.2.1")
+        assert g.stat_reaches("reason_forge_queue", 3)
+        os.kill(signer, signal.SIGCONT)
+        for c in many[:14] + few:
+            clients.ping(c)
+        for c in many[14:] + same:
             assert not c.recv() and c.ended == "alert internal_error"
     assert g.stats()["forged"] == 16
