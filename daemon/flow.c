@@ -808,7 +808,9 @@ static void connect_when_free(struct flow *f)
 		return;
 	}
 	drop_backend(f);
-	connect_backend(f);
+	/* The other service may want to know who it is, first; then proceed() connects. */
+	if (f->service->connect == CONNECT_EARLY || f->hs->client_verified)
+		connect_backend(f);
 }
 
 static void reconnect(struct flow *f)
@@ -1163,6 +1165,11 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		break;
 	case HANDSHAKE_DONE:
 		f->hs->backend_done = true;
+		/* Of this connection: one before may have asked, and have been lost. */
+		f->hs->backend_asked = f->hs->backend_suspended;
+		/* Nor is that one's certificate of use any more. */
+		if (f->hs->forging.state != FORGING_IDLE)
+			forging_cancel(&f->hs->forging);
 		look_at_session(f);
 		service_worked(f->acquired, f->worker->timers.now);
 		timer_clear(&f->worker->timers, &f->hs->backend_timer);

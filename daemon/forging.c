@@ -169,6 +169,8 @@ static int lead(struct forging *fg)
 		if (!ret)
 			return -EINPROGRESS;
 		unlink_forging(fg);
+		/* Making room in the issuer's line may have let others look, and wait for this. */
+		release_waiters(fg);
 		return ret;
 	}
 	fg->state = FORGING_NEEDS_KEY;

@@ -18,6 +18,7 @@ from harness import peer
 from harness.daemon import settings
 from harness.pki import BACK_NAME, FRONT_NAME
 from harness.ports import HOST, free_port, wait_listening
+from test_services import several
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = socket.inet_aton("192.0.2.7") + socket.inet_aton("198.51.100.9") + struct.pack(">HH", 1234, 443)
@@ -169,6 +170,21 @@ def test_sent_with_tls(gate, pki, version):
     assert tls[0x21] == b"TLSv" + version.encode()
     assert tls[0x22] == b"Erika Mustermann"
     assert tls[0x23] and cipher
+
+
+def test_sent_where_another_service_was_out_of_reach(gate, pki):
+    """The one that is tried next is told who the client is, too: it waits for that to be known."""
+    told = Front(pki)
+    with backends.backend(tcp_script=told) as b:
+        g = gate(several(pki, [free_port(), b.port], service__s1__send_proxy="tls",
+                         service__s1__connect="verified"))
+        with clients.connect(g.port, pki=pki, certkey=pki.client()) as c:
+            assert c.handshake(
+                before_flight=lambda: g.stat_reaches("retries_connect_refused", 1)), c.ended
+            c.send(b"hello")
+            assert c.recv_exactly(5) == b"hello"
+    tls = tlvs(tlvs(told.header[28:])[0x20][5:])
+    assert tls[0x22] == b"Erika Mustermann"
 
 
 def test_passed_on(gate, pki):

@@ -41,6 +41,22 @@ def test_backend_gives_up_meanwhile(gate, pki, front, back, reset):
     type_pin(gate, pki, client_takes=3, backend_waits=1, front=front, back=back, reset=reset)
 
 
+def test_backend_does_not_ask_again(gate, pki):
+    """What the lost connection asked for does not count for the one that there is."""
+    def gives_up():
+        b.connection().wait()
+        b.ctx.verify_mode = peer.ssl.CERT_NONE
+
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root,
+                          handshake_timeout=0.3) as b:
+        g = gate(settings(pki, b.port, profile__back__require_certificate_request="on"))
+        with g.ends_with("backend_no_certificate_request"), clients.connect(
+                g.port, pki=pki, certkey=pki.client()) as c:
+            assert not (c.handshake(before_flight=gives_up) and c.recv())
+            assert c.ended == "alert handshake_failure"
+        assert g.stats()["backend_reconnects"] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_a_minute(gate, pki):
