@@ -289,6 +289,9 @@ static bool refuse_renegotiation(struct half *h)
 	static const uint8_t no_renegotiation[2] = {1, ALERT_NO_RENEGOTIATION};
 	int ret;
 
+	/* A record has room for thousands. */
+	if (!idle_record_allowed(h))
+		return false;
 	stat_inc(h->relay->env->stats, renegotiations_refused);
 	ret = answer(h, RECORD_ALERT, no_renegotiation, sizeof(no_renegotiation));
 	if (ret < 0)

@@ -359,6 +359,17 @@ def test_hello_request_is_refused(rig):
     assert rig.gate.stats()["renegotiations_refused"] == before + 1
 
 
+def test_flood_in_one_record(rig):
+    """It has room for thousands of messages that want an answer each."""
+    before = rig.gate.stats()["renegotiations_refused"]
+    with rig.flow(backends.echo, front="1.2", reason="client_flood") as (c, seen):
+        exchange(c)
+        c.send_record(peer.HANDSHAKE, b"\1\0\0\0" * 4096)
+        assert seen().wait().ended == "alert internal_error"
+        c.recv_all()
+    assert 0 < rig.gate.stats()["renegotiations_refused"] - before < 64
+
+
 def test_message_cut_before_a_24(rig, can_rekey, engine):
     """
     TLS 1.2: kernels that can re-key take the second part of this ClientHello for a KeyUpdate, want
