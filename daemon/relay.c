@@ -76,6 +76,9 @@ static bool is_gone(const struct side *s, int error)
 	case ENETUNREACH:
 	case ECONNABORTED:
 		return true;
+	case ENOMEM: /* ours, also when both ends are done */
+	case ENOBUFS:
+		return false;
 	default:
 		return error && !ktls_is_bad_record(-error) && sockopt_tcp_closed(s->fd);
 	}
@@ -494,7 +497,7 @@ static void pass_end(struct half *h)
  * RFC 8446 5.5: AES-GCM protects some 2^24.5 full records under one key. What counts are blocks
  * of the cipher, so it is bytes that are counted here.
  */
-static bool key_worn_out(const struct half *h)
+bool relay_key_worn_out(const struct half *h)
 {
 	const struct side *to = h->to;
 	uint64_t limit = h->relay->env->key_limit;
@@ -533,7 +536,7 @@ static bool half_run(struct half *h)
 {
 	bool more = false;
 
-	if (key_worn_out(h))
+	if (relay_key_worn_out(h))
 		renew_key(h);
 	if (h->relay->ended || !flush_to(h))
 		return false;

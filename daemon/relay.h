@@ -146,6 +146,11 @@ static inline struct half *half_other(struct half *h)
 bool relay_control(struct half *h, uint8_t type, const uint8_t *p, size_t n) must_check;
 /* A data record without data: costs a token like a control record. False: too many. */
 bool relay_empty_record(struct half *h) must_check;
+/*
+ * The receiver's key has sealed as much as it may. Nothing must be in flight when it is renewed, so
+ * an engine that keeps bytes in flight returns to the relay when nothing is.
+ */
+bool relay_key_worn_out(const struct half *h);
 /* Reading stopped with -errno, or 0 for FIN. */
 void relay_read_end(struct half *h, int error);
 /*

@@ -355,7 +355,8 @@ static bool ktls_move(struct half *h)
 	for (int i = 0; i < RECORDS_PER_RUN; i++) {
 		if (!deliver(h))
 			return false;
-		if (!h->from->readable || h->to->pending_len || !receiver_has_room(h))
+		if (!h->from->readable || h->to->pending_len || relay_key_worn_out(h) ||
+		    !receiver_has_room(h))
 			break;
 		if (!take_next(h))
 			break;

@@ -12,6 +12,7 @@ from harness import backend as backends
 from harness import client as clients
 from harness import peer
 from harness.daemon import settings, wait_until
+from harness.late import slow_reader
 
 pytestmark = pytest.mark.datapath
 
@@ -120,6 +121,25 @@ def test_key_limit(gate, pki, can_rekey, version):
         counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
         # Two or three in each direction: it is looked at now and then.
         assert stats[counter] in (range(4, 7) if can else [0])
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_key_limit_of_a_slow_reader(gate, pki, can_rekey, version):
+    """One for whom the gate always has more than its kernel takes: nothing but a moment between."""
+    blob = os.urandom(7 << 19)
+    with backends.backend(backends.source(blob), certkey=pki.backend(),
+                          client_ca=pki.forging_root) as b:
+        g = gate(settings(pki, b.port, dataplane__key_limit=1, socket__client__sndbuf="16K"))
+        can = version == "1.2" or can_rekey
+        ctx = peer.context(False, pki.client(), pki.server_ca, version=version)
+        with contextlib.closing(slow_reader(g.port, ctx)) as c:
+            got = c.recv_all()
+            assert can or c.ended in ("eof", "rst")
+            assert blob.startswith(got) and (len(got) == len(blob)) is can
+        stats = g.stats()
+        counter = "key_limits_passed" if version == "1.2" else "key_updates_sent"
+        assert stats[counter] == (3 if can else 0)
+        assert can or g.stat_reaches("reason_key_limit", 1)
 
 
 def test_answers_to_who_does_not_read(rig, can_rekey):
