@@ -1629,6 +1629,7 @@ static void start_relay(struct flow *f, const struct engine *engine)
 	if (!f->hs->backend_asked)
 		stat_inc(w->stats, backend_no_request);
 	timer_clear(&w->timers, &f->timer);
+	f->client.max_fragment = handshake_max_fragment(f->client.hs);
 	keep_session(f);
 	free_handshake(f);
 	handshake_free(TAKE_PTR(f->client.hs));

@@ -793,6 +793,14 @@ static size_t suspended_alert(struct handshake *hs, int alert, uint8_t *buf)
 	return sealed_alert(hs, hs->secrets.client_handshake, alert, buf);
 }
 
+uint16_t handshake_max_fragment(const struct handshake *hs)
+{
+	const SSL_SESSION *session = SSL_get0_session(hs->ssl);
+	uint8_t code = session ? SSL_SESSION_get_max_fragment_length(session) : 0;
+
+	return code ? (uint16_t)(256u << code) : 0;
+}
+
 size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64])
 {
 	bool tls13 = SSL_version(hs->ssl) == TLS1_3_VERSION && SSL_get_current_cipher(hs->ssl);

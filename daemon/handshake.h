@@ -154,6 +154,11 @@ int handshake_ticket_received(struct handshake *hs, const uint8_t *p, size_t n,
  */
 int handshake_keys(struct handshake *hs, struct tls_keys *rx, struct tls_keys *tx) must_check;
 
+/* Server side after HANDSHAKE_DONE: bytes a record to the client may hold, as it has asked for with
+ * max_fragment_length (RFC 6066 4); 0: it has not. OpenSSL grants it, and no option says otherwise.
+ */
+uint16_t handshake_max_fragment(const struct handshake *hs);
+
 /*
  * The record that tells the peer about a failure of ours in the present state
  * of the handshake: plaintext, or under the right key. Returns its length, 0 if

@@ -88,9 +88,13 @@ struct relay_env {
 #define RELAY_SCRATCH_IN (131072 + RECORD_MAX)
 /*
  * The user engine seals over what it has opened. Two records in a row that do not become one are
- * longer than one at its longest, and none grows by more than its overhead.
+ * longer than one at its longest, and none grows by more than its overhead; but for a receiver of
+ * small fragments each becomes many.
  */
-#define RELAY_SCRATCH_SLACK ((2 * RELAY_SCRATCH_IN / RECORD_PLAIN_MAX + 1) * RECORD_OVERHEAD_MAX)
+#define RELAY_FRAGMENT_MIN 512 /* RFC 6066 4 */
+#define RELAY_SCRATCH_SLACK                                                                        \
+	((2 * RELAY_SCRATCH_IN / RECORD_PLAIN_MAX + 1 + RELAY_SCRATCH_IN / RELAY_FRAGMENT_MIN) *   \
+	 RECORD_OVERHEAD_MAX)
 
 struct relay {
 	struct relay_env *env;
@@ -151,6 +155,11 @@ bool relay_empty_record(struct half *h) must_check;
  * an engine that keeps bytes in flight returns to the relay when nothing is.
  */
 bool relay_key_worn_out(const struct half *h);
+/* Bytes that one record to this side may hold. */
+static inline size_t relay_max_fragment(const struct side *to)
+{
+	return to->max_fragment ? to->max_fragment : RECORD_PLAIN_MAX;
+}
 /* Reading stopped with -errno, or 0 for FIN. */
 void relay_read_end(struct half *h, int error);
 /*

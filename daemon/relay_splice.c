@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include "log.h"
 #include "relay.h"
@@ -161,12 +162,18 @@ static void drop_in_flight(struct half *h)
 	h->in_flight = 0;
 }
 
+/* Each call ends its record, so that none is longer than the receiver takes. */
+static ssize_t send_some(struct side *to, const uint8_t *p, size_t n)
+{
+	return send(to->fd, p, MIN(n, relay_max_fragment(to)), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static ssize_t give(struct half *h)
 {
 	if (h->copied)
-		return send(h->to->fd, h->copied + h->copied_off, h->in_flight,
-			    MSG_DONTWAIT | MSG_NOSIGNAL);
-	return splice(h->pipe->read_end, NULL, h->to->fd, NULL, h->in_flight,
+		return send_some(h->to, h->copied + h->copied_off, h->in_flight);
+	return splice(h->pipe->read_end, NULL, h->to->fd, NULL,
+		      MIN(h->in_flight, relay_max_fragment(h->to)),
 		      SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 }
 
@@ -244,8 +251,7 @@ static bool copy(struct half *h, const uint8_t *p, size_t n)
 		return false;
 	stat_inc(h->relay->env->stats, reads_copied);
 	while (done < n) {
-		ssize_t more =
-			taken(h, send(h->to->fd, p + done, n - done, MSG_DONTWAIT | MSG_NOSIGNAL));
+		ssize_t more = taken(h, send_some(h->to, p + done, n - done));
 
 		if (more < 0)
 			break;

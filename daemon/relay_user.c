@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include "relay.h"
 
@@ -52,12 +53,18 @@ static void user_release_side(struct side *s)
 
 /* ---- sealing ---- */
 
+static size_t overhead(const struct record_cipher *c)
+{
+	return record_headroom(c) + record_tailroom(c);
+}
+
 /*
  * Sealed records, and plaintext still to be sealed: data records in a row become one. Lies over
  * the records that were read, never behind the one that is opened next.
  */
 struct batch {
 	struct record_cipher *seal;
+	size_t max_fragment;
 	uint8_t *buf;
 	size_t sealed; /* bytes of finished records */
 	size_t plain;  /* bytes at plain_at(), not yet sealed */
@@ -68,17 +75,31 @@ static uint8_t *plain_at(const struct batch *b)
 	return b->buf + b->sealed + record_headroom(b->seal) + b->plain;
 }
 
+/* Makes room for a header in front of each fragment, and a tail behind it. */
+static void spread(struct batch *b, size_t step)
+{
+	uint8_t *p = b->buf + b->sealed + record_headroom(b->seal);
+
+	for (size_t i = (b->plain - 1) / b->max_fragment; i; i--) {
+		size_t at = i * b->max_fragment;
+
+		memmove(p + i * step, p + at, MIN(b->plain - at, b->max_fragment));
+	}
+}
+
 static int batch_seal(struct batch *b)
 {
-	ssize_t n;
+	if (b->plain > b->max_fragment)
+		spread(b, b->max_fragment + overhead(b->seal));
+	while (b->plain) {
+		size_t len = MIN(b->plain, b->max_fragment);
+		ssize_t n = record_seal(b->seal, RECORD_APPLICATION_DATA, b->buf + b->sealed, len);
 
-	if (!b->plain)
-		return 0;
-	n = record_seal(b->seal, RECORD_APPLICATION_DATA, b->buf + b->sealed, b->plain);
-	if (n < 0)
-		return (int)n;
-	b->sealed += (size_t)n;
-	b->plain = 0;
+		if (n < 0)
+			return (int)n;
+		b->sealed += (size_t)n;
+		b->plain -= len;
+	}
 	return 0;
 }
 
@@ -184,16 +205,12 @@ static int send_batch(struct side *to, struct batch *b)
 	return ret == -EAGAIN ? 0 : ret;
 }
 
-static size_t overhead(const struct record_cipher *c)
-{
-	return record_headroom(c) + record_tailroom(c);
-}
-
 /* Where a batch begins: records that keep their length are opened and sealed without being moved.
  */
 static uint8_t *batch_buffer(const struct half *h)
 {
-	bool grows = overhead(&h->to->user->seal) > overhead(&h->from->user->open);
+	bool grows = h->to->max_fragment ||
+		     overhead(&h->to->user->seal) > overhead(&h->from->user->open);
 
 	return h->relay->env->in - (grows ? RELAY_SCRATCH_SLACK : 0);
 }
@@ -203,7 +220,9 @@ static bool read_once(struct half *h, size_t max)
 {
 	struct relay_env *env = h->relay->env;
 	struct user_side *u = h->from->user;
-	struct batch b = {.seal = &h->to->user->seal, .buf = batch_buffer(h)};
+	struct batch b = {.seal = &h->to->user->seal,
+			  .max_fragment = relay_max_fragment(h->to),
+			  .buf = batch_buffer(h)};
 	size_t room = max - u->partial_len, have, done;
 	ssize_t n;
 	int ret;

@@ -41,6 +41,7 @@ struct side {
 	uint8_t cipher;	       /* enum tls_cipher, once negotiated */
 	bool ulp;	       /* kernel TLS can be installed */
 	uint8_t records;       /* enum flow_records */
+	uint16_t max_fragment; /* bytes that a record to it may hold (RFC 6066 4); 0: 2^14 */
 	bool keyed;	       /* the kernel seals all that is sent from now on */
 	uint16_t version;      /* TLS_12, TLS_13; 0: not yet */
 	struct ring_op poll;   /* readiness in the relay; RDHUP watch while suspended */

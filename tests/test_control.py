@@ -379,6 +379,29 @@ def test_hello_request_is_refused(rig):
     assert rig.gate.stats()["renegotiations_refused"] == before + 1
 
 
+@pytest.mark.parametrize("size", [512, 4096])
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_max_fragment_length(gate, pki, version, size):
+    """RFC 6066 4: OpenSSL grants it, so no record to the client is longer, or the client ends."""
+    pieces = [os.urandom(n).hex().encode() for n in (1, 255, 256, 257, 8192, 40000)]
+    whole = b"".join(pieces) + b"\n"
+
+    def script(_seen, p):
+        p.recv()
+        for data in pieces:
+            p.send(data)
+        p.send(b"\n")
+        p.recv()
+
+    with backends.backend(script, certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        g = gate(settings(pki, b.port))
+        with g.carries(1):
+            clients.talk(clients.s_client_argv(
+                g.port, pki=pki, certkey=pki.client(), args=(
+                    "-quiet", "-nocommands", "-no_ign_eof", clients.tls_option(version),
+                    "-maxfraglen", str(size))), b"go\n", whole)
+
+
 def test_flood_in_one_record(rig):
     """It has room for thousands of messages that want an answer each."""
     before = rig.gate.stats()["renegotiations_refused"]
