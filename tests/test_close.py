@@ -341,11 +341,8 @@ def filling(gate, pki, by, version=None):
     senders, readers). In some the kernel has all the gate had to send, a record of which is with
     TCP in part. Which sizes that takes depends on the kernel, so many are tried.
     """
-    done = threading.Event()
     with contextlib.ExitStack() as stack:
-        b = stack.enter_context(backends.backend(lambda *_: done.wait(), certkey=pki.backend(),
-                                                 client_ca=pki.forging_root))
-        stack.callback(done.set)
+        b = stack.enter_context(backends.held(pki))
         take_little(b.listener)
         g = gate(settings(pki, b.port, **{f"socket__{by}__sndbuf": "16K"}))
         ctx = peer.context(False, pki.client(), pki.server_ca, version=version)
@@ -413,27 +410,20 @@ def test_truncation_behind_close_notify_in_tls12(gate, pki):
 @pytest.mark.parametrize("stalled", ["one", "both"])
 def test_both_reset(gate, pki, by, stalled):
     """With bytes stuck on the way to at least one, and nobody left that could take or send any."""
-    ready, done = threading.Event(), threading.Event()
-
     def fill(p):
         p.sock.settimeout(1 * peer.SCALE)
         with contextlib.suppress(TimeoutError):
             p.send(BLOB)
 
-    def script(_seen, _p):
-        ready.set()
-        done.wait()
-
     with contextlib.ExitStack() as stack:
-        b = stack.enter_context(backends.backend(script, certkey=pki.backend(),
-                                                 client_ca=pki.forging_root))
-        stack.callback(done.set)
+        b = stack.enter_context(backends.held(pki))
         take_little(b.listener)
         g = gate(settings(pki, b.port, timeout__idle="0"))
         c = stack.enter_context(contextlib.closing(
             slow_reader(g.port, peer.context(False, pki.client(), pki.server_ca))))
-        assert ready.wait(60 * peer.SCALE)
-        first, last = (c, b.connection().peer) if by == "client" else (b.connection().peer, c)
+        seen = b.connection()
+        assert seen.ready.wait(60 * peer.SCALE)
+        first, last = (c, seen.peer) if by == "client" else (seen.peer, c)
         for p in (first, last) if stalled == "both" else (first,):
             fill(p)
         at_rest(g)

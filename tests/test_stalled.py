@@ -8,7 +8,6 @@ import contextlib
 import os
 import pwd
 import socket
-import threading
 
 import pytest
 
@@ -86,18 +85,13 @@ def test_truncation_with_few_pipes_left(gate, pki, tmp_path):
     in TLS 1.2 and the gate has waited in vain, what was not taken counts as what is stuck: the
     client is not told that it has all.
     """
-    done = threading.Event()
-
     def script(_seen, p):
         p.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         p.send(BLOB)
         p.fin()
-        done.wait()
 
     with contextlib.ExitStack() as stack:
-        b = stack.enter_context(backends.backend(script, certkey=pki.backend(),
-                                                 client_ca=pki.forging_root))
-        stack.callback(done.set)
+        b = stack.enter_context(backends.held(pki, script))
         traffic = Traffic(gate, pki, tmp_path, dataplane__workers=1,
                           **second_vserver("cut", b.port))
         g = traffic.gate

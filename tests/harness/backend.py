@@ -181,6 +181,22 @@ def backend(*args, **options):
                   f"ended {seen.ended}, error {seen.error!r}")
 
 
+@contextlib.contextmanager
+def held(pki, script=lambda _seen, _p: None):
+    """One whose connections stay open when script has run, until the block ends."""
+    over = threading.Event()
+
+    def run(seen, p):
+        script(seen, p)
+        over.wait()
+
+    with backend(run, certkey=pki.backend(), client_ca=pki.forging_root) as b:
+        try:
+            yield b
+        finally:
+            over.set()
+
+
 # ---- faults below TLS, as tcp_script ----
 
 
