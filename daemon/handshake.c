@@ -135,6 +135,21 @@ static void message_cb(int sent, int version, int content_type, const void *buf,
 		hs->transcript_done = hs->transcript_on;
 }
 
+/*
+ * RFC 8879, which OpenSSL 3.2 and later negotiate unasked. The signer has to read the certificates
+ * in the handshake messages, and what a peer has compressed may be a thousand times as large: so
+ * neither direction offers it. Peers fall back to Certificate, whatever they would have liked.
+ */
+static void refuse_compressed_certificates(SSL_CTX *ctx)
+{
+#ifdef SSL_OP_NO_RX_CERTIFICATE_COMPRESSION
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RX_CERTIFICATE_COMPRESSION |
+					 SSL_OP_NO_TX_CERTIFICATE_COMPRESSION);
+#else
+	(void)ctx;
+#endif
+}
+
 SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile)
 {
 	SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
@@ -152,6 +167,7 @@ SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile)
 	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
 					 SSL_OP_NO_COMPRESSION | SSL_OP_PRIORITIZE_CHACHA |
 					 (server ? SSL_OP_CIPHER_SERVER_PREFERENCE : 0));
+	refuse_compressed_certificates(ctx);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 0);
 	SSL_CTX_set_keylog_callback(ctx, keylog_cb);

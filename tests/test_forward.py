@@ -246,6 +246,19 @@ def test_gnutls_to_gnutls(gate, pki, client, priority, tmp_path):
                                priority=priority)
 
 
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_compress_certificate(gate, pki, backend, client, version):
+    """RFC 8879: a client that offers it is served, and shown and asked for plain certificates."""
+    g = gate(settings(pki, backend.port))
+    ctx = peer.context(False, client, pki.server_ca, version=version)
+    asked = peer.offer_certificate_compression(ctx)
+    with g.carries(1), g.ends_with("done"):
+        with clients.connected(g.port, pki=pki, ctx=ctx) as c:
+            c.close_notify()
+            assert c.recv_all() == b""
+    assert c.ended == "close_notify" and not asked
+
+
 # ---- data ----
 
 

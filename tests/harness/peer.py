@@ -5,6 +5,7 @@ stall between flights, close one direction, and see how the other end closed. Se
 is told to with its own keys. Knows nothing of certificates to be forged or of the gate.
 """
 
+import ctypes
 import os
 import selectors
 import socket
@@ -27,6 +28,7 @@ TLS12_CIPHERS = {"AES128-GCM": "AES128-GCM-SHA256", "AES256-GCM": "AES256-GCM-SH
 # A guest without KVM is slow; KTLSGATE_SCALE for more flows than usual, or a slower machine.
 SCALE = int(os.environ.get("KTLSGATE_SCALE", "4" if os.environ.get("KTLSGATE_GUEST") else "1"))
 TIMEOUT = 20 * SCALE
+KEPT = []  # what OpenSSL calls
 
 
 def tls12_names(cipher):
@@ -56,6 +58,39 @@ def context(server, certkey=None, ca=None, *, version=None, cipher=None, ask=Tru
     if alpn:
         ctx.set_alpn_protocols(alpn)
     return ctx
+
+
+def offer_certificate_compression(ctx):
+    """
+    Puts compress_certificate (RFC 8879) with zlib, brotli and zstd into ctx's ClientHellos. OpenSSL
+    3.2 and later offer it unasked. Returns a list, to which what a server asks for is appended.
+    """
+    asked = []
+    if ssl.OPENSSL_VERSION_INFO >= (3, 2):
+        return asked
+    offer, lib = b"\x06\0\1\0\2\0\3", ctypes.CDLL("libssl.so.3")
+    add_cb = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint,
+                              ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_size_t),
+                              *[ctypes.c_void_p] * 4)
+    parse_cb = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint,
+                                ctypes.POINTER(ctypes.c_char), ctypes.c_size_t,
+                                *[ctypes.c_void_p] * 4)
+
+    @add_cb
+    def add(_ssl, _type, context, out, length, *_):
+        out[0], length[0] = offer, len(offer)
+        return int(context == 0x80)  # the ClientHello
+
+    @parse_cb
+    def parse(_ssl, _type, _context, data, length, *_):
+        asked.append(data[:length])
+        return 1
+
+    # Behind the object's header (two words) stands its SSL_CTX *.
+    ssl_ctx = ctypes.c_void_p.from_address(id(ctx) + 2 * ctypes.sizeof(ctypes.c_void_p))
+    assert lib.SSL_CTX_add_custom_ext(ssl_ctx, 27, 0x80 | 0x4000, add, None, None, parse, None) == 1
+    KEPT.extend((add, parse))
+    return asked
 
 
 def linger_zero(sock):
