@@ -85,6 +85,20 @@ int back_socket(sa_family_t family)
 	return TAKE_FD(fd);
 }
 
+bool back_error_is_ours(int error)
+{
+	switch (error) {
+	case EADDRNOTAVAIL: /* every local port is in use */
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static bool is_address(const char *name)
 {
 	uint8_t addr[16];

@@ -20,6 +20,8 @@ void back_free(struct back *back);
 
 /* A socket for an address of this family, ready for ring_connect(). -errno on failure. */
 int back_socket(sa_family_t family) must_check;
+/* An errno of connect(2) that is about this machine, and says nothing about the service. */
+bool back_error_is_ours(int error) must_check;
 /*
  * What the certificate must hold and what is asked for (SNI): the service's server_name, or with
  * sni = mirror, for the latter, client_name, unless that is empty. Returns 0 or -ENOMEM.

@@ -48,7 +48,8 @@ static bool clean_up(struct check *c)
 		close(c->side.fd);
 	c->side.fd = -1;
 	OPENSSL_cleanse(&c->side.secrets, sizeof(c->side.secrets));
-	c->ending = c->presented = false;
+	c->ending = c->presented = c->confirming = false;
+	c->ended = c->timers->now;
 	return true;
 }
 
@@ -62,10 +63,46 @@ static void give_up(struct check *c)
 	ring_cancel(c->ring, &c->side.tx);
 }
 
+static bool is_wanted(const struct check *c)
+{
+	return c->service->cfg->check != CHECK_OFF || atomic_load(&c->service->suspected);
+}
+
 static void end(struct check *c)
 {
-	timer_set(c->timers, &c->timer,
-		  clean_up(c) ? c->service->cfg->check_interval * 1000ull : ENDING_TICK_MS);
+	if (!clean_up(c))
+		timer_set(c->timers, &c->timer, ENDING_TICK_MS);
+	else if (is_wanted(c))
+		timer_set(c->timers, &c->timer, c->service->cfg->check_interval * 1000ull);
+}
+
+void check_suspected(struct check *c)
+{
+	uint64_t interval = c->service->cfg->check_interval * 1000ull;
+	uint64_t since = c->timers->now - c->ended;
+
+	/* While one runs, end() sees that another is wanted. */
+	if (!atomic_load(&c->service->suspected) || c->running || c->ending || c->confirming)
+		return;
+	c->confirming = true;
+	timer_set(c->timers, &c->timer, !c->ended || since >= interval ? 0 : interval - since);
+}
+
+/* It said something, whatever it was; what suspicions are about is silence. */
+static bool answered(const struct check *c)
+{
+	const struct handshake *hs = c->side.hs;
+
+	return hs && (hs->last_received || (hs->failure && hs->failure != HANDSHAKE_EOF &&
+					    hs->failure != HANDSHAKE_RESET));
+}
+
+/* Without a verdict: it was we who failed. */
+static void abandon(struct check *c)
+{
+	give_up(c);
+	/* Not here: we may be inside of the handshake that is to be freed. */
+	timer_set(c->timers, &c->timer, ENDING_TICK_MS);
 }
 
 /* why NULL: the service is well. */
@@ -74,10 +111,11 @@ static void conclude(struct check *c, const char *why)
 	char text[192];
 
 	snprintf(text, sizeof(text), "check: %s", why ? why : "");
-	service_checked(c->service, why ? text : NULL, c->timers->now);
-	give_up(c);
-	/* Not here: we may be inside of the handshake that is to be freed. */
-	timer_set(c->timers, &c->timer, ENDING_TICK_MS);
+	if (c->confirming)
+		service_confirmed(c->service, why && !answered(c) ? text : NULL, c->timers->now);
+	else
+		service_checked(c->service, why ? text : NULL, c->timers->now);
+	abandon(c);
 }
 
 bool check_stop(struct check *c)
@@ -127,7 +165,7 @@ static void received(struct ring_op *op, int res)
 	else if (res < 0)
 		conclude(c, strerror(-res));
 	else if (BIO_write(c->side.hs->in, c->buf, res) != res)
-		conclude(c, "out of memory");
+		abandon(c);
 	else
 		read_verdict(c);
 }
@@ -182,7 +220,7 @@ static void certificate_requested(struct check *c)
 		say(c, alert, handshake_alert(hs, ALERT_USER_CANCELED, alert));
 		conclude(c, NULL);
 	} else if (!SSL_use_cert_and_key(hs->ssl, ck->cert, ck->pkey, ck->chain, 1)) {
-		conclude(c, "out of memory");
+		abandon(c);
 	} else {
 		c->presented = true;
 		handshake_resume(hs);
@@ -235,7 +273,7 @@ static void start_handshake(struct check *c)
 	}
 	s->hs = handshake_new(s, c->ring, c->back->ctx, false, on_handshake);
 	if (!s->hs || back_expect_name(c->back, s->hs->ssl, ""))
-		conclude(c, "out of memory");
+		abandon(c);
 	else
 		handshake_start(s->hs);
 }
@@ -248,9 +286,11 @@ static void connected(struct ring_op *op, int res)
 
 	if (!c->running)
 		return;
-	if (res < 0)
+	if (back_error_is_ours(-res))
+		abandon(c);
+	else if (res < 0)
 		conclude(c, strerror(-res));
-	else if (c->service->cfg->check == CHECK_CONNECT)
+	else if (c->service->cfg->check == CHECK_CONNECT && !c->confirming)
 		conclude(c, NULL);
 	else
 		start_handshake(c);
@@ -258,12 +298,11 @@ static void connected(struct ring_op *op, int res)
 
 static void begin(struct check *c)
 {
+	c->confirming = atomic_exchange(&c->service->suspected, false);
 	if (!service_address(c->service, c->turn, &c->address)) {
 		c->turn = 0;
 		if (!service_address(c->service, 0, &c->address)) {
-			service_checked(c->service, "check: the name is not resolved",
-					c->timers->now);
-			end(c);
+			conclude(c, "the name is not resolved");
 			return;
 		}
 	}

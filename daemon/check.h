@@ -22,6 +22,8 @@ struct check {
 	bool running;		    /* from the connect to the verdict */
 	bool ending;		    /* the verdict is there; what is armed comes back */
 	bool presented;		    /* the monitor certificate */
+	bool confirming;	    /* a suspicion of flows: always a handshake, and ejects */
+	uint64_t ended;		    /* ms: the last one; 0: there was none */
 	uint8_t buf[2048];	    /* what comes behind the handshake */
 };
 
@@ -31,6 +33,11 @@ struct check {
  */
 void check_start(struct check *c, struct service *service, const struct back *back,
 		 struct ring *ring, struct timers *timers, uint64_t delay);
+/*
+ * Flows suspect the service (service_suspected()): it is checked by a handshake, also if check =
+ * off. At once, but never within check_interval of the check before: clients can cause suspicions.
+ */
+void check_suspected(struct check *c);
 /* No more checks; what is under way is given up. False: not yet, call again. */
 bool check_stop(struct check *c) must_check;
 

@@ -432,7 +432,7 @@ const struct cfg_key cfg_keys[] = {
 	 .help = "bad ones in a row, until a service that is up is down; the first check decides alone"},
 	{"service.<name>.eject_after", SERVICE(eject_after), .type = &type_number, .unit = "failures",
 	 .min = 0, .max = 1000, .value = "5",
-	 .help = "failed connects of clients in a row, until a service is avoided for a time; 0: never"},
+	 .help = "failed connects in a row, or suspicions that a check of ours confirms, until a service is avoided for a time; 0: never"},
 	{"service.<name>.eject_time", SERVICE(eject_time), .type = &type_duration,
 	 .unit = "s, m, h, d", .min = 1, .max = DAY, .value = "10s",
 	 .help = "for how long, the first time; doubled each time in a row"},

@@ -629,6 +629,8 @@ static void connected(struct ring_op *op, int res)
 		backend_unreachable(f, REASON_backend_connect_refused, NULL);
 	else if (res == -ETIMEDOUT)
 		backend_unreachable(f, REASON_backend_connect_timeout, NULL);
+	else if (back_error_is_ours(-res))
+		backend_unreachable(f, REASON_backend_connect_local, strerror(-res));
 	else if (res < 0)
 		backend_unreachable(f, REASON_backend_connect_failed, strerror(-res));
 	else if (f->service->send_proxy != SEND_PROXY_OFF)
@@ -663,7 +665,7 @@ static void connect_backend(struct flow *f)
 		memcpy(&f->resolved, &address.ss, sizeof(f->resolved));
 	fd = back_socket(address.ss.ss_family);
 	if (fd < 0) {
-		flow_fail(f, REASON_backend_connect_failed, strerror(-fd));
+		flow_fail(f, REASON_backend_connect_local, strerror(-fd));
 		return;
 	}
 	s->fd = fd;
@@ -762,6 +764,27 @@ static bool try_another(struct flow *f, enum reason reason)
 	return true;
 }
 
+/*
+ * Once there is a connection, what the client chose can be the cause: a server name that the
+ * backend hangs up on, an address that it does not like. Then it takes a check of our own.
+ */
+static void blame_service(const struct flow *f, enum reason reason, const char *why)
+{
+	uint64_t now = f->worker->timers.now;
+
+	switch (reason) {
+	case REASON_backend_connect_local:
+		return;
+	case REASON_backend_gone:
+	case REASON_backend_timeout:
+		if (service_suspected(f->acquired, why, now))
+			workers_suspect(f->worker->gate, f->acquired);
+		return;
+	default:
+		service_failed(f->acquired, why, now);
+	}
+}
+
 /* No connection, or one that ended before it began: another service, or the client is told. */
 static void backend_unreachable(struct flow *f, enum reason reason, const char *detail)
 {
@@ -769,7 +792,7 @@ static void backend_unreachable(struct flow *f, enum reason reason, const char *
 
 	snprintf(why, sizeof(why), "%s: %s%s%s", flow_backend_text(f, address),
 		 reasons[reason].text, detail ? ": " : "", detail ? detail : "");
-	service_failed(f->acquired, why, f->worker->timers.now);
+	blame_service(f, reason, why);
 	if (!try_another(f, reason))
 		flow_fail(f, reason, detail);
 }

@@ -97,6 +97,8 @@
 	X(backend_connect_failed, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend is unreachable")      \
 	X(backend_connect_timeout, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
 	  "backend did not answer the connection in time")                                         \
+	X(backend_connect_local, ALERT_INTERNAL_ERROR, ALERT_NONE,                                 \
+	  "no local port, descriptor or memory for a connection to the backend")                   \
 	X(backend_not_tls, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend does not speak TLS")         \
 	X(backend_gone, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend left during the handshake")     \
 	X(backend_timeout, ALERT_INTERNAL_ERROR, ALERT_USER_CANCELED,                              \

@@ -12,6 +12,7 @@
 #define ADD(member, v)	 atomic_fetch_add_explicit(&(member), (v), memory_order_relaxed)
 #define SLOW_START_LEAST (SERVICE_WHOLE / 10)
 #define EJECT_DOUBLINGS	 16
+#define TELL_MS		 60000
 
 static const char *const state_names[SERVICE_STATES] = {"up", "down", "ejected", "draining"};
 
@@ -93,9 +94,12 @@ static void note_error(struct service *s, const char *why)
 void service_worked(struct service *s, uint64_t now)
 {
 	/* Mostly zero already: then nobody's cache line is taken away. */
-	if (!LOAD(s->streak) || !atomic_exchange(&s->streak, 0))
+	if (!LOAD(s->streak) && !LOAD(s->suspicion_row))
 		return;
-	log_info("service %s: answers again", s->cfg->name);
+	STORE(s->streak, 0);
+	STORE(s->suspicion_row, 0);
+	if (atomic_exchange(&s->told, false))
+		log_info("service %s: answers again", s->cfg->name);
 	if (atomic_exchange(&s->ejected_in_row, 0))
 		STORE(s->up_since, now);
 	STORE(s->ejected_until, 0);
@@ -122,7 +126,7 @@ static void eject(struct service *s, const char *why, uint64_t now)
 	ADD(s->ejected_in_row, 1);
 	ADD(s->ejections, 1);
 	log_warn("service %s: ejected for %" PRIu64 " s after %u failures in a row: %s",
-		 s->cfg->name, ms / 1000, LOAD(s->streak), why);
+		 s->cfg->name, ms / 1000, LOAD(s->streak) + LOAD(s->suspicion_row), why);
 }
 
 void service_failed(struct service *s, const char *why, uint64_t now)
@@ -131,10 +135,46 @@ void service_failed(struct service *s, const char *why, uint64_t now)
 
 	ADD(s->failures, 1);
 	note_error(s, why);
-	if (streak == 1)
+	if (streak == 1 && !atomic_exchange(&s->told, true))
 		log_warn("service %s: %s", s->cfg->name, why);
 	if (s->cfg->eject_after && streak >= s->cfg->eject_after)
 		eject(s, why, now);
+}
+
+/* Clients can cause them, with successes in between: so not every row of them is logged. */
+static void tell_suspicion(struct service *s, const char *why, uint64_t now)
+{
+	uint64_t last = LOAD(s->told_at);
+
+	if ((last && now - last < TELL_MS) ||
+	    !atomic_compare_exchange_strong(&s->told_at, &last, now))
+		return;
+	if (!atomic_exchange(&s->told, true))
+		log_warn("service %s: %s", s->cfg->name, why);
+}
+
+bool service_suspected(struct service *s, const char *why, uint64_t now)
+{
+	uint32_t row = ADD(s->suspicion_row, 1) + 1;
+
+	ADD(s->failures, 1);
+	ADD(s->suspicions, 1);
+	note_error(s, why);
+	tell_suspicion(s, why, now);
+	return s->cfg->eject_after && row >= s->cfg->eject_after &&
+	       !atomic_exchange(&s->suspected, true);
+}
+
+void service_confirmed(struct service *s, const char *why, uint64_t now)
+{
+	ADD(s->checks, 1);
+	if (!why) {
+		STORE(s->suspicion_row, 0);
+		return;
+	}
+	ADD(s->checks_failed, 1);
+	note_error(s, why);
+	eject(s, why, now);
 }
 
 /* ---- what checks find ---- */
@@ -203,8 +243,8 @@ static void print_service(struct service *s, uint64_t now, FILE *out)
 	fprintf(out, "\tstate=%s\tweight=%u\tflows=%" PRIu64 "\tconnections=%" PRIu64,
 		state_names[service_state(s, now)], s->cfg->weight, LOAD(s->flows),
 		LOAD(s->connections));
-	fprintf(out, "\tfailures=%" PRIu64 "\tejections=%" PRIu64, LOAD(s->failures),
-		LOAD(s->ejections));
+	fprintf(out, "\tfailures=%" PRIu64 "\tsuspicions=%" PRIu64 "\tejections=%" PRIu64,
+		LOAD(s->failures), LOAD(s->suspicions), LOAD(s->ejections));
 	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
 		LOAD(s->checks_failed));
 	fprintf(out, "\tresolve_failures=%" PRIu64, resolve_failures(s, now));
@@ -233,6 +273,7 @@ static uint64_t usable(const struct service *s, uint64_t now)
 COUNTER(flows)
 COUNTER(connections)
 COUNTER(failures)
+COUNTER(suspicions)
 COUNTER(ejections)
 COUNTER(checks)
 COUNTER(checks_failed)
@@ -248,6 +289,9 @@ void services_write_metrics(const struct service *services, unsigned n, uint64_t
 		{"flows", "gauge", "connections of flows to the service now", get_flows},
 		{"connections_total", "counter", "connections begun for flows", get_connections},
 		{"failures_total", "counter", "connections that came to nothing", get_failures},
+		{"suspicions_total", "counter",
+		 "of those: connected, and no ServerHello, which a client can cause",
+		 get_suspicions},
 		{"ejections_total", "counter", "times it was avoided for a while", get_ejections},
 		{"checks_total", "counter", "health checks", get_checks},
 		{"checks_failed_total", "counter", "health checks that failed", get_checks_failed},

@@ -26,7 +26,12 @@ struct service {
 	_Atomic uint64_t flows;		 /* with a connection to it, or making one */
 	_Atomic uint64_t connections;	 /* begun for flows, in all */
 	_Atomic uint64_t failures;	 /* of those: no connection, or no ServerHello */
-	_Atomic uint32_t streak;	 /* failures since the last success */
+	_Atomic uint32_t streak;	 /* no connection, in a row */
+	_Atomic uint64_t suspicions;	 /* connected, but no ServerHello; among the failures */
+	_Atomic uint32_t suspicion_row;	 /* those since the last success */
+	_Atomic bool suspected;		 /* a check of ours is wanted, see check_suspected() */
+	_Atomic bool told;		 /* that it fails; that it answers again is told then */
+	_Atomic uint64_t told_at;	 /* ms; of a suspicion */
 
 	_Atomic bool draining;
 	_Atomic bool down;
@@ -63,10 +68,18 @@ void service_release(struct service *s);
 /* It answered a flow's ClientHello. */
 void service_worked(struct service *s, uint64_t now);
 /*
- * It could not be connected to, or left before its ServerHello: nothing that a
- * client could cause. The first failure of a row is logged, and ejection.
+ * There was no connection: no client can cause that, since nothing of a client's has been sent. The
+ * first failure of a row is logged, and ejection.
  */
 void service_failed(struct service *s, const char *why, uint64_t now);
+/*
+ * It was connected and gave no ServerHello. What it was sent may hold what the client chose (server
+ * name, protocols, its address), and that may be the cause: so this alone never ejects. True:
+ * there were service.<n>.eject_after of them in a row, and a check of ours is to find out.
+ */
+bool service_suspected(struct service *s, const char *why, uint64_t now) must_check;
+/* What that check found, which sends nothing of a client's. NULL: it answers. Ejects, or not. */
+void service_confirmed(struct service *s, const char *why, uint64_t now);
 
 /* What a check found; why NULL: it is well. By one worker only. */
 void service_checked(struct service *s, const char *why, uint64_t now);

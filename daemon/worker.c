@@ -207,6 +207,14 @@ static void free_balances(struct worker *w)
 	free(w->balances);
 }
 
+static void wake(const struct worker *w)
+{
+	uint64_t one = 1;
+
+	if (write(w->wake_fd, &one, sizeof(one)) < 0)
+		log_warn("worker %u: eventfd: %s", w->index, strerror(errno));
+}
+
 /* ---- health checks ---- */
 
 #define CHECK_STAGGER_MS 50
@@ -233,6 +241,17 @@ static bool checks_stopped(struct worker *w)
 	for (unsigned i = 0; i < w->n_checks; i++)
 		all = check_stop(&w->checks[i]) && all;
 	return all;
+}
+
+void workers_suspect(const struct gate *gate, const struct service *s)
+{
+	wake(&gate->workers[s->cfg->index % gate->n_workers]);
+}
+
+static void check_suspects(struct worker *w)
+{
+	for (unsigned i = 0; i < w->n_checks && !w->stopping; i++)
+		check_suspected(&w->checks[i]);
 }
 
 /* ---- logging ---- */
@@ -298,19 +317,18 @@ static void woken(struct ring_op *op, int res)
 		return;
 	run_commands(w);
 	forger_woken(&w->forger);
+	check_suspects(w);
 	ring_read(w->ring, &w->wake, w->wake_fd, &w->wake_value, sizeof(w->wake_value));
 }
 
 void worker_call(struct worker *w, void (*run)(struct worker *, void *), void *arg)
 {
 	struct command c = {.run = run, .arg = arg};
-	uint64_t one = 1;
 
 	pthread_mutex_lock(&w->lock);
 	c.next = w->commands;
 	w->commands = &c;
-	if (write(w->wake_fd, &one, sizeof(one)) < 0)
-		log_warn("worker %u: eventfd: %s", w->index, strerror(errno));
+	wake(w);
 	while (!c.done)
 		pthread_cond_wait(&w->answered, &w->lock);
 	pthread_mutex_unlock(&w->lock);

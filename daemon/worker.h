@@ -112,6 +112,9 @@ unsigned worker_timers(const struct worker *w);
 /* May one more line of this kind be logged now? Else it is counted, and the number told soon. */
 bool worker_may_log(struct worker *w, unsigned kind);
 
+/* Whoever checks the service is told that flows suspect it. From any thread. */
+void workers_suspect(const struct gate *gate, const struct service *s);
+
 /* Builds contexts and cache. The serving keys must be loaded. Returns 0 or -errno. */
 int gate_init(struct gate *gate) must_check;
 void gate_free(struct gate *gate);

@@ -5,12 +5,16 @@ import collections
 import contextlib
 import json
 import re
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from harness import backend as backends
 from harness import client as clients
+from harness import netns
 from harness.daemon import settings, wait_until
 from harness.pki import BACK_NAME
 from harness.ports import HOST, free_port
@@ -185,6 +189,93 @@ def test_clients_cannot_eject(gate, pki, pool):
     assert services(g)["s0"]["failures"] == 0
 
 
+class Picky(backends.Backend):
+    """Hangs up on a ClientHello with this name in it, and before its first word."""
+
+    def _serve_tls(self, seen, sock):
+        sock.settimeout(backends.TIMEOUT)
+        if b"nobody.example" not in sock.recv(65536, socket.MSG_PEEK):
+            super()._serve_tls(seen, sock)
+
+
+@pytest.mark.parametrize("check", ["off", "connect"])
+def test_names_cannot_eject(gate, pki, check):
+    """
+    sni = mirror, and a backend that hangs up on names that it does not know: a client that asks for
+    these fails, and a check of the gate's own finds that the service is well.
+    """
+    b = Picky(certkey=pki.backend(), client_ca=pki.forging_root)
+    with contextlib.closing(b.listener):
+        g = gate(several(pki, [b.port], each={"eject_after": "2", "sni": "mirror", "check": check,
+                                              "check_interval": "1s"}))
+        with g.ends_with("backend_gone", 6):
+            for _ in range(6):
+                with clients.connect(g.port, pki=pki, certkey=pki.client(),
+                                     name="nobody.example") as c:
+                    assert not (c.handshake() and c.recv())
+        assert wait_until(lambda: services(g)["s0"]["checks"] >= 1, 5)
+        said = services(g)["s0"]
+        assert (said["suspicions"], said["ejections"], said["state"]) == (6, 0, "up")
+        assert said["checks_failed"] == 0
+        assert len(re.findall("warning: service s0: ", g.log())) == 1, g.log()
+        with clients.connected(g.port, pki=pki, certkey=pki.client()) as c:
+            clients.ping(c)
+
+
+@pytest.mark.parametrize("send_proxy", ["off", "on"])
+@pytest.mark.parametrize("how", ["fin", "mute"])
+def test_one_that_accepts_and_says_nothing_is_ejected(gate, pki, pool, how, send_proxy):
+    """Without any check configured: the failures of clients make the gate look for itself."""
+    script = {"fin": backends.close_at_once, "mute": backends.silent}[how]
+    with backends.backend(tcp_script=script) as b:
+        g = gate(several(pki, [b.port, pool(1)[0].port], service__s0__send_proxy=send_proxy,
+                         each={"eject_after": "1", "check_timeout": "1s", "eject_time": "1h",
+                               "eject_time_max": "1h"},
+                         timeout__backend_handshake="1s"))
+        assert who_serves(g, pki, 2) == [0, 0]  # the only one of the pool
+        assert state_is(g, "s0", "ejected")
+        said = services(g)["s0"]
+        assert (said["failures"], said["checks"], said["checks_failed"]) == (1, 1, 1)
+        assert re.search(r"s0: ejected for 3600 s after 1 failures in a row: check: ", g.log())
+
+
+NO_PORTS = """
+import socket, ssl, sys
+gate, backend = map(int, sys.argv[1:])
+listener = socket.create_server(("127.0.0.1", backend), backlog=100)
+ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+ctx.check_hostname, ctx.verify_mode = False, ssl.CERT_NONE
+held = []
+for n in range(1, 9):
+    hello = ssl.MemoryBIO()
+    try:
+        ctx.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="front.example").do_handshake()
+    except ssl.SSLWantReadError:
+        held.append(socket.create_connection(("127.0.0.1", gate),
+                                             source_address=(f"127.0.0.{n}", 0)))
+        held[-1].sendall(hello.read())
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lack_of_ports_is_not_the_services_fault(gate, pki):
+    """As many connections to it as there are local ports: more fail, and nobody is blamed."""
+    with netns.private() as inside:
+        subprocess.run([*inside, "sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50003"],
+                       check=True)
+        port = free_port()
+        g = gate(several(pki, [port], each={"eject_after": "1"}), inside=inside)
+        with subprocess.Popen([*inside, sys.executable, "-c", NO_PORTS, str(g.port), str(port)],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as clients_there:
+            assert clients_there.stdout.readline() == b"done\n"
+            reason = "reason_backend_connect_local"
+            assert g.stat_reaches(reason, 4)
+            said = services(g)["s0"]
+            assert (said["failures"], said["ejections"], said["state"]) == (0, 0, "up")
+            clients_there.stdin.close()
+
+
 # ---- slow start, draining ----
 
 
@@ -258,7 +349,7 @@ def test_table(gate, pki):
     g = gate(settings(pki, free_port()))
     head, row = g.ctl("services").splitlines()
     assert head.split() == ["service", "address", "state", "weight", "flows", "connections",
-                            "failures", "ejections", "checks", "checks_failed", "resolve_failures",
+                            "failures", "suspicions", "ejections", "checks", "checks_failed", "resolve_failures",
                             "last_error"]
     assert row.split()[:3] == ["app1", g.settings["service.app1.address"], "up"]
     assert f"{HOST}:" in row and BACK_NAME not in row
