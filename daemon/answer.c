@@ -24,6 +24,8 @@ struct message {
 	bool retire; /* instead of a request */
 	bool first;
 	char line[REQUEST_MAX];
+	struct stats_sums others; /* see struct handed */
+	unsigned generations;
 	struct offload_answer offload; /* flow 0: there is none */
 };
 
@@ -66,11 +68,16 @@ int answer_tell_offload(int channel, const struct offload_answer *answer)
 	return send_message(channel, &(struct message){.offload = *answer}, -1);
 }
 
-int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd)
+int answer_hand_over(int channel, const struct handed *handed, int fd)
 {
-	struct message m = {.id = id, .first = first};
+	struct message m = {
+		.id = handed->id,
+		.first = handed->first,
+		.others = *handed->others,
+		.generations = handed->generations,
+	};
 
-	snprintf(m.line, sizeof(m.line), "%s", line);
+	snprintf(m.line, sizeof(m.line), "%s", handed->line);
 	return send_message(channel, &m, fd);
 }
 
@@ -132,8 +139,9 @@ static void add_shield(const struct gate *gate, struct gauges *gauges)
 	}
 }
 
-static void write_stats(struct gate *gate, bool metrics, FILE *out)
+static void write_stats(struct gate *gate, const struct message *m, bool metrics, FILE *out)
 {
+	struct stats_sums sums = m->others;
 	struct gauges gauges = {
 		.forge_cache_entries = forge_cache_entries(gate->cache),
 		.backend_sessions_kept = session_cache_entries(gate->sessions),
@@ -141,16 +149,17 @@ static void write_stats(struct gate *gate, bool metrics, FILE *out)
 		.memory_bytes = limits_memory(),
 		.crl_next_update = expiry_first(gate->cfg),
 		.workers = gate->n_workers,
-		.generations = stats_area_slots(gate->area),
+		.generations = m->generations,
 		.generation = gate->generation,
 	};
 
+	stats_add(&sums, gate->stats, gate->n_workers);
 	add_shield(gate, &gauges);
 	if (!metrics) {
-		stats_write(gate->area, &gauges, out);
+		stats_write(&sums, &gauges, out);
 		return;
 	}
-	stats_write_metrics(gate->area, &gauges, out);
+	stats_write_metrics(&sums, &gauges, out);
 	services_write_metrics(gate->services, gate->cfg->n_services, timer_clock(), out);
 	if (gate->lookup)
 		shield_write_metrics(gate->lookup, out);
@@ -259,10 +268,10 @@ static enum outcome answer(struct gate *gate, const struct message *m, FILE *out
 
 	if (!strcmp(request, "stats")) {
 		fputs("ok\n", out);
-		write_stats(gate, false, out);
+		write_stats(gate, m, false, out);
 	} else if (!strcmp(request, "metrics")) {
 		fputs("ok\n", out);
-		write_stats(gate, true, out);
+		write_stats(gate, m, true, out);
 	} else if (!strcmp(request, "flows")) {
 		if (m->first)
 			fputs("ok\n", out);
@@ -358,11 +367,7 @@ static void tell_worker(struct gate *gate, struct offload_answer *answer)
 
 static bool idle(const struct gate *gate)
 {
-	uint64_t flows = 0;
-
-	for (unsigned i = 0; i < gate->n_workers; i++)
-		flows += gate->stats[i].flows_active;
-	return !flows && !workers_accepting(gate);
+	return !stats_flows(gate->stats, gate->n_workers) && !workers_accepting(gate);
 }
 
 void answer_run(struct gate *gate, int channel)

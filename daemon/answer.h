@@ -26,8 +26,16 @@ enum outcome {
 #define RETIRED_ID 0
 #define NO_ID	   UINT32_MAX /* of no connection */
 int answer_tell_retire(int channel) must_check;
-/* first: this generation begins the answer with "ok". fd stays the caller's. */
-int answer_hand_over(int channel, uint32_t id, bool first, const char *line, int fd) must_check;
+/* A request that is handed over, with what only the supervisor knows. */
+struct handed {
+	uint32_t id;			 /* of the connection */
+	bool first;			 /* this generation begins the answer with "ok" */
+	const char *line;		 /* the request */
+	const struct stats_sums *others; /* what all other data processes have counted */
+	unsigned generations;		 /* that have a data process */
+};
+/* fd, the connection that the answer goes to, stays the caller's. */
+int answer_hand_over(int channel, const struct handed *handed, int fd) must_check;
 /* False: nothing (errno EAGAIN) or the end. *question: of OUTCOME_ASKS. */
 bool answer_outcome(int channel, uint32_t *id, enum outcome *out,
 		    struct offload_question *question);

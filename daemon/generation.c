@@ -16,6 +16,7 @@
 #include "offload.h"
 #include "provider.h"
 #include "sandbox.h"
+#include "shared_memory.h"
 #include "signer.h"
 #include "worker.h"
 
@@ -75,6 +76,17 @@ static int open_stop(struct generation *g)
 	return 0;
 }
 
+static int open_resolved(struct generation *g)
+{
+	if (!resolver_needed(g->cfg))
+		return 0;
+	g->resolved_write = resolved_new(g->cfg->n_services);
+	if (g->resolved_write < 0)
+		return g->resolved_write;
+	g->resolved_read = shared_memory_read_only(g->resolved_write);
+	return g->resolved_read < 0 ? g->resolved_read : 0;
+}
+
 struct generation *generation_new(struct config *cfg, unsigned number, unsigned slot)
 {
 	struct generation *g = calloc(1, sizeof(*g));
@@ -88,16 +100,21 @@ struct generation *generation_new(struct config *cfg, unsigned number, unsigned 
 	g->slot = slot;
 	g->since = timer_clock();
 	g->stop_read = g->stop_write = g->channel = -1;
+	g->resolved_write = g->resolved_read = -1;
+	g->flows_most = UINT32_MAX;
 	g->listeners = no_descriptors((size_t)cfg->workers * cfg->n_bindings);
 	g->worker_ends = no_descriptors(cfg->workers);
 	g->signer_ends = no_descriptors(cfg->workers);
-	if (resolver_needed(cfg))
-		g->resolved = resolved_new(cfg->n_services);
-	if (resolver_needed(cfg) == !!g->resolved && g->listeners && g->worker_ends &&
-	    g->signer_ends && !open_signer_sockets(g) && !open_stop(g))
+	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
+	    !open_stop(g) && !open_resolved(g))
 		return g;
 	generation_free(g);
 	return NULL;
+}
+
+static size_t counted_size(const struct generation *g)
+{
+	return g->cfg->workers * sizeof(*g->counted);
 }
 
 void generation_free(struct generation *g)
@@ -109,7 +126,9 @@ void generation_free(struct generation *g)
 	close_fd(&g->stop_read);
 	close_fd(&g->stop_write);
 	close_fd(&g->channel);
-	resolved_free(g->resolved, g->cfg->n_services);
+	close_fd(&g->resolved_write);
+	close_fd(&g->resolved_read);
+	shared_memory_unmap(g->counted, counted_size(g));
 	free(g->listeners);
 	free(g->worker_ends);
 	free(g->signer_ends);
@@ -117,7 +136,58 @@ void generation_free(struct generation *g)
 	free(g);
 }
 
+/* ---- what its data process counts ---- */
+
+void generation_add_counted(const struct generation *g, struct stats_sums *sums)
+{
+	if (g->counted)
+		stats_add(sums, g->counted, g->cfg->workers);
+}
+
+void generation_forget_counted(struct generation *g, struct shared *sh)
+{
+	if (g->counted)
+		stats_add_ended(&sh->ended, g->counted, g->cfg->workers);
+	shared_memory_unmap(g->counted, counted_size(g));
+	g->counted = NULL;
+}
+
+uint64_t generation_flows(const struct generation *g)
+{
+	uint64_t flows = g->counted ? stats_flows(g->counted, g->cfg->workers) : 0;
+
+	return flows < g->flows_most ? flows : g->flows_most;
+}
+
+uint64_t generation_flows_left(struct generation *g)
+{
+	uint64_t flows = generation_flows(g);
+
+	if (g->retired)
+		g->flows_most = flows;
+	return flows;
+}
+
+/* New memory for each data process: what the last one had may be written still, by whoever has it.
+ */
+static int open_counters(struct generation *g)
+{
+	scoped_fd fd = shared_memory_new("ktlsgate-counters", counted_size(g));
+
+	if (fd < 0)
+		return fd;
+	g->counted = shared_memory_map(fd, counted_size(g));
+	return g->counted ? TAKE_FD(fd) : -errno;
+}
+
 /* ---- in the children ---- */
+
+/* What a child is given by the one who starts it; -1: this kind has none. */
+struct given {
+	int ready;    /* it writes a byte there */
+	int channel;  /* see answer.h */
+	int counters; /* memory for them */
+};
 
 static bool has_unix_backends(const struct config *cfg)
 {
@@ -128,7 +198,7 @@ static bool has_unix_backends(const struct config *cfg)
 	return false;
 }
 
-static int run_data(struct generation *g, struct shared *sh, int channel, int ready_fd)
+static int run_data(struct generation *g, struct shared *sh, const struct given *given)
 {
 	struct config *cfg = g->cfg;
 	struct gate gate = {
@@ -138,20 +208,29 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 		.load = steer_load(sh->steer),
 		.ktls = sh->ktls,
 		.tls_counters = offload_counters(),
-		.channel = channel,
+		.channel = given->channel,
 		.n_workers = cfg->workers,
-		.area = sh->area,
-		.stats = stats_area_begin(sh->area, g->slot, cfg->workers),
+		.stats = shared_memory_map_writable(given->counters, counted_size(g)),
+		.flows = shared_memory_map(sh->flows_fd, sizeof(*sh->flows)),
 		.generation = g->number,
+		.slot = g->slot,
 		.listeners = g->listeners,
 		.signer_fds = g->worker_ends,
-		.resolved = g->resolved,
 	};
 
 	log_open("ktlsgated[data]", cfg->log_level);
 	close_all(g->signer_ends, cfg->workers);
 	close_fd(&g->stop_read);
-	replay_free(TAKE_PTR(sh->seen));
+	close(given->counters);
+	close_fd(&sh->flows_fd);
+	if (g->resolved_read >= 0)
+		gate.resolved = resolved_map(g->resolved_read, cfg->n_services);
+	if (!gate.stats || !gate.flows || (g->resolved_read >= 0 && !gate.resolved)) {
+		log_error("shared memory: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	close_fd(&g->resolved_write);
+	close_fd(&g->resolved_read);
 	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr))
 		return EXIT_FAILURE;
 	provider_use();
@@ -159,17 +238,28 @@ static int run_data(struct generation *g, struct shared *sh, int channel, int re
 	    limits_check_memory(gate.limits) || sandbox_data(has_unix_backends(cfg)))
 		return EXIT_FAILURE;
 	workers_go(&gate);
-	if (write(ready_fd, "", 1) != 1)
+	if (write(given->ready, "", 1) != 1)
 		return EXIT_FAILURE;
-	close(ready_fd);
-	answer_run(&gate, channel);
+	close(given->ready);
+	answer_run(&gate, given->channel);
 	workers_stop(&gate);
 	gate_free(&gate);
 	return EXIT_SUCCESS;
 }
 
-static int run_child(struct generation *g, struct shared *sh, enum child_kind kind, int channel,
-		     int ready_fd)
+/* Nothing of the supervisor's, and of this generation's nothing that another process has to do. */
+static void leave(struct generation *g, struct shared *sh, enum child_kind kind)
+{
+	sh->leave(sh, g);
+	close_fd(&g->stop_write);
+	close_fd(&g->channel);
+	shared_memory_unmap(TAKE_PTR(g->counted), counted_size(g));
+	if (kind != CHILD_SIGNER)
+		replay_free(TAKE_PTR(sh->seen));
+}
+
+static int run_child(struct generation *g, struct shared *sh, enum child_kind kind,
+		     const struct given *given)
 {
 	sigset_t none;
 
@@ -180,21 +270,19 @@ static int run_child(struct generation *g, struct shared *sh, enum child_kind ki
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
-	sh->leave(sh, g);
-	close_fd(&g->stop_write);
-	close_fd(&g->channel);
+	leave(g, sh, kind);
 	if (kind == CHILD_DATA)
-		return run_data(g, sh, channel, ready_fd);
+		return run_data(g, sh, given);
 	if (kind == CHILD_RESOLVER)
-		return resolver_run(g->cfg, g->resolved, ready_fd, g->stop_read);
-	return signer_run(g->cfg, g->signer_ends, g->cfg->workers, ready_fd, g->stop_read,
+		return resolver_run(g->cfg, g->resolved_write, given->ready, g->stop_read);
+	return signer_run(g->cfg, g->signer_ends, g->cfg->workers, given->ready, g->stop_read,
 			  sh->seen);
 }
 
 _Noreturn static void become_child(struct generation *g, struct shared *sh, enum child_kind kind,
-				   int channel, int ready_fd)
+				   const struct given *given)
 {
-	int status = run_child(g, sh, kind, channel, ready_fd);
+	int status = run_child(g, sh, kind, given);
 
 	config_free(g->cfg);
 	fflush(NULL);
@@ -218,49 +306,74 @@ static int await_child(struct generation *g, enum child_kind kind, int ready_fd)
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	g->children[kind] = 0;
-	close_fd(&g->channel);
 	return -ECHILD;
+}
+
+/* One end of what a child is given stays here: *ready and g->channel. */
+static int open_given(struct generation *g, enum child_kind kind, struct given *given, int *ready)
+{
+	int pair[2];
+
+	if (pipe2(pair, O_CLOEXEC))
+		return -errno;
+	*ready = pair[0];
+	given->ready = pair[1];
+	if (kind != CHILD_DATA)
+		return 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	g->channel = pair[0];
+	given->channel = pair[1];
+	given->counters = open_counters(g);
+	return given->counters < 0 ? given->counters : 0;
+}
+
+static void close_given(struct given *given)
+{
+	close_fd(&given->ready);
+	close_fd(&given->channel);
+	close_fd(&given->counters);
+}
+
+static int fork_child(struct generation *g, struct shared *sh, enum child_kind kind,
+		      const struct given *given, int ready)
+{
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (!pid) {
+		close(ready);
+		become_child(g, sh, kind, given);
+	}
+	if (pid < 0)
+		return -errno;
+	g->children[kind] = pid;
+	return 0;
 }
 
 static int start_child(struct generation *g, struct shared *sh, enum child_kind kind)
 {
-	int ready[2], channel[2] = {-1, -1}, err;
-	pid_t pid;
+	struct given given = {-1, -1, -1};
+	scoped_fd ready = -1;
+	int err = open_given(g, kind, &given, &ready);
 
-	if (pipe2(ready, O_CLOEXEC))
-		return -errno;
-	if (kind == CHILD_DATA && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel)) {
-		err = -errno;
-		close(ready[0]);
-		close(ready[1]);
-		return err;
+	if (!err)
+		err = fork_child(g, sh, kind, &given, ready);
+	close_given(&given);
+	if (!err)
+		err = await_child(g, kind, ready);
+	if (err && kind == CHILD_DATA) {
+		close_fd(&g->channel);
+		generation_forget_counted(g, sh);
 	}
-	fflush(NULL);
-	pid = fork();
-	if (!pid) {
-		close(ready[0]);
-		close_fd(&channel[0]);
-		become_child(g, sh, kind, channel[1], ready[1]);
-	}
-	err = pid < 0 ? -errno : 0;
-	close(ready[1]);
-	close_fd(&channel[1]);
-	if (!err) {
-		g->children[kind] = pid;
-		if (kind == CHILD_DATA)
-			g->channel = channel[0];
-		err = await_child(g, kind, ready[0]);
-	} else {
-		close_fd(&channel[0]);
-	}
-	close(ready[0]);
 	return err;
 }
 
 /* A retired data process that has died has no flows left to serve; its signer then neither. */
 static bool should_run(const struct generation *g, enum child_kind kind)
 {
-	if (kind == CHILD_RESOLVER && !g->resolved)
+	if (kind == CHILD_RESOLVER && g->resolved_write < 0)
 		return false;
 	return !g->retired || (kind != CHILD_DATA && g->children[CHILD_DATA]);
 }
@@ -394,7 +507,7 @@ bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int sta
 	g->children[kind] = 0;
 	g->pause_end = timer_clock() + RESTART_PAUSE_MS;
 	if (kind == CHILD_DATA) {
-		stats_area_end(sh->area, g->slot);
+		generation_forget_counted(g, sh);
 		close_fd(&g->channel);
 	}
 	if (kind == CHILD_DATA && g->retired)

@@ -12,10 +12,10 @@
 #include "config.h"
 #include "count.h"
 #include "ktls.h"
+#include "limit.h"
 #include "replay.h"
 #include "resolver.h"
 #include "steer.h"
-#include "stats.h"
 
 enum child_kind {
 	CHILD_SIGNER,
@@ -30,11 +30,13 @@ struct lookup;
 /* The supervisor's, inherited by every generation. */
 struct shared {
 	struct ktls_caps ktls;
-	struct count *count;	 /* NULL: no BPF */
-	struct steer *steer;	 /* the same */
-	struct lookup *lookup;	 /* the same */
-	struct replay *seen;	 /* the signers' memory of used transcripts */
-	struct stats_area *area; /* the data processes' counters */
+	struct count *count;	   /* NULL: no BPF */
+	struct steer *steer;	   /* the same */
+	struct lookup *lookup;	   /* the same */
+	struct replay *seen;	   /* the signers' memory of used transcripts */
+	struct stats_sums ended;   /* what data processes that are gone have counted */
+	struct flow_counts *flows; /* written here, for the data processes to read */
+	int flows_fd;		   /* its memory */
 	/* In a child: closes what is the supervisor's or another generation's. */
 	void (*leave)(struct shared *sh, const struct generation *self);
 };
@@ -42,15 +44,21 @@ struct shared {
 struct generation {
 	struct config *cfg; /* owned */
 	unsigned number;    /* from 1 */
-	unsigned slot;	    /* in the area: no other living generation's */
+	unsigned slot;	    /* below GENERATIONS_MAX: no other living generation's */
 	uint64_t since;	    /* timer_clock() */
 	int *listeners;	    /* [binding * workers + worker]; the descriptors are listener.h's */
 	int *worker_ends, *signer_ends; /* of the socket pairs, by worker */
 	int stop_read, stop_write;	/* the signer ends when the write end closes */
 	int channel;			/* to the data process, see answer.h; -1: there is none */
-	struct resolved *resolved;	/* shared by the resolver and the data process; or NULL */
-	pid_t children[CHILDREN];	/* 0: it does not run */
-	uint64_t pause_end; /* timer_clock(): what has died is not started again before */
+	/* What its data process counts, by worker, and that process alone writes; NULL: there is
+	 * none. Anything may stand there: see generation_flows(). */
+	const struct stats *counted;
+	uint64_t flows_most; /* no more connections are believed */
+	/* The memory in which the resolver tells the data process, for each of them; -1: no
+	 * service has a name. */
+	int resolved_write, resolved_read;
+	pid_t children[CHILDREN]; /* 0: it does not run */
+	uint64_t pause_end;	  /* timer_clock(): what has died is not started again before */
 	bool retired;
 	bool accepts_nothing; /* it has said so */
 };
@@ -64,6 +72,16 @@ void generation_free(struct generation *g);
 /* Starts those of its processes that should run and do not. 0, or -errno after log lines. */
 int generation_start(struct generation *g, struct shared *sh) must_check;
 bool generation_runs(const struct generation *g);
+
+/* Adds what its data process counts, if there is one. */
+void generation_add_counted(const struct generation *g, struct stats_sums *sums);
+/* How many connections it says it has, flows_most at most. */
+uint64_t generation_flows(const struct generation *g);
+/*
+ * How many it has, for limit.flows of the others. A retired one has never more than when this was
+ * last called: a captured process must not keep its successor from accepting by what it writes.
+ */
+uint64_t generation_flows_left(struct generation *g);
 
 /* Accept nothing more; end with the last flow. */
 void generation_retire(struct generation *g);
@@ -79,6 +97,8 @@ unsigned generation_patience(const struct generation *g);
  * and lets the signer end when there is no data process to serve any more.
  */
 bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int status);
+/* Its data process is gone: what it counted is kept, once. */
+void generation_forget_counted(struct generation *g, struct shared *sh);
 /* All its processes have ended, and are not to be started again. */
 bool generation_over(const struct generation *g);
 

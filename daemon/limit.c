@@ -26,7 +26,7 @@ struct source {
 
 struct limits {
 	const struct config *cfg;
-	const struct stats_area *area;
+	struct limits_flows flows;
 	_Atomic unsigned *vservers; /* connections, by index */
 	_Atomic unsigned handshakes;
 	_Atomic uint64_t memory_looked; /* ms: when that was last asked for */
@@ -36,14 +36,14 @@ struct limits {
 	pthread_mutex_t locks[LOCKS];
 };
 
-struct limits *limits_new(const struct config *cfg, const struct stats_area *area)
+struct limits *limits_new(const struct config *cfg, const struct limits_flows *flows)
 {
 	struct limits *l = calloc(1, sizeof(*l));
 
 	if (!l)
 		return NULL;
 	l->cfg = cfg;
-	l->area = area;
+	l->flows = *flows;
 	l->vservers = calloc(cfg->n_vservers, sizeof(*l->vservers));
 	for (unsigned i = 0; i < LOCKS; i++)
 		pthread_mutex_init(&l->locks[i], NULL);
@@ -168,12 +168,17 @@ static bool take_one(_Atomic unsigned *count, unsigned max)
 
 bool limits_full(const struct limits *l)
 {
-	uint64_t flows = 0;
+	const struct limits_flows *f = &l->flows;
+	uint64_t flows;
 
 	if (!l->cfg->limit_flows)
 		return false;
-	for (unsigned slot = 0; slot < STATS_SLOTS; slot++)
-		flows += stats_area_sum(l->area, slot, offsetof(struct stats, flows_active));
+	flows = stats_flows(f->own, f->workers);
+	for (unsigned slot = 0; slot < GENERATIONS_MAX; slot++) {
+		if (slot != f->slot)
+			flows += atomic_load_explicit(&f->others->by_slot[slot],
+						      memory_order_relaxed);
+	}
 	return flows >= l->cfg->limit_flows;
 }
 

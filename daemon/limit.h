@@ -10,6 +10,24 @@
 #include "config.h"
 #include "stats.h"
 
+#define GENERATIONS_MAX 16 /* at a time */
+
+/*
+ * How many connections each generation has, by its slot. The supervisor alone writes it, a few
+ * times a second; data processes read it.
+ */
+struct flow_counts {
+	_Atomic uint64_t by_slot[GENERATIONS_MAX];
+};
+
+/* What limit.flows is about: our own workers' connections, and those of other generations. */
+struct limits_flows {
+	const struct stats *own; /* by worker */
+	unsigned workers;
+	const struct flow_counts *others;
+	unsigned slot; /* ours */
+};
+
 struct limits;
 
 /* What a connection takes of the limits; zeroed: nothing. */
@@ -18,8 +36,8 @@ struct limits_share {
 	bool vserver, handshake;
 };
 
-/* area: of all generations' flows, which limit.flows is about. NULL: no memory. */
-struct limits *limits_new(const struct config *cfg, const struct stats_area *area) must_check;
+/* NULL: no memory. */
+struct limits *limits_new(const struct config *cfg, const struct limits_flows *flows) must_check;
 void limits_free(struct limits *l); /* NULL-safe */
 
 /* limit.flows is reached: what is to be done then, limit.when_full says. */

@@ -30,7 +30,7 @@ static void print_generation(const struct supervisor *s, const struct generation
 		"generation=%u\tstate=%s\tage_s=%" PRIu64 "\tflows=%" PRIu64
 		"\tvservers=%u\tdata_pid=%d\tsigner_pid=%d\n",
 		g->number, g == s->current ? "current" : "retired",
-		(timer_clock() - g->since) / 1000, supervisor_flows(s, g), g->cfg->n_vservers,
+		(timer_clock() - g->since) / 1000, generation_flows(g), g->cfg->n_vservers,
 		g->children[CHILD_DATA], g->children[CHILD_SIGNER]);
 }
 
@@ -132,6 +132,30 @@ static struct generation *next_asked(const struct supervisor *s, unsigned limit)
 	return g;
 }
 
+static unsigned count_data_processes(const struct supervisor *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++)
+		n += s->generations[i] && s->generations[i]->counted;
+	return n;
+}
+
+static int hand_over(const struct supervisor *s, const struct control_client *c,
+		     const struct generation *g)
+{
+	struct stats_sums others = supervisor_sums_without(s, g);
+	struct handed handed = {
+		.id = c->id,
+		.first = !c->answered,
+		.line = c->line,
+		.others = &others,
+		.generations = count_data_processes(s),
+	};
+
+	return answer_hand_over(g->channel, &handed, c->fd);
+}
+
 /* Asks the next older generation, if there is one; below: the number of the last asked. */
 static void ask_below(struct supervisor *s, struct control_client *c, unsigned below)
 {
@@ -141,7 +165,7 @@ static void ask_below(struct supervisor *s, struct control_client *c, unsigned b
 	while ((g = next_asked(s, below))) {
 		below = g->number;
 		c->asked = g->number;
-		if (!answer_hand_over(g->channel, c->id, !c->answered, c->line, c->fd))
+		if (!hand_over(s, c, g))
 			return;
 	}
 	if (c->answered) {

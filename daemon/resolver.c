@@ -7,19 +7,34 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "log.h"
 #include "resolver.h"
 #include "sandbox.h"
+#include "shared_memory.h"
 #include "timer.h"
 
 #define RETRY_SECONDS 5 /* after a failure, if the interval is not shorter */
 
-/* A sequence lock: odd while it is being written. */
+/* Of an address, what a name stands for; the rest is the service's. */
+struct found_address {
+	uint32_t family;	 /* AF_INET or AF_INET6 */
+	uint32_t scope_id;	 /* of a link-local one */
+	struct in6_addr address; /* IPv4: the first four bytes */
+};
+
+struct found_addresses {
+	uint32_t n;
+	struct found_address list[RESOLVED_MAX];
+};
+
+/*
+ * lists[turn % 2] is to be read, the other one is written before turn grows. So a writer that is
+ * slow, or dies in the middle, holds nobody up.
+ */
 struct resolved {
-	_Atomic uint32_t sequence;
+	_Atomic uint32_t turn;
 	_Atomic uint64_t failures;
-	struct resolved_addresses addresses;
+	struct found_addresses lists[2];
 };
 
 /* ---- the table ---- */
@@ -33,51 +48,95 @@ bool resolver_needed(const struct config *cfg)
 	return false;
 }
 
-struct resolved *resolved_new(unsigned n_services)
+static size_t table_size(unsigned n_services)
 {
-	void *table = mmap(NULL, n_services * sizeof(struct resolved), PROT_READ | PROT_WRITE,
-			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	return table == MAP_FAILED ? NULL : table;
+	return n_services * sizeof(struct resolved);
 }
 
-void resolved_free(struct resolved *table, unsigned n_services)
+int resolved_new(unsigned n_services)
 {
-	if (table)
-		munmap(table, n_services * sizeof(*table));
+	return shared_memory_new("ktlsgate-resolved", table_size(n_services));
 }
 
-static void publish(struct resolved *r, const struct resolved_addresses *addresses)
+const struct resolved *resolved_map(int fd, unsigned n_services)
 {
-	uint32_t sequence = atomic_load_explicit(&r->sequence, memory_order_relaxed);
-
-	atomic_store_explicit(&r->sequence, sequence + 1, memory_order_relaxed);
-	atomic_thread_fence(memory_order_release);
-	memcpy(&r->addresses, addresses, sizeof(r->addresses));
-	atomic_store_explicit(&r->sequence, sequence + 2, memory_order_release);
+	return shared_memory_map(fd, table_size(n_services));
 }
 
-/* A writer that died in the middle must not hold a worker up. */
-#define READS_MAX 1000
-
-void resolved_get(const struct resolved *table, unsigned service, struct resolved_addresses *out,
-		  uint64_t *failures)
+static void publish(struct resolved *r, const struct found_addresses *addresses)
 {
-	const struct resolved *r = &table[service];
+	uint32_t turn = atomic_load_explicit(&r->turn, memory_order_relaxed) + 1;
 
-	if (failures)
-		*failures = atomic_load_explicit(&r->failures, memory_order_relaxed);
+	memcpy(&r->lists[turn % 2], addresses, sizeof(*addresses));
+	atomic_store_explicit(&r->turn, turn, memory_order_release);
+}
+
+/* A list is written anew only after the other one has become the one to be read. */
+#define READS_MAX 4
+
+/* Nothing, if the writer is so fast that no list stays for as long as it takes to copy one. */
+static void read_list(const struct resolved *r, struct found_addresses *out)
+{
 	for (int i = 0; i < READS_MAX; i++) {
-		uint32_t before = atomic_load_explicit(&r->sequence, memory_order_acquire);
+		uint32_t turn = atomic_load_explicit(&r->turn, memory_order_acquire);
 
-		memcpy(out, &r->addresses, sizeof(*out));
+		memcpy(out, &r->lists[turn % 2], sizeof(*out));
 		atomic_thread_fence(memory_order_acquire);
-		if (!(before & 1) &&
-		    before == atomic_load_explicit(&r->sequence, memory_order_relaxed) &&
-		    out->n <= RESOLVED_MAX)
+		if (turn == atomic_load_explicit(&r->turn, memory_order_relaxed))
 			return;
 	}
 	out->n = 0;
+}
+
+/*
+ * May a backend be there? The unspecified address is this host to connect(2), and an IPv4 address
+ * in IPv6's clothes would pass by what is asked of IPv4 addresses.
+ */
+static bool usable(const struct found_address *a)
+{
+	in_addr_t in;
+
+	if (a->family == AF_INET6)
+		return !IN6_IS_ADDR_UNSPECIFIED(&a->address) &&
+		       !IN6_IS_ADDR_MULTICAST(&a->address) && !IN6_IS_ADDR_V4MAPPED(&a->address);
+	memcpy(&in, &a->address, sizeof(in));
+	in = ntohl(in);
+	return a->family == AF_INET && in != INADDR_ANY && in != INADDR_BROADCAST &&
+	       !IN_MULTICAST(in);
+}
+
+static void set_address(const struct found_address *a, in_port_t port, struct sockaddr_in6 *out)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)out;
+
+	memset(out, 0, sizeof(*out));
+	if (a->family == AF_INET) {
+		in->sin_family = AF_INET;
+		in->sin_port = port;
+		memcpy(&in->sin_addr, &a->address, sizeof(in->sin_addr));
+		return;
+	}
+	out->sin6_family = AF_INET6;
+	out->sin6_port = port;
+	out->sin6_addr = a->address;
+	if (IN6_IS_ADDR_LINKLOCAL(&a->address))
+		out->sin6_scope_id = a->scope_id;
+}
+
+void resolved_get(const struct resolved *table, const struct cfg_service *service,
+		  struct resolved_addresses *out, uint64_t *failures)
+{
+	const struct resolved *r = &table[service->index];
+	struct found_addresses found;
+
+	if (failures)
+		*failures = atomic_load_explicit(&r->failures, memory_order_relaxed);
+	read_list(r, &found);
+	out->n = 0;
+	for (uint32_t i = 0; i < found.n && i < RESOLVED_MAX; i++) {
+		if (usable(&found.list[i]))
+			set_address(&found.list[i], service->port, &out->list[out->n++]);
+	}
 }
 
 /* ---- looking up ---- */
@@ -85,8 +144,9 @@ void resolved_get(const struct resolved *table, unsigned service, struct resolve
 struct name {
 	const struct cfg_service *service;
 	struct resolved *out;
-	uint64_t due; /* ms */
-	bool failed;  /* the last time */
+	struct found_addresses last; /* that were published */
+	uint64_t due;		     /* ms */
+	bool failed;		     /* the last time */
 };
 
 struct names {
@@ -94,36 +154,20 @@ struct names {
 	unsigned n;
 };
 
-static void add(struct resolved_addresses *a, const struct addrinfo *ai, in_port_t port)
+static void add(struct found_addresses *addresses, const struct addrinfo *ai)
 {
-	struct sockaddr_in6 *sa = &a->list[a->n];
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)ai->ai_addr;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)ai->ai_addr;
+	struct found_address a = {.family = (uint32_t)ai->ai_family};
 
-	if (a->n == RESOLVED_MAX || ai->ai_addrlen > sizeof(*sa) ||
-	    (ai->ai_family != AF_INET && ai->ai_family != AF_INET6))
-		return;
-	memcpy(sa, ai->ai_addr, ai->ai_addrlen);
-	if (ai->ai_family == AF_INET6)
-		sa->sin6_port = port;
-	else
-		((struct sockaddr_in *)sa)->sin_port = port;
-	a->n++;
-}
-
-static void found(struct name *n, const struct addrinfo *list)
-{
-	const struct cfg_service *s = n->service;
-	struct resolved_addresses a = {0};
-	char text[CFG_ADDRESS_TEXT];
-
-	for (; list; list = list->ai_next)
-		add(&a, list, s->port);
-	n->due = timer_clock() + s->resolve_interval * 1000ull;
-	if (!memcmp(&a, &n->out->addresses, sizeof(a)) && !n->failed)
-		return;
-	n->failed = false;
-	publish(n->out, &a);
-	log_info("service %s: %s is %s%s", s->name, s->host, cfg_address_text(&a.list[0], text),
-		 a.n > 1 ? " and others" : "");
+	if (a.family == AF_INET && ai->ai_addrlen >= sizeof(*in)) {
+		memcpy(&a.address, &in->sin_addr, sizeof(in->sin_addr));
+	} else if (a.family == AF_INET6 && ai->ai_addrlen >= sizeof(*in6)) {
+		a.address = in6->sin6_addr;
+		a.scope_id = in6->sin6_scope_id;
+	}
+	if (addresses->n < RESOLVED_MAX && usable(&a))
+		addresses->list[addresses->n++] = a;
 }
 
 static void failed(struct name *n, const char *why)
@@ -136,8 +180,32 @@ static void failed(struct name *n, const char *why)
 	atomic_fetch_add_explicit(&n->out->failures, 1, memory_order_relaxed);
 	if (!n->failed)
 		log_warn("service %s: %s is not resolved: %s%s", s->name, s->host, why,
-			 n->out->addresses.n ? "; it keeps its last addresses" : "");
+			 n->last.n ? "; it keeps its last addresses" : "");
 	n->failed = true;
+}
+
+static void found(struct name *n, const struct addrinfo *list)
+{
+	const struct cfg_service *s = n->service;
+	struct found_addresses a = {0};
+	struct sockaddr_in6 first;
+	char text[CFG_ADDRESS_TEXT];
+
+	for (; list; list = list->ai_next)
+		add(&a, list);
+	if (!a.n) {
+		failed(n, "no backend can be at the address that was found");
+		return;
+	}
+	n->due = timer_clock() + s->resolve_interval * 1000ull;
+	if (!memcmp(&a, &n->last, sizeof(a)) && !n->failed)
+		return;
+	n->failed = false;
+	n->last = a;
+	publish(n->out, &a);
+	set_address(&a.list[0], s->port, &first);
+	log_info("service %s: %s is %s%s", s->name, s->host, cfg_address_text(&first, text),
+		 a.n > 1 ? " and others" : "");
 }
 
 static void look_up(struct name *n)
@@ -175,20 +243,29 @@ static void *look_up_for_ever(void *arg)
 
 /* ---- the process ---- */
 
-static int take_names(struct names *names, const struct config *cfg, struct resolved *table)
+/* What a resolver that died has found is still good. */
+static void take_name(struct name *n, const struct cfg_service *service, struct resolved *table)
 {
+	n->service = service;
+	n->out = &table[service->index];
+	read_list(n->out, &n->last);
+}
+
+static int take_names(struct names *names, const struct config *cfg, int table_fd)
+{
+	struct resolved *table = shared_memory_map_writable(table_fd, table_size(cfg->n_services));
+
 	names->list = calloc(cfg->n_services, sizeof(*names->list));
-	if (!names->list)
+	if (!names->list || !table)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_services; i++) {
 		if (cfg->services[i]->host[0])
-			names->list[names->n++] =
-				(struct name){.service = cfg->services[i], .out = &table[i]};
+			take_name(&names->list[names->n++], cfg->services[i], table);
 	}
 	return 0;
 }
 
-int resolver_run(const struct config *cfg, struct resolved *table, int ready_fd, int stop_fd)
+int resolver_run(const struct config *cfg, int table_fd, int ready_fd, int stop_fd)
 {
 	struct pollfd stop = {.fd = stop_fd, .events = POLLIN};
 	int keep[] = {ready_fd, stop_fd};
@@ -197,8 +274,8 @@ int resolver_run(const struct config *cfg, struct resolved *table, int ready_fd,
 
 	log_open("ktlsgated[resolver]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
-	if (sandbox_keep_only(keep, ARRAY_SIZE(keep)) || sandbox_drop_privileges(cfg->user) ||
-	    take_names(&names, cfg, table) ||
+	if (take_names(&names, cfg, table_fd) || sandbox_keep_only(keep, ARRAY_SIZE(keep)) ||
+	    sandbox_drop_privileges(cfg->user) ||
 	    pthread_create(&thread, NULL, look_up_for_ever, &names) || sandbox_resolver() ||
 	    write(ready_fd, "", 1) != 1) {
 		log_error("cannot start");

@@ -2,7 +2,8 @@
 /*
  * Names of backends to addresses. getaddrinfo() blocks, opens files and UDP
  * sockets, none of which the data process can: a process of its own asks, again
- * and again, and publishes in shared memory what it was told last.
+ * and again, and publishes in shared memory what it was told last. That process
+ * hears from name servers, so whoever reads the memory checks what stands there.
  */
 #ifndef KTLSGATE_RESOLVER_H
 #define KTLSGATE_RESOLVER_H
@@ -18,23 +19,26 @@ struct resolved_addresses {
 	struct sockaddr_in6 list[RESOLVED_MAX]; /* AF_INET fits too */
 };
 
-/* By service index, shared between processes; one writes. */
+/* By service index, shared between processes; the resolver alone writes. */
 struct resolved;
 
 bool resolver_needed(const struct config *cfg);
-/* NULL: no memory. */
-struct resolved *resolved_new(unsigned n_services) must_check;
-void resolved_free(struct resolved *table, unsigned n_services); /* NULL-safe */
-/* Never waits; failures: times that a look-up failed, if not NULL. */
-void resolved_get(const struct resolved *table, unsigned service, struct resolved_addresses *out,
-		  uint64_t *failures);
+/* Its memory, see shared_memory.h. A descriptor, or -errno. */
+int resolved_new(unsigned n_services) must_check;
+/* For reading, all that services have in common; NULL: errno says why. */
+const struct resolved *resolved_map(int fd, unsigned n_services) must_check;
+/*
+ * Never waits. Whatever the resolver has written, these are at most RESOLVED_MAX addresses that a
+ * backend can have, at the service's port. failures: times that a look-up failed, if not NULL.
+ */
+void resolved_get(const struct resolved *table, const struct cfg_service *service,
+		  struct resolved_addresses *out, uint64_t *failures);
 
 /*
- * The resolver's whole life, in its own process: gives up privileges, writes one
- * byte to ready_fd, ends when stop_fd says so. What failed keeps its last good
- * addresses, is counted, and logged once. Returns the exit status, on failure only.
+ * The resolver's whole life, in its own process: maps the table behind table_fd, gives up
+ * privileges, writes one byte to ready_fd, ends when stop_fd says so. What failed keeps its last
+ * good addresses, is counted, and logged once. Returns the exit status, on failure only.
  */
-int resolver_run(const struct config *cfg, struct resolved *table, int ready_fd,
-		 int stop_fd) must_check;
+int resolver_run(const struct config *cfg, int table_fd, int ready_fd, int stop_fd) must_check;
 
 #endif

@@ -42,7 +42,7 @@ bool service_address(const struct service *s, unsigned turn, struct cfg_address 
 		*out = s->cfg->address;
 		return !turn;
 	}
-	resolved_get(s->resolved, s->cfg->index, &a, NULL);
+	resolved_get(s->resolved, s->cfg, &a, NULL);
 	if (turn >= a.n)
 		return false;
 	*out = (struct cfg_address){.len = a.list[turn].sin6_family == AF_INET6
@@ -228,7 +228,7 @@ static uint64_t resolve_failures(const struct service *s, uint64_t now)
 
 	(void)now;
 	if (s->resolved)
-		resolved_get(s->resolved, s->cfg->index, &ignored, &n);
+		resolved_get(s->resolved, s->cfg, &ignored, &n);
 	return n;
 }
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counters: one block per worker, written by that worker alone, read with relaxed
- * loads by whoever answers and summed there. The blocks of all generations of
- * the data process lie in one area of shared memory, so that a reload or a
- * death resets nothing.
+ * Counters: one block per worker, written by that worker alone, read with relaxed loads and summed
+ * by whoever answers. The blocks of a data process lie in memory that it alone can write. The
+ * supervisor reads them too: it keeps what ended processes have counted, and tells the one that
+ * answers what all others have, so that a reload or a death resets nothing. It trusts none of
+ * these numbers: how many blocks there are it knows itself, and it only adds them up.
  */
 #ifndef KTLSGATE_STATS_H
 #define KTLSGATE_STATS_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include "reason.h"
@@ -123,26 +125,24 @@ struct gauges {
 /* Every name of `ktlsgatectl stats` in its order, with kind (counter, gauge) and meaning. */
 void stats_print_table(FILE *out);
 
-#define STATS_SLOTS   16  /* generations at a time */
-#define STATS_WORKERS 256 /* of one */
+#define STATS_WORKERS 256 /* of one data process */
 
-/* Made by the supervisor, who alone begins and ends slots; inherited by all others. */
-struct stats_area;
+/* One number for each member of struct stats, at its place. */
+#define STATS_VALUES (sizeof(struct stats) / sizeof(uint64_t))
+struct stats_sums {
+	uint64_t value[STATS_VALUES];
+};
 
-struct stats_area *stats_area_new(void) must_check; /* NULL: no memory */
-void stats_area_free(struct stats_area *area);	    /* NULL-safe */
-/* One block for each of a generation's workers. */
-struct stats *stats_area_begin(struct stats_area *area, unsigned slot, unsigned workers);
-/* Its process is gone: what it counted stays, what it had (gauges) does not. */
-void stats_area_end(struct stats_area *area, unsigned slot);
-/* How many slots are in use. */
-unsigned stats_area_slots(const struct stats_area *area);
-/* The sum of a gauge or counter over one slot's workers; offset: of the member in struct stats. */
-uint64_t stats_area_sum(const struct stats_area *area, unsigned slot, size_t offset);
+/* Adds what the workers of a data process have counted. A sum that does not fit wraps around. */
+void stats_add(struct stats_sums *sums, const struct stats *by_worker, unsigned workers);
+/* The same when that process is gone: what it had (gauges) is left out. */
+void stats_add_ended(struct stats_sums *sums, const struct stats *by_worker, unsigned workers);
+/* The connections that are open. */
+uint64_t stats_flows(const struct stats *by_worker, unsigned workers);
 
-/* Sums everything and writes "name value" lines in table order. */
-void stats_write(const struct stats_area *area, const struct gauges *gauges, FILE *out);
+/* "name value" lines in table order. */
+void stats_write(const struct stats_sums *sums, const struct gauges *gauges, FILE *out);
 /* The same in Prometheus's text format, with its names. */
-void stats_write_metrics(const struct stats_area *area, const struct gauges *gauges, FILE *out);
+void stats_write_metrics(const struct stats_sums *sums, const struct gauges *gauges, FILE *out);
 
 #endif

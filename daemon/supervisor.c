@@ -16,10 +16,12 @@
 #include "notify.h"
 #include "requests.h"
 #include "sandbox.h"
+#include "shared_memory.h"
 #include "steer.h"
 
 #define RETIRE_MS     2000
 #define CHECK_SECONDS 60    /* a configuration that takes longer to check is refused */
+#define FLOWS_MS      100   /* how often limit.flows hears of retired generations' connections */
 #define MAX_FLOWS     65536 /* entries of the BPF flow maps */
 
 /* ---- what needs rights, once ---- */
@@ -77,6 +79,18 @@ static void open_count(struct supervisor *s, const struct config *cfg)
 	bpf_dir_remove(cfg->bpf_dir); /* if nothing is pinned there */
 }
 
+/* Mapped here alone for writing. */
+static int open_flow_counts(struct shared *sh)
+{
+	sh->flows_fd = shared_memory_new("ktlsgate-flows", sizeof(*sh->flows));
+	if (sh->flows_fd < 0)
+		return sh->flows_fd;
+	sh->flows = shared_memory_map_writable(sh->flows_fd, sizeof(*sh->flows));
+	if (!sh->flows)
+		return -errno;
+	return shared_memory_forbid_writers(sh->flows_fd);
+}
+
 static int open_once(struct supervisor *s, const struct config *cfg)
 {
 	int ret;
@@ -89,8 +103,9 @@ static int open_once(struct supervisor *s, const struct config *cfg)
 		return ret;
 	s->listeners.workers = cfg->workers;
 	s->shared.seen = replay_new();
-	s->shared.area = stats_area_new();
-	return s->shared.seen && s->shared.area ? 0 : -ENOMEM;
+	if (!s->shared.seen)
+		return -ENOMEM;
+	return open_flow_counts(&s->shared);
 }
 
 static int open_signals(void)
@@ -117,10 +132,11 @@ static void leave(struct shared *sh, const struct generation *self)
 	changes_free(&s->changes);
 	control_leave(&s->control);
 	listeners_leave(&s->listeners, self->cfg);
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (s->generations[i] && s->generations[i] != self)
 			generation_free(s->generations[i]);
 	}
+	shared_memory_unmap(TAKE_PTR(sh->flows), sizeof(*sh->flows));
 	config_texts_free(&s->texts);
 }
 
@@ -208,9 +224,32 @@ static int load_checked(struct supervisor *s, const struct cfg_texts *texts, FIL
 
 /* ---- generations ---- */
 
+struct stats_sums supervisor_sums_without(const struct supervisor *s,
+					  const struct generation *asked)
+{
+	struct stats_sums sums = s->shared.ended;
+
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
+		if (s->generations[i] && s->generations[i] != asked)
+			generation_add_counted(s->generations[i], &sums);
+	}
+	return sums;
+}
+
+/* For limit.flows of whoever accepts. */
+static void tell_flows(struct supervisor *s)
+{
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
+		struct generation *g = s->generations[i];
+
+		atomic_store_explicit(&s->shared.flows->by_slot[i],
+				      g ? generation_flows_left(g) : 0, memory_order_relaxed);
+	}
+}
+
 static int free_slot(const struct supervisor *s)
 {
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (!s->generations[i])
 			return (int)i;
 	}
@@ -221,7 +260,7 @@ struct generation *supervisor_newest_below(const struct supervisor *s, unsigned 
 {
 	struct generation *newest = NULL;
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		struct generation *g = s->generations[i];
 
 		if (g && g->number < limit && (!newest || g->number > newest->number))
@@ -232,7 +271,7 @@ struct generation *supervisor_newest_below(const struct supervisor *s, unsigned 
 
 static void drop(struct supervisor *s, struct generation *g)
 {
-	stats_area_end(s->shared.area, g->slot);
+	generation_forget_counted(g, &s->shared);
 	s->generations[g->slot] = NULL;
 	generation_free(g);
 }
@@ -249,7 +288,7 @@ static int make_room(struct supervisor *s)
 		oldest = g;
 	log_warn("%u configurations still have flows, the most there may be: the flows of the "
 		 "oldest, generation %u, are ended",
-		 STATS_SLOTS, oldest->number);
+		 GENERATIONS_MAX, oldest->number);
 	generation_stop(oldest);
 	(void)!generation_wait(oldest);
 	drop(s, oldest);
@@ -382,8 +421,10 @@ static void take_over(struct supervisor *s, struct generation *g, struct steer *
 		log_warn("the maps of steering are not pinned");
 	s->shared.steer = steer;
 	if (s->current) {
+		tell_flows(s);
 		generation_retire(s->current);
 		await_retirement(s, s->current);
+		tell_flows(s);
 	}
 	s->current = g;
 	listeners_keep(&s->listeners, g->cfg);
@@ -426,6 +467,7 @@ static int start_generation(struct supervisor *s, struct config *cfg, FILE *erro
 		return -ENOMEM;
 	}
 	s->generations[g->slot] = g;
+	tell_flows(s);
 	err = prepare(s, g, errors, &steer);
 	if (!err) {
 		take_over(s, g, steer);
@@ -460,7 +502,7 @@ static const char *engine_name(const struct supervisor *s)
 
 static bool all_alive(const struct supervisor *s)
 {
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (s->generations[i] && !generation_runs(s->generations[i]))
 			return false;
 	}
@@ -536,11 +578,6 @@ static int start(struct supervisor *s)
 	return 0;
 }
 
-uint64_t supervisor_flows(const struct supervisor *s, const struct generation *g)
-{
-	return stats_area_sum(s->shared.area, g->slot, offsetof(struct stats, flows_active));
-}
-
 /* Takes texts when they come into force. */
 static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 {
@@ -562,7 +599,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	log_info("reloaded: generation %u, %u vserver%s; generation %u goes on with %" PRIu64
 		 " flow%s",
 		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,
-		 supervisor_flows(s, before), plural((unsigned)supervisor_flows(s, before)));
+		 generation_flows(before), plural((unsigned)generation_flows(before)));
 	return 0;
 }
 
@@ -608,7 +645,7 @@ static void reap(struct supervisor *s)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 			struct generation *g = s->generations[i];
 
 			if (!g || !generation_reap(g, &s->shared, pid, status))
@@ -626,7 +663,7 @@ static void reap(struct supervisor *s)
 
 static void start_missing(struct supervisor *s)
 {
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		struct generation *g = s->generations[i];
 
 		if (g && !generation_runs(g) && timer_clock() >= g->pause_end)
@@ -669,6 +706,12 @@ static int earlier(int a, int b)
 	return a < b ? a : b;
 }
 
+/* Its successor may be waiting for the end of its connections. */
+static bool has_flows_to_tell(const struct supervisor *s, const struct generation *g)
+{
+	return g->retired && g->flows_most && s->current->cfg->limit_flows;
+}
+
 /* Milliseconds until something is due; -1: for ever. */
 static int patience(const struct supervisor *s)
 {
@@ -677,9 +720,11 @@ static int patience(const struct supervisor *s)
 
 	ms = earlier(ms, changes_wait(&s->changes));
 	ms = earlier(ms, expiry_wait(&s->expiry, s->current->cfg));
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		const struct generation *g = s->generations[i];
 
+		if (g && has_flows_to_tell(s, g))
+			ms = earlier(ms, FLOWS_MS);
 		if (g && !generation_runs(g))
 			ms = earlier(ms, g->pause_end > now ? (int)(g->pause_end - now) : 0);
 	}
@@ -696,23 +741,23 @@ static bool take_signal(struct supervisor *s)
 /* What has died is started again after a pause, and again after each failure. */
 static void watch(struct supervisor *s)
 {
-	struct pollfd p[2 + STATS_SLOTS + 1 + CONTROL_CLIENTS];
+	struct pollfd p[2 + GENERATIONS_MAX + 1 + CONTROL_CLIENTS];
 
 	watchdog_init(&s->watchdog, s->control.path);
 	for (;;) {
-		struct pollfd *channels = p + 2, *clients = channels + STATS_SLOTS;
+		struct pollfd *channels = p + 2, *clients = channels + GENERATIONS_MAX;
 		unsigned n;
 
 		p[0] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
 		p[1] = (struct pollfd){.fd = s->watchdog.fd, .events = POLLIN};
-		for (unsigned i = 0; i < STATS_SLOTS; i++)
+		for (unsigned i = 0; i < GENERATIONS_MAX; i++)
 			channels[i] = (struct pollfd){
 				.fd = s->generations[i] ? s->generations[i]->channel : -1,
 				.events = POLLIN};
 		n = control_poll(&s->control, clients);
-		if (poll(p, 2 + STATS_SLOTS + n, patience(s)) < 0)
+		if (poll(p, 2 + GENERATIONS_MAX + n, patience(s)) < 0)
 			continue;
-		for (unsigned i = 0; i < STATS_SLOTS; i++) {
+		for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 			if (channels[i].revents & POLLIN)
 				requests_outcome(s, s->generations[i]);
 		}
@@ -723,6 +768,7 @@ static void watch(struct supervisor *s)
 		if (changes_turn(&s->changes))
 			reload_and_forget(s, false);
 		expiry_turn(&s->expiry, s->current->cfg);
+		tell_flows(s);
 		if (!all_alive(s))
 			start_missing(s);
 	}
@@ -735,7 +781,7 @@ static void tell_end(const struct supervisor *s)
 {
 	unsigned seconds = 1;
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (s->generations[i] && generation_patience(s->generations[i]) >= seconds)
 			seconds = generation_patience(s->generations[i]) + 1;
 	}
@@ -748,11 +794,11 @@ static int stop_all(struct supervisor *s)
 {
 	int status = EXIT_SUCCESS;
 
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (s->generations[i])
 			generation_stop(s->generations[i]);
 	}
-	for (unsigned i = 0; i < STATS_SLOTS; i++) {
+	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		if (!s->generations[i])
 			continue;
 		if (!generation_wait(s->generations[i]))
@@ -774,14 +820,16 @@ static void close_everything(struct supervisor *s)
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
 	replay_free(s->shared.seen);
-	stats_area_free(s->shared.area);
+	shared_memory_unmap(s->shared.flows, sizeof(*s->shared.flows));
+	if (s->shared.flows_fd >= 0)
+		close(s->shared.flows_fd);
 	config_texts_free(&s->texts);
 }
 
 int supervisor_run(const char *path)
 {
 	struct supervisor s = {
-		.shared.leave = leave,
+		.shared = {.leave = leave, .flows_fd = -1},
 		.path = path,
 		.control = {.fd = -1, .request = requests_take, .arg = &s},
 		.signal_fd = -1,

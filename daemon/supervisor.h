@@ -25,7 +25,7 @@ struct supervisor {
 	struct watchdog watchdog;
 	struct changes changes; /* of files that the current configuration was made of */
 	struct expiry expiry;	/* of its CRLs */
-	struct generation *generations[STATS_SLOTS]; /* by slot */
+	struct generation *generations[GENERATIONS_MAX]; /* by slot */
 	struct generation *current;
 	unsigned last_number;
 	bool bpf; /* there is a directory for its maps */
@@ -47,7 +47,8 @@ void supervisor_reload(struct supervisor *s, const char *name, const char *text,
 
 /* The newest of the generations with a number below limit; NULL: none. */
 struct generation *supervisor_newest_below(const struct supervisor *s, unsigned limit);
-/* How many flows g has. */
-uint64_t supervisor_flows(const struct supervisor *s, const struct generation *g);
+/* What all data processes but asked's have counted, those that are gone too. */
+struct stats_sums supervisor_sums_without(const struct supervisor *s,
+					  const struct generation *asked);
 
 #endif

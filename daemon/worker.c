@@ -38,6 +38,12 @@ static bool reuses_sessions(const struct config *cfg)
 int gate_init(struct gate *gate)
 {
 	const struct config *cfg = gate->cfg;
+	const struct limits_flows flows = {
+		.own = gate->stats,
+		.workers = gate->n_workers,
+		.others = gate->flows,
+		.slot = gate->slot,
+	};
 	int ret;
 
 	gate->fronts = calloc(cfg->n_vservers, sizeof(*gate->fronts));
@@ -47,7 +53,7 @@ int gate_init(struct gate *gate)
 	gate->sessions = session_cache_new(reuses_sessions(cfg) ? cfg->session_cache : 0);
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
-	gate->limits = limits_new(cfg, gate->area);
+	gate->limits = limits_new(cfg, &flows);
 	gate->services = services_new(cfg, gate->resolved);
 	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
 	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->sessions ||

@@ -41,9 +41,10 @@ struct gate {
 	int channel;		 /* to the supervisor */
 	uint64_t *load;		 /* by worker, see steer_load(); or NULL */
 	struct ktls_caps ktls;
-	struct stats_area *area; /* everybody's counters */
-	struct stats *stats;	 /* ours, by worker */
-	unsigned generation;	 /* its number, from 1 */
+	struct stats *stats;		 /* by worker, in memory that the supervisor reads */
+	const struct flow_counts *flows; /* of all generations */
+	unsigned generation;		 /* its number, from 1 */
+	unsigned slot;			 /* its place in flows */
 	unsigned n_workers;
 	struct worker *workers;
 	pthread_barrier_t set_up, go; /* of all workers and who starts them */
