@@ -34,7 +34,7 @@ say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
 $(B)/ktlsgated: $(B)/daemon/main.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
-$(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o $(B)/tools/ctl_forge.o
+$(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o $(B)/tools/ctl_forge.o $(B)/daemon/escape.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
 $(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <openssl/x509v3.h>
+#include "escape.h"
 #include "identity.h"
 #include "log.h"
 #include "names.h"
@@ -107,21 +108,10 @@ static int append(struct audit *a, const char *line, size_t len)
 
 /* ---- JSON ---- */
 
-/* All texts are printable ASCII: see names.h. */
-static void put_text(FILE *out, const char *s)
-{
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			putc('\\', out);
-		putc(*s, out);
-	}
-}
-
 static void put_string(FILE *out, const char *key, const char *value)
 {
-	fprintf(out, "\"%s\":\"", key);
-	put_text(out, value);
-	putc('"', out);
+	fprintf(out, "\"%s\":", key);
+	escape_json(value, out);
 }
 
 static void put_time_value(FILE *out, const char *key, time_t t, long ms)
@@ -189,9 +179,8 @@ static void put_names(FILE *out, X509 *cert)
 	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
 		scoped_mem char *text = names_general(sk_GENERAL_NAME_value(names, i));
 
-		fputs(i ? ",\"" : "\"", out);
-		put_text(out, text ? text : "");
-		putc('"', out);
+		fputs(i ? "," : "", out);
+		escape_json(text ? text : "", out);
 	}
 	putc(']', out);
 }

@@ -3,7 +3,9 @@
 #include "flow_show.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
+#include "escape.h"
 #include "flowlog.h"
 #include "identity.h"
 
@@ -61,7 +63,9 @@ void flow_print(const struct flow *f, FILE *out)
 		flow_client_text(f, client), flow_service_name(f), flow_backend_text(f, backend));
 	fprintf(out, "\tengine=%s\tclient_records=%s\tbackend_records=%s", engine_name(f),
 		records_name(&f->client), records_name(&f->backend));
-	fprintf(out, "\talpn=%s\tforged=%s\tidentity=%s", f->alpn,
+	fputs("\talpn=", out);
+	escape_put(f->alpn, strlen(f->alpn), out);
+	fprintf(out, "\tforged=%s\tidentity=%s",
 		f->forged     ? "yes"
 		: f->fallback ? "fallback"
 			      : "no",
@@ -71,19 +75,6 @@ void flow_print(const struct flow *f, FILE *out)
 }
 
 /* ---- the flow log ---- */
-
-/* Protocol names are a peer's bytes. */
-static void json_text(const char *text, FILE *out)
-{
-	fputc('"', out);
-	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-		if (*p < ' ' || *p > '~' || *p == '"' || *p == '\\')
-			fprintf(out, "\\u%04x", *p);
-		else
-			fputc(*p, out);
-	}
-	fputc('"', out);
-}
 
 static const char *version_name(const struct side *s)
 {
@@ -124,7 +115,7 @@ static void write_flow(const struct flow *f, FILE *out)
 	fprintf(out, ",\"client_records\":\"%s\",\"backend_records\":\"%s\"",
 		records_name(&f->client), records_name(&f->backend));
 	fputs(",\"alpn\":", out);
-	json_text(f->alpn, out);
+	escape_json(f->alpn, out); /* a peer's bytes */
 	fprintf(out,
 		",\"identity\":\"%s\",\"forged\":%s,\"bytes_from_client\":%" PRIu64
 		",\"bytes_from_backend\":%" PRIu64,

@@ -9,9 +9,10 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <openssl/err.h>
+#include "escape.h"
 
 #define MESSAGE_MAX  1024
-#define LOG_LINE_MAX (4 * MESSAGE_MAX + 128) /* every byte escaped, and the head */
+#define LOG_LINE_MAX (ESCAPE_MAX * MESSAGE_MAX + 128) /* and the head */
 
 static const char *log_ident = "ktlsgate";
 static bool log_journal;
@@ -78,28 +79,6 @@ static size_t line_head(enum log_level level, char *out, size_t size)
 	return n;
 }
 
-/* A peer's name must neither begin a new line nor speak to the terminal. out holds 4 * strlen(in).
- */
-static size_t escape(const char *in, char *out)
-{
-	static const char hex[] = "0123456789abcdef";
-	char *o = out;
-
-	for (; *in; in++) {
-		unsigned char c = *in;
-
-		if (c >= 0x20 && c < 0x7f) {
-			*o++ = c;
-			continue;
-		}
-		*o++ = '\\';
-		*o++ = 'x';
-		*o++ = hex[c >> 4];
-		*o++ = hex[c & 15];
-	}
-	return o - out;
-}
-
 static void printf_like(2, 0) log_line(enum log_level level, const char *fmt, va_list ap)
 {
 	char message[MESSAGE_MAX], line[LOG_LINE_MAX];
@@ -114,7 +93,8 @@ static void printf_like(2, 0) log_line(enum log_level level, const char *fmt, va
 	if (n >= (int)sizeof(message))
 		memcpy(message + sizeof(message) - 4, "...", 4);
 	len = line_head(level, line, sizeof(line));
-	len += escape(message, line + len);
+	/* A peer's name must neither begin a new line nor speak to the terminal. */
+	len += escape(message, strlen(message), line + len);
 	line[len++] = '\n';
 	/* There is nobody to tell when this fails. */
 	if (write(STDERR_FILENO, line, len) < 0)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include "escape.h"
 #include "log.h"
 #include "service.h"
 
@@ -234,7 +235,7 @@ static uint64_t resolve_failures(const struct service *s, uint64_t now)
 
 static void print_service(struct service *s, uint64_t now, FILE *out)
 {
-	char text[CFG_ADDRESS_TEXT] = "unresolved";
+	char text[CFG_ADDRESS_TEXT] = "unresolved", last_error[sizeof(s->last_error)];
 	struct cfg_address address;
 
 	if (service_address(s, 0, &address))
@@ -248,9 +249,13 @@ static void print_service(struct service *s, uint64_t now, FILE *out)
 	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
 		LOAD(s->checks_failed));
 	fprintf(out, "\tresolve_failures=%" PRIu64, resolve_failures(s, now));
+	/* A worker must not wait until it is written. */
 	pthread_mutex_lock(&s->lock);
-	fprintf(out, "\tlast_error=%s\n", s->last_error);
+	memcpy(last_error, s->last_error, sizeof(last_error));
 	pthread_mutex_unlock(&s->lock);
+	fputs("\tlast_error=", out);
+	escape_put(last_error, strlen(last_error), out);
+	putc('\n', out);
 }
 
 void services_print(struct service *services, unsigned n, uint64_t now, FILE *out)

@@ -67,8 +67,8 @@ def test_counters():
 def test_flow_fields():
     """Those that flow_show.c prints."""
     code = (ROOT / "daemon/flow_show.c").read_text()
-    code = code[code.index("void flow_print("):code.index("static void json_text(")]
-    fields = re.findall(r"(?:\"|\\t)([a-z_]+)=%", code)
+    code = code[code.index("void flow_print("):code.index("/* ---- the flow log ---- */")]
+    fields = re.findall(r"(?:\"|\\t)([a-z_]+)=[%\"]", code)
     page = (MAN / "ktlsgatectl.8").read_text()
     section = page[page.index(".Sh FLOWS"):page.index(".Sh SERVICES")]
     explained = re.findall(r"^\.It Cm (.*)$", section, re.MULTILINE)

@@ -9,6 +9,9 @@
 /* The lines behind the daemon's "ok", as a stream; NULL after a message. */
 FILE *ask(const char *request) must_check;
 
+/* Text of somebody else's: what a terminal could obey is escaped, but for tabs and line feeds. */
+void put_text(const char *text, size_t len, FILE *out);
+
 /*
  * Prints the lines of the audit log that say a certificate of this serial number
  * was forged (hex; case, colons and leading zeros do not matter). path NULL: the

@@ -133,7 +133,7 @@ int ctl_forged(const char *serial, const char *path)
 	while (getline(&line, &size, in) > 0) {
 		if (!strstr(line, wanted))
 			continue;
-		fputs(line, stdout);
+		put_text(line, strlen(line), stdout);
 		found = true;
 	}
 	return found ? EXIT_SUCCESS

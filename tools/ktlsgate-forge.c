@@ -12,6 +12,7 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include "certreq.h"
+#include "escape.h"
 #include "forge.h"
 #include "pem.h"
 #include "verify.h"
@@ -512,8 +513,11 @@ static void explain_choice(const struct options *o, const struct request *r, boo
 
 	printf("The backend's last request\n    version   %s\n",
 	       r->said.version == TLS1_2_VERSION ? "TLSv1.2" : "TLSv1.3");
-	for (unsigned i = 0; i < r->n_names; i++)
-		printf("    CA name   %s\n", r->names[i]);
+	for (unsigned i = 0; i < r->n_names; i++) {
+		fputs("    CA name   ", stdout);
+		escape_put(r->names[i], strlen(r->names[i]), stdout);
+		putchar('\n');
+	}
 	printf("    CA        %s%s\n    key       %s\n    rule 16   %s\n    rule 17   %s\n", o->ca,
 	       !r->n_names ? " (the backend names none)"
 	       : named	   ? ""

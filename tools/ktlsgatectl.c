@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "ctl.h"
+#include "escape.h"
 
 #define DEFAULT_SOCKET "/run/ktlsgate/control.sock"
+#define ANSWER_MAX     (1u << 30) /* bytes; beyond it something is wrong */
 
 static const char usage[] =
 	"usage: ktlsgatectl [-s SOCKET] [--json] stats [NAME...]\n"
@@ -108,29 +111,81 @@ static void copy_lines(FILE *in, FILE *out)
 		fputs(line, out);
 }
 
-/* The lines behind "ok", as a stream; NULL after a message. body: what follows the request. */
+/* All that comes until the end of the stream, or -1. */
+static ssize_t receive(int fd, char **text)
+{
+	char buf[65536];
+	size_t len = 0;
+	ssize_t n = 0;
+	FILE *out = open_memstream(text, &len);
+
+	while (out && len <= ANSWER_MAX && (n = recv(fd, buf, sizeof(buf), 0)) > 0)
+		if (fwrite(buf, 1, (size_t)n, out) != (size_t)n || fflush(out))
+			break;
+	if (!out || fclose(out) || n || len > ANSWER_MAX)
+		return -1;
+	return (ssize_t)len;
+}
+
+void put_text(const char *text, size_t len, FILE *out)
+{
+	while (len) {
+		size_t n = 0;
+
+		while (n < len && text[n] != '\t' && text[n] != '\n')
+			n++;
+		escape_put(text, n, out);
+		if (n < len)
+			putc(text[n++], out);
+		text += n;
+		len -= n;
+	}
+}
+
+/* The answer in a file without a name, fit for a terminal; NULL after a message. */
+static FILE *keep(const char *text, ssize_t len)
+{
+	scoped_file *out = fdopen(memfd_create("answer", MFD_CLOEXEC), "w+");
+
+	if (!out || len <= 0) {
+		fprintf(stderr, "ktlsgatectl: %s: no answer\n", socket_path);
+		return NULL;
+	}
+	/* The daemon never stops at the end of a line. */
+	if (text[len - 1] != '\n') {
+		fprintf(stderr, "ktlsgatectl: %s: the answer is cut short\n", socket_path);
+		return NULL;
+	}
+	put_text(text, (size_t)len, out);
+	rewind(out);
+	return TAKE_PTR(out);
+}
+
+/*
+ * The lines behind "ok", as a stream; NULL after a message. body: what follows the request. All of
+ * it is read first: the daemon does not wait long for a reader, and a pager does.
+ */
 static FILE *ask_with(const char *request, const char *body, size_t len)
 {
-	int fd = connect_daemon();
+	scoped_fd fd = connect_daemon();
+	scoped_mem char *text = NULL;
+	scoped_file *in = NULL;
+	ssize_t answer;
 	char line[1024];
-	FILE *in;
 
 	if (fd < 0)
 		return NULL;
-	in = fdopen(fd, "r");
-	if (!in || !send_all(fd, request, strlen(request)) || !send_all(fd, "\n", 1) ||
-	    !send_all(fd, body, len) || !fgets(line, sizeof(line), in)) {
-		fprintf(stderr, "ktlsgatectl: %s: no answer\n", socket_path);
-	} else if (!strcmp(line, "ok\n")) {
-		return in;
-	} else {
-		fprintf(stderr, "ktlsgatectl: %s", line);
-		copy_lines(in, stderr);
-	}
-	if (in)
-		fclose(in);
-	else
-		close(fd);
+	/* A daemon that refuses does not read what it is asked. */
+	if (send_all(fd, request, strlen(request)) && send_all(fd, "\n", 1))
+		(void)!send_all(fd, body, len);
+	answer = receive(fd, &text);
+	in = keep(text, answer);
+	if (!in || !fgets(line, sizeof(line), in))
+		return NULL;
+	if (!strcmp(line, "ok\n"))
+		return TAKE_PTR(in);
+	fprintf(stderr, "ktlsgatectl: %s", line);
+	copy_lines(in, stderr);
 	return NULL;
 }
 
@@ -139,7 +194,7 @@ FILE *ask(const char *request)
 	return ask_with(request, NULL, 0);
 }
 
-/* For requests whose answer is printed as it comes. */
+/* For requests whose answer is printed as it is. */
 static int show(const char *request)
 {
 	scoped_file *in = ask(request);
@@ -151,6 +206,11 @@ static int show(const char *request)
 }
 
 /* ---- stats ---- */
+
+static bool is_digits(const char *text)
+{
+	return *text && strspn(text, "0123456789") == strlen(text);
+}
 
 static bool wanted(const char *name, char **names, int n)
 {
@@ -172,6 +232,12 @@ static bool known(const char *name, bool *seen, char **names, int n)
 	return found;
 }
 
+static bool read_counter(const char *line, char name[128], char value[64])
+{
+	return sscanf(line, "%127s %63s", name, value) == 2 && is_digits(value) &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name);
+}
+
 static int stats(char **names, int n)
 {
 	scoped_file *in = ask("stats");
@@ -185,7 +251,7 @@ static int stats(char **names, int n)
 	if (json)
 		printf("{");
 	while (fgets(line, sizeof(line), in)) {
-		if (sscanf(line, "%127s %63s", name, value) != 2 || !wanted(name, names, n))
+		if (!read_counter(line, name, value) || !wanted(name, names, n))
 			continue;
 		known(name, seen, names, n);
 		if (json)
@@ -210,7 +276,7 @@ static int stats(char **names, int n)
 /* ---- flows ---- */
 
 /* All others are text, also where they look like numbers. */
-static bool is_number(const char *field)
+static bool is_number(const char *field, const char *value)
 {
 	static const char *const numbers[] = {
 		"id",	  "age_ms",	   "bytes_from_client", "bytes_from_backend", "weight",
@@ -219,23 +285,9 @@ static bool is_number(const char *field)
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		if (!strcmp(field, numbers[i]))
-			return true;
+			return is_digits(value);
 	}
 	return false;
-}
-
-static void json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20)
-			printf("\\u%04x", *s);
-		else
-			putchar(*s);
-	}
-	putchar('"');
 }
 
 static void row_json(char *line, bool first)
@@ -249,11 +301,13 @@ static void row_json(char *line, bool first)
 		if (!value)
 			continue;
 		*value++ = '\0';
-		printf("%s\"%s\": ", separator, field);
-		if (is_number(field))
+		fputs(separator, stdout);
+		escape_json(field, stdout);
+		fputs(": ", stdout);
+		if (is_number(field, value))
 			fputs(value, stdout);
 		else
-			json_string(value);
+			escape_json(value, stdout);
 		separator = ", ";
 	}
 	printf("}");
@@ -423,9 +477,9 @@ static void print_setting(char *line, const char **separator)
 	value += 3;
 	value[strcspn(value, "\n")] = '\0';
 	fputs(*separator, stdout);
-	json_string(line);
+	escape_json(line, stdout);
 	fputs(": ", stdout);
-	json_string(value);
+	escape_json(value, stdout);
 	*separator = ",\n  ";
 }
 

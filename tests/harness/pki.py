@@ -5,6 +5,7 @@ import base64
 import datetime
 import functools
 import itertools
+import re
 
 from cryptography import x509
 from cryptography.x509 import ocsp
@@ -265,7 +266,7 @@ class Pki:
         # UTF8String "erika@corp.example"
         upn = x509.OtherName(UPN, b"\x0c\x12erika@corp.example")
         scheme = "spiffe" if fault == "privileged_san" else "https"
-        uri = x509.UniformResourceIdentifier(f"{scheme}://client.example/{cn.replace(' ', '-')}")
+        uri = x509.UniformResourceIdentifier(f"{scheme}://client.example/{re.sub('[^!-~]', '-', cn)}")
         extensions = [
             (x509.SubjectAlternativeName([upn, x509.RFC822Name("erika@client.example"), uri]),
              False),
