@@ -18,6 +18,7 @@
 #include "flowlog.h"
 #include "identity.h"
 #include "log.h"
+#include "names.h"
 #include "verify.h"
 
 #define RECONNECTS_MAX	 3
@@ -542,17 +543,17 @@ static void client_addresses(struct flow *f, struct proxy_addresses *a)
 		getsockname(f->client.fd, (struct sockaddr *)&a->destination, &len);
 }
 
-/* The subject's CN as UTF-8, to be freed with OPENSSL_free(); NULL: there is none. */
-static unsigned char *common_name(X509 *cert)
+/* The subject's CN as UTF-8, to be freed with OPENSSL_free(), and its length; 0: there is none. */
+static size_t common_name(X509 *cert, unsigned char **out)
 {
 	X509_NAME *subject = cert ? X509_get_subject_name(cert) : NULL;
-	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1;
-	unsigned char *text = NULL;
+	int at = subject ? X509_NAME_get_index_by_NID(subject, NID_commonName, -1) : -1, len;
 
-	if (at < 0 || ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(
-							 X509_NAME_get_entry(subject, at))) < 0)
-		return NULL;
-	return text;
+	*out = NULL;
+	if (at < 0)
+		return 0;
+	len = names_utf8(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), out);
+	return len > 0 ? (size_t)len : 0;
 }
 
 static size_t build_proxy_header(struct flow *f, uint8_t *out)
@@ -560,11 +561,13 @@ static size_t build_proxy_header(struct flow *f, uint8_t *out)
 	SSL *ssl = f->client.hs->ssl;
 	X509 *cert = SSL_get0_peer_certificate(ssl);
 	bool tell_tls = f->service->send_proxy == SEND_PROXY_TLS;
-	unsigned char *name = tell_tls ? common_name(cert) : NULL;
+	unsigned char *name;
+	size_t name_len = common_name(tell_tls ? cert : NULL, &name);
 	struct proxy_tls tls = {
 		.version = SSL_get_version(ssl),
 		.cipher = SSL_get_cipher_name(ssl),
-		.common_name = (const char *)name,
+		.common_name = name,
+		.common_name_len = name_len,
 		.certificate = cert,
 		.verified = true, /* or we would not be here */
 	};

@@ -3,8 +3,121 @@
 #include "names.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
+#include <errno.h>
 #include <string.h>
+#include <openssl/err.h>
+
+/* ---- is it text? ---- */
+
+enum char_set {
+	NO_TEXT,
+	ASCII, /* of seven bits; OpenSSL would take the eighth for Latin-1 */
+	WIDER
+};
+
+static enum char_set char_set_of(int asn1_type)
+{
+	switch (asn1_type) {
+	case V_ASN1_IA5STRING:
+	case V_ASN1_PRINTABLESTRING:
+	case V_ASN1_NUMERICSTRING:
+	case V_ASN1_VISIBLESTRING:
+		return ASCII;
+	case V_ASN1_UTF8STRING:
+	case V_ASN1_T61STRING: /* Latin-1, as everybody has it */
+	case V_ASN1_BMPSTRING:
+	case V_ASN1_UNIVERSALSTRING:
+		return WIDER;
+	default:
+		return NO_TEXT;
+	}
+}
+
+static bool is_ascii(const ASN1_STRING *s)
+{
+	const unsigned char *p = ASN1_STRING_get0_data(s);
+
+	for (int i = 0; i < ASN1_STRING_length(s); i++) {
+		if (p[i] >= 0x80)
+			return false;
+	}
+	return true;
+}
+
+/* C0, DEL and C1; the latter are C2 80 to C2 9F in UTF-8. */
+static bool has_control(const unsigned char *utf8, int len)
+{
+	for (int i = 0; i < len; i++) {
+		if (utf8[i] < 0x20 || utf8[i] == 0x7f ||
+		    (utf8[i] == 0xc2 && i + 1 < len && utf8[i + 1] < 0xa0))
+			return true;
+	}
+	return false;
+}
+
+int names_utf8(const ASN1_STRING *s, unsigned char **out)
+{
+	enum char_set set = char_set_of(ASN1_STRING_type(s));
+	int len;
+
+	*out = NULL;
+	if (set == NO_TEXT)
+		return -ENOENT;
+	if (set == ASCII && !is_ascii(s))
+		return -EINVAL;
+	len = ASN1_STRING_to_UTF8(out, s);
+	if (len >= 0 && !has_control(*out, len))
+		return len;
+	ERR_clear_error();
+	OPENSSL_free(*out);
+	*out = NULL;
+	return -EINVAL;
+}
+
+static bool is_readable(const ASN1_STRING *s)
+{
+	unsigned char *text;
+	int len = s ? names_utf8(s, &text) : -ENOENT;
+
+	if (len >= 0)
+		OPENSSL_free(text);
+	return len != -EINVAL;
+}
+
+bool names_readable(const X509_NAME *name)
+{
+	for (int i = 0; i < X509_NAME_entry_count(name); i++) {
+		if (!is_readable(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, i))))
+			return false;
+	}
+	return true;
+}
+
+static bool is_readable_other(const ASN1_TYPE *value)
+{
+	return char_set_of(value->type) == NO_TEXT || is_readable(value->value.asn1_string);
+}
+
+bool names_readable_general(const GENERAL_NAME *name)
+{
+	switch (name->type) {
+	case GEN_EMAIL:
+	case GEN_DNS:
+	case GEN_URI:
+		return is_readable(name->d.ia5);
+	case GEN_DIRNAME:
+		return names_readable(name->d.directoryName);
+	case GEN_OTHERNAME:
+		return is_readable_other(name->d.otherName->value);
+	case GEN_EDIPARTY:
+		return is_readable(name->d.ediPartyName->nameAssigner) &&
+		       is_readable(name->d.ediPartyName->partyName);
+	default:
+		return true;
+	}
+}
+
+/* ---- to text ---- */
 
 static void put_text(FILE *out, const char *s, size_t len)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The names in a certificate as text, for the audit log and for patterns:
- * "kind:text", with kind one of dns, email, uri, ip, dir, upn, other, type. What is
- * not printable ASCII, and a backslash, is \XX as in RFC 4514: the client chose it.
+ * The names in a certificate: which of them are text at all, and that text. Whoever applied for
+ * the certificate has chosen it.
  */
 #ifndef KTLSGATE_NAMES_H
 #define KTLSGATE_NAMES_H
@@ -11,7 +10,25 @@
 #include <openssl/x509v3.h>
 #include "scoped.h"
 
-/* The caller's; NULL: out of memory. */
+/*
+ * An ASN.1 string of any character set as UTF-8 in *out, NUL-terminated, to be freed with
+ * OPENSSL_free(). Returns its length in bytes; -EINVAL: it holds a control character (C0, DEL,
+ * C1, so never a NUL) or is malformed; -ENOENT: its ASN.1 type is not one for text.
+ */
+int names_utf8(const ASN1_STRING *s, unsigned char **out) must_check;
+
+/*
+ * False if a string in the name makes names_utf8() return -EINVAL: programs would read different
+ * names in it. Values that are not text (an address, an OID) are no reason.
+ */
+bool names_readable(const X509_NAME *name) must_check;
+bool names_readable_general(const GENERAL_NAME *name) must_check;
+
+/*
+ * "kind:text" for the audit log, with kind one of dns, email, uri, ip, dir, upn, other, type. What
+ * is not printable ASCII, and a backslash, is \XX as in RFC 4514. The caller's; NULL: out of
+ * memory.
+ */
 char *names_general(const GENERAL_NAME *name) must_check;
 /* RFC 2253 text, whole; the caller's; NULL: out of memory. */
 char *names_subject(const X509_NAME *name) must_check;

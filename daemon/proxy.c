@@ -168,7 +168,7 @@ static void put_tls(struct tlvs *t, const struct proxy_tls *tls)
 	value[4] = !(tls->certificate && tls->verified);
 	put_text(&sub, SUBTYPE_SSL_VERSION, tls->version);
 	put_text(&sub, SUBTYPE_SSL_CIPHER, tls->cipher);
-	put_text(&sub, SUBTYPE_SSL_CN, tls->common_name);
+	put_tlv(&sub, SUBTYPE_SSL_CN, tls->common_name, tls->common_name_len);
 	put_tlv(t, TYPE_SSL, value, sub.n);
 }
 

@@ -43,7 +43,8 @@ enum proxy_error proxy_parse(const uint8_t *header, size_t len,
 /* What a backend is told about the client's TLS (section 2.2.6); NULL and empty: left out. */
 struct proxy_tls {
 	const char *version, *cipher; /* "TLSv1.3", "TLS_AES_128_GCM_SHA256" */
-	const char *common_name;      /* UTF-8 */
+	const uint8_t *common_name;   /* UTF-8 */
+	size_t common_name_len;
 	bool certificate, verified;
 };
 

@@ -8,6 +8,7 @@
 #include <openssl/core_names.h>
 #include <openssl/rsa.h>
 #include <openssl/x509v3.h>
+#include "names.h"
 
 #define SECURITY_BITS	  112
 #define SERIAL_MAX	  20   /* octets; RFC 5280 4.1.2.2 */
@@ -192,7 +193,7 @@ static bool is_name(const GENERAL_NAME *name)
 		len = ASN1_STRING_length(name->d.ip);
 		return len == 4 || len == 16;
 	default:
-		return true;
+		return names_readable_general(name);
 	}
 }
 
@@ -200,6 +201,8 @@ static int names_error(X509 *cert)
 {
 	scoped_names *san = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 
+	if (!names_readable(X509_get_subject_name(cert)))
+		return X509_V_ERR_UNSUPPORTED_NAME_SYNTAX;
 	for (int i = 0; i < sk_GENERAL_NAME_num(san); i++)
 		if (!is_name(sk_GENERAL_NAME_value(san, i)))
 			return X509_V_ERR_UNSUPPORTED_NAME_SYNTAX;

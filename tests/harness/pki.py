@@ -250,9 +250,10 @@ class Pki:
                            forge, chain=[forge.cert, *forge.chain], extensions=[
                                (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)])
 
-    def client(self, cn="Erika Mustermann", kind="ec", fault=None, *, not_after=None, padding=0):
+    def client(self, cn="Erika Mustermann", kind="ec", fault=None, *, not_after=None, padding=0,
+               subject=None, names=None):
         """
-        A new client identity. fault: wrong_ca, expired, not_yet_valid, wrong_purpose, is_ca,
+        A new client identity; subject and names, of its SAN, instead of those made of cn. fault: wrong_ca, expired, not_yet_valid, wrong_purpose, is_ca,
         no_intermediate (the chain is not sent), unknown_critical, privileged_san (never forged).
         padding: certificates that the chain does not need and that are sent with it.
         """
@@ -267,9 +268,10 @@ class Pki:
         upn = x509.OtherName(UPN, b"\x0c\x12erika@corp.example")
         scheme = "spiffe" if fault == "privileged_san" else "https"
         uri = x509.UniformResourceIdentifier(f"{scheme}://client.example/{re.sub('[^!-~]', '-', cn)}")
+        if names is None:
+            names = [upn, x509.RFC822Name("erika@client.example"), uri]
         extensions = [
-            (x509.SubjectAlternativeName([upn, x509.RFC822Name("erika@client.example"), uri]),
-             False),
+            *([(x509.SubjectAlternativeName(names), False)] if names else []),
             (x509.ExtendedKeyUsage(purposes), False),
             (x509.AuthorityInformationAccess([x509.AccessDescription(
                 x509.oid.AuthorityInformationAccessOID.OCSP,
@@ -279,7 +281,7 @@ class Pki:
             unknown = x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
             extensions.append((unknown, True))
         chain = [] if fault in ("wrong_ca", "no_intermediate") else [self.client_intermediate.cert]
-        return self._issue(f"client-{kind}-{fault or 'good'}", person_name(cn),
+        return self._issue(f"client-{kind}-{fault or 'good'}", subject or person_name(cn),
                            self._key(kind, "client"), issuer, ca=fault == "is_ca",
                            extensions=extensions, not_before=validity[0],
                            not_after=not_after or validity[1],

@@ -627,6 +627,39 @@ def extensions():
 # ---- 4.4.14-17 serial numbers, versions, public keys ----
 
 
+# Tag and content of a common name.
+UNREADABLE = {
+    "nul": (0x0C, b"admin\0.guest-users.example"),
+    "nul-printable": (0x13, b"admin\0x"),
+    "nul-ia5": (0x16, b"admin\0x"),
+    "nul-bmp": (0x1E, b"\0a\0\0\0x"),
+    "nul-universal": (0x1C, b"\0\0\0a\0\0\0\0"),
+    "newline": (0x0C, b"a\nb"),
+    "escape": (0x14, b"\x1b[2J"),
+    "del": (0x0C, b"a\x7f"),
+    "c1": (0x0C, b"a\xc2\x9b2J"),
+    "c1-latin-1": (0x14, b"a\x9b2J"),
+    "ia5-eight-bits": (0x16, b"a\xe4"),
+    "printable-eight-bits": (0x13, b"a\xe4"),
+}
+# OpenSSL reads no certificate that has this in a subject.
+MALFORMED = {
+    "utf8-cut": (0x0C, b"a\xc3"),
+    "utf8-overlong-nul": (0x0C, b"admin\xc0\x80x"),
+    "utf8-surrogate": (0x0C, b"a\xed\xa0\x80"),
+    "bmp-odd": (0x1E, b"\0a\0"),
+    "universal-odd": (0x1C, b"\0\0\0a\0"),
+    "universal-beyond": (0x1C, b"\0\x11\0\0"),
+}
+READABLE = {
+    "utf8": (0x0C, "Prüfer\u00a0Ω".encode()),
+    "latin-1": (0x14, b"Pr\xfcfer"),
+    "bmp": (0x1E, b"\0P\0r\x20\xac"),
+    "universal": (0x1C, b"\0\x01\xf6\0"),
+    "bits": (0x03, b"\0\0\1"),  # no text: an x500UniqueIdentifier, say
+}
+
+
 def fields():
     serials = {"negative": (OK, -1), "zero": (OK, 0), "20-octets": (OK, 2**159 - 1),
                "20-octets-high": (OK, 2**160 - 1), "21-octets": (REFUSED, 2**161),
@@ -643,6 +676,22 @@ def fields():
     for version in (0, 1):
         yield Case(f"version-{version + 1}-bare", "RFC 5280 4.1.2.1", OK, [ROOT],
                    below(CA_, version=version, exts=[], ski=False, aki=False))
+    # Who reads names as C strings, or as Latin-1, must read what the CA has meant.
+    for what, (tag, value) in UNREADABLE.items():
+        name = seq(set_of(seq(oid("2.5.4.3"), tlv(tag, value))))
+        yield Case(f"subject-{what}", "names", REFUSED, [ROOT], below(CA_, subject=name),
+                   error=NAME_SYNTAX)
+        yield Case(f"subject-ca-{what}", "names", REFUSED, [ROOT], below(Cert(name, ROOT)),
+                   error=NAME_SYNTAX)
+        yield Case(f"san-dir-{what}", "names", REFUSED, [ROOT],
+                   below(CA_, more=[san(directory(name))]), error=NAME_SYNTAX)
+    for what, (tag, value) in {**UNREADABLE, **MALFORMED}.items():
+        upn = other_name("1.3.6.1.4.1.311.20.2.3", tlv(tag, value))
+        yield Case(f"san-upn-{what}", "names", REFUSED, [ROOT], below(CA_, more=[san(upn)]),
+                   error=NAME_SYNTAX if what in UNREADABLE else None)
+    for what, (tag, value) in READABLE.items():
+        name = seq(set_of(seq(oid("2.5.4.3"), tlv(tag, value))))
+        yield Case(f"subject-{what}", "names", OK, [ROOT], below(CA_, subject=name))
 
 
 def keys():
