@@ -8,6 +8,9 @@
 #include <grp.h>
 #include <linux/bpf.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <seccomp.h>
 #include <stdbool.h>
@@ -20,6 +23,10 @@
 #include <sys/socket.h>
 #include "log.h"
 #include "sandbox.h"
+
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
 
 /* Sanitizers open files, start processes and trace themselves when they report. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -41,6 +48,11 @@ struct exact {
 	scmp_datum_t value;
 };
 
+/* Of a socket, for setsockopt(2) or getsockopt(2). */
+struct option {
+	int level, name;
+};
+
 static int look_up_user(const char *user, uid_t *uid, gid_t *gid);
 static int become_user(uid_t uid, gid_t gid);
 static void drop_bounding_set(void);
@@ -52,6 +64,7 @@ static int allow_memory(scmp_filter_ctx filter);
 static int allow_token(scmp_filter_ctx filter);
 static int allow_data(scmp_filter_ctx filter);
 static int allow_exact(scmp_filter_ctx filter, const struct exact *list, size_t n);
+static int allow_options(scmp_filter_ctx filter, int call, const struct option *list, size_t n);
 static int allow_stream(scmp_filter_ctx filter, int family);
 static int allow_resolver(scmp_filter_ctx filter);
 static void release_filter(scmp_filter_ctx *filter);
@@ -150,10 +163,10 @@ int sandbox_data(bool unix_sockets)
 		/* flows: most goes through the rings, which are restricted in ring.c */
 		SCMP_SYS(io_uring_enter), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(sendto),
 		SCMP_SYS(sendmsg), SCMP_SYS(splice), SCMP_SYS(pipe2), SCMP_SYS(poll),
-		SCMP_SYS(ppoll), SCMP_SYS(setsockopt), SCMP_SYS(getsockopt), SCMP_SYS(getpeername),
-		SCMP_SYS(getsockname), SCMP_SYS(shutdown), SCMP_SYS(close),
-		/* the control socket, commands to workers, log lines */
-		SCMP_SYS(accept4), SCMP_SYS(read), SCMP_SYS(write),
+		SCMP_SYS(ppoll), SCMP_SYS(getpeername), SCMP_SYS(getsockname), SCMP_SYS(shutdown),
+		SCMP_SYS(close),
+		/* commands to workers, log lines */
+		SCMP_SYS(read), SCMP_SYS(write),
 		/* the kernel's counters of TLS, again and again */
 		SCMP_SYS(pread64),
 		/* randomness and time */
@@ -305,11 +318,33 @@ static int load_filter(scmp_filter_ctx filter, int r)
 }
 
 /*
- * No executable memory, no sockets but TCP's, one ioctl, map elements only, no
- * signals to others (not even by F_SETOWN: the signer is of the same user).
+ * No executable memory, no sockets but TCP's and of those the options that flows need, one ioctl,
+ * map elements only, no signals to others (not even by F_SETOWN: the signer is of the same user).
  */
 static int allow_data(scmp_filter_ctx filter)
 {
+	/* What stands in setsockopt() or getsockopt() in what a data process runs. */
+	static const struct option set[] = {
+		{SOL_SOCKET, SO_KEEPALIVE},
+		{SOL_SOCKET, SO_LINGER},
+		{SOL_SOCKET, SO_OOBINLINE},
+		{SOL_SOCKET, SO_RCVBUF},
+		{SOL_SOCKET, SO_SNDBUF},
+		{SOL_SOCKET, SO_SNDTIMEO},
+		{IPPROTO_TCP, TCP_CONGESTION},
+		{IPPROTO_TCP, TCP_KEEPCNT},
+		{IPPROTO_TCP, TCP_KEEPIDLE},
+		{IPPROTO_TCP, TCP_KEEPINTVL},
+		{IPPROTO_TCP, TCP_NODELAY},
+		{IPPROTO_TCP, TCP_NOTSENT_LOWAT},
+		{IPPROTO_TCP, TCP_ULP},
+		{SOL_TLS, TLS_RX},
+		{SOL_TLS, TLS_TX},
+	};
+	static const struct option get[] = {
+		{SOL_SOCKET, SO_COOKIE},	  {SOL_SOCKET, SO_ERROR}, {IPPROTO_TCP, TCP_INFO},
+		{IPPROTO_TCP, TCP_NOTSENT_LOWAT}, {SOL_TLS, TLS_RX},	  {SOL_TLS, TLS_TX},
+	};
 	const struct exact exact[] = {
 		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
 		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
@@ -331,6 +366,10 @@ static int allow_data(scmp_filter_ctx filter)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
 	if (r == 0)
 		r = allow_exact(filter, exact, ARRAY_SIZE(exact));
+	if (r == 0)
+		r = allow_options(filter, SCMP_SYS(setsockopt), set, ARRAY_SIZE(set));
+	if (r == 0)
+		r = allow_options(filter, SCMP_SYS(getsockopt), get, ARRAY_SIZE(get));
 	if (r == 0)
 		r = allow_stream(filter, AF_INET);
 	return r == 0 ? allow_stream(filter, AF_INET6) : r;
@@ -372,6 +411,20 @@ static int allow_exact(scmp_filter_ctx filter, const struct exact *list, size_t 
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, list[i].call, 1,
 				     SCMP_CMP(list[i].arg, SCMP_CMP_EQ, list[i].value, 0));
+	return r;
+}
+
+/* The kernel takes the lower half of a register as an int: the upper one may hold anything. */
+static int allow_options(scmp_filter_ctx filter, int call, const struct option *list, size_t n)
+{
+	const scmp_datum_t lower = UINT32_MAX;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 2,
+			SCMP_A1(SCMP_CMP_MASKED_EQ, lower, (scmp_datum_t)list[i].level),
+			SCMP_A2(SCMP_CMP_MASKED_EQ, lower, (scmp_datum_t)list[i].name));
 	return r;
 }
 

@@ -41,8 +41,8 @@ int sandbox_signer(bool token) must_check;
 
 /*
  * The data process's system calls and no others, for all its threads to come:
- * TCP sockets, rings, pipes, elements of BPF maps it was given; no file, no
- * program, no other kind of socket but, if there are backends behind them,
+ * TCP sockets and those options of them that it uses, rings, pipes, elements of BPF maps it was
+ * given; no file, no program, no other kind of socket but, if there are backends behind them,
  * UNIX stream sockets. Returns as sandbox_signer().
  */
 int sandbox_data(bool unix_sockets) must_check;

@@ -5,6 +5,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
+#include <linux/tcp.h>
+#include <linux/tls.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
@@ -28,6 +31,9 @@
 #include "unit_tls.h"
 #include "verify.h"
 
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
 #define WORKERS	   2
 #define TIMEOUT_MS 20000
 
@@ -929,6 +935,99 @@ static void do_tcp(void)
 				_exit(3);
 }
 
+/* Of a socket that the process has, each way; one number in ten has an upper half, too. */
+static void do_option(int call, int level, int name)
+{
+	static unsigned turn;
+	char value[256] = {0};
+	socklen_t len = sizeof(value);
+	long upper = ++turn % 10 ? 0 : 1L << 32;
+
+	syscall(call, 0, level | upper, name | upper, value,
+		call == SYS_getsockopt ? (long)&len : (long)sizeof(int));
+}
+static void do_options_of_flows(void)
+{
+	static const int set[][2] = {
+		{SOL_SOCKET, SO_KEEPALIVE}, {SOL_SOCKET, SO_LINGER},	 {SOL_SOCKET, SO_RCVBUF},
+		{IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_TCP, TCP_KEEPIDLE}, {IPPROTO_TCP, TCP_ULP},
+		{SOL_TLS, TLS_TX},	    {SOL_TLS, TLS_RX},
+	};
+	static const int get[][2] = {
+		{SOL_SOCKET, SO_COOKIE}, {SOL_SOCKET, SO_ERROR}, {IPPROTO_TCP, TCP_INFO}};
+
+	for (int round = 0; round < 10; round++) {
+		for (size_t i = 0; i < ARRAY_SIZE(set); i++)
+			do_option(SYS_setsockopt, set[i][0], set[i][1]);
+		for (size_t i = 0; i < ARRAY_SIZE(get); i++)
+			do_option(SYS_getsockopt, get[i][0], get[i][1]);
+	}
+}
+static void do_attach_filter(void)
+{
+	do_option(SYS_setsockopt, SOL_SOCKET, SO_ATTACH_FILTER);
+}
+static void do_attach_bpf(void)
+{
+	do_option(SYS_setsockopt, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF);
+}
+static void do_detach_bpf(void)
+{
+	do_option(SYS_setsockopt, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF);
+}
+static void do_repair(void)
+{
+	do_option(SYS_setsockopt, IPPROTO_TCP, TCP_REPAIR);
+}
+static void do_zerocopy_receive(void)
+{
+	do_option(SYS_getsockopt, IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE);
+}
+static void do_ip_option(void)
+{
+	do_option(SYS_setsockopt, IPPROTO_IP, SO_KEEPALIVE);
+}
+static void do_netfilter(void)
+{
+	do_option(SYS_setsockopt, IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */);
+}
+static void do_read_netfilter(void)
+{
+	do_option(SYS_getsockopt, IPPROTO_IPV6, 64 /* IP6T_SO_GET_INFO */);
+}
+static void do_read_filter(void)
+{
+	do_option(SYS_getsockopt, SOL_SOCKET, SO_GET_FILTER);
+}
+static void do_make_map(void)
+{
+	char attr[128] = {0};
+
+	syscall(SYS_bpf, BPF_MAP_CREATE, attr, sizeof(attr));
+}
+static void do_map_by_id(void)
+{
+	char attr[128] = {0};
+
+	syscall(SYS_bpf, BPF_MAP_GET_FD_BY_ID, attr, sizeof(attr));
+}
+static void do_pinned_map(void)
+{
+	char attr[128] = {0};
+
+	syscall(SYS_bpf, BPF_OBJ_GET, attr, sizeof(attr));
+}
+static void do_next_key(void)
+{
+	char attr[128] = {0};
+
+	syscall(SYS_bpf, BPF_MAP_GET_NEXT_KEY, attr, sizeof(attr));
+}
+static void do_accept(void)
+{
+	accept4(0, NULL, NULL, 0);
+}
+
 static int strict_signer(void)
 {
 	return sandbox_signer(false);
@@ -1139,10 +1238,34 @@ static void test_system_calls(void)
 	 * user.
 	 */
 	static void (*const not_data[])(void) = {
-		do_udp,	   do_udp6_with_flags, do_raw,	     do_sctp,
-		do_unix,   do_packet,	       do_ring,	     do_fork,
-		do_kill,   do_tgkill,	       do_set_owner, do_exec_memory,
-		do_execve, do_mprotect,
+		do_udp,
+		do_udp6_with_flags,
+		do_raw,
+		do_sctp,
+		do_unix,
+		do_packet,
+		do_ring,
+		do_fork,
+		do_kill,
+		do_tgkill,
+		do_set_owner,
+		do_exec_memory,
+		do_execve,
+		do_mprotect,
+		do_attach_filter,
+		do_attach_bpf,
+		do_detach_bpf,
+		do_repair,
+		do_zerocopy_receive,
+		do_ip_option,
+		do_netfilter,
+		do_read_netfilter,
+		do_read_filter,
+		do_make_map,
+		do_map_by_id,
+		do_pinned_map,
+		do_next_key,
+		do_accept,
 	};
 
 	if (SANITIZED) {
@@ -1153,6 +1276,7 @@ static void test_system_calls(void)
 	for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
 		check_killed(sandboxed(strict_signer, forbidden[i]), i);
 	CHECK_INT(sandboxed(data_sandbox, do_tcp), 0);
+	CHECK_INT(sandboxed(data_sandbox, do_options_of_flows), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(not_data); i++)
 		check_killed(sandboxed(data_sandbox, not_data[i]), i);
 	CHECK_INT(sandboxed(unix_data_sandbox, do_unix_stream), 0);
