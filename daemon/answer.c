@@ -132,7 +132,7 @@ static void add_shield(const struct gate *gate, struct gauges *gauges)
 {
 	struct shield_stats stats = {0};
 
-	for (unsigned i = 0; gate->lookup && !shield_read(gate->lookup, i, &stats); i++) {
+	for (unsigned i = 0; !shield_read(gate->shield_stats, i, &stats); i++) {
 		gauges->shield_denied += stats.denied;
 		gauges->shield_over_prefix_limit += stats.over_prefix_limit;
 		gauges->shield_over_source_limit += stats.over_source_limit;
@@ -161,8 +161,7 @@ static void write_stats(struct gate *gate, const struct message *m, bool metrics
 	}
 	stats_write_metrics(&sums, &gauges, out);
 	services_write_metrics(gate->services, gate->cfg->n_services, timer_clock(), out);
-	if (gate->lookup)
-		shield_write_metrics(gate->lookup, out);
+	shield_write_metrics(gate->shield_stats, out);
 }
 
 static void print_flows(struct worker *w, void *arg)

@@ -401,6 +401,12 @@ int config_texts_add(struct cfg_texts *t, const char *name, const char *text,
 		     size_t len) must_check;
 int config_texts_copy(const struct cfg_texts *t, struct cfg_texts *out) must_check;
 void config_texts_free(struct cfg_texts *t);
+/*
+ * All of them in sealed memory, for processes that are executed: its descriptor, or -errno. And
+ * what is in there, copied; fd is closed. -errno
+ */
+int config_texts_seal(const struct cfg_texts *t) must_check;
+int config_texts_unseal(int fd, struct cfg_texts *out) must_check;
 
 /*
  * Loads every certificate and CA file that is named (no private key)

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
+#include "shared_memory.h"
 
 #define TEXT_MAX (64u << 20) /* bytes of all texts together */
 #define READABLE "make it a file that we may read, or name another with -c"
@@ -164,6 +166,69 @@ int config_read(const char *path, FILE *errors, struct cfg_texts *out)
 	err = add_file(out, path, errors);
 	if (!err)
 		err = add_directory(out, path, errors);
+	if (err)
+		config_texts_free(out);
+	return err;
+}
+
+/* ---- from process to process ---- */
+
+/* In front of each text, which follows its name; both end with a NUL, which is not counted. */
+struct sealed_text {
+	uint64_t name_len, len;
+};
+
+int config_texts_seal(const struct cfg_texts *t)
+{
+	scoped_mem char *all = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&all, &len);
+
+	if (!out)
+		return -ENOMEM;
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct cfg_text *text = &t->list[i];
+		struct sealed_text head = {strlen(text->name), text->len};
+
+		fwrite(&head, sizeof(head), 1, out);
+		fwrite(text->name, 1, head.name_len + 1, out);
+		fwrite(text->text, 1, head.len + 1, out);
+	}
+	return fclose(out) ? -ENOMEM : shared_memory_copy("ktlsgate-config", all, len);
+}
+
+/* Of what is between *p and end; *p is then behind it. */
+static int unseal_one(const char **p, const char *end, struct cfg_texts *out)
+{
+	struct sealed_text head;
+	const char *name;
+
+	if ((size_t)(end - *p) < sizeof(head))
+		return -EINVAL;
+	memcpy(&head, *p, sizeof(head));
+	name = *p + sizeof(head);
+	if (head.name_len >= TEXT_MAX || head.len > TEXT_MAX ||
+	    head.name_len + head.len + 2 > (size_t)(end - name))
+		return -EINVAL;
+	*p = name + head.name_len + head.len + 2;
+	return config_texts_add(out, name, name + head.name_len + 1, head.len);
+}
+
+int config_texts_unseal(int fd, struct cfg_texts *out)
+{
+	scoped_fd ours = fd;
+	size_t len = 0;
+	const char *all = shared_memory_map_copy(ours, &len), *p = all;
+	int err = 0;
+
+	*out = (struct cfg_texts){0};
+	if (!all)
+		return -errno;
+	while (!err && p < all + len)
+		err = unseal_one(&p, all + len, out);
+	munmap((void *)all, len);
+	if (!err && !out->n)
+		err = -EINVAL;
 	if (err)
 		config_texts_free(out);
 	return err;

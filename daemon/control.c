@@ -116,8 +116,10 @@ static void client_free(struct control_client *cl)
 	*cl = (struct control_client){.fd = -1};
 }
 
-void control_leave(struct control *c)
+void control_close(struct control *c)
 {
+	if (c->fd >= 0)
+		unlink(c->path);
 	/* Before it is open no client's descriptor means anything. */
 	for (unsigned i = 0; c->fd >= 0 && i < CONTROL_CLIENTS; i++)
 		client_free(&c->clients[i]);
@@ -126,13 +128,6 @@ void control_leave(struct control *c)
 	c->fd = -1;
 	free(c->path);
 	c->path = NULL;
-}
-
-void control_close(struct control *c)
-{
-	if (c->fd >= 0)
-		unlink(c->path);
-	control_leave(c);
 }
 
 static struct control_client *free_client(struct control *c)

@@ -63,8 +63,6 @@ struct control {
  */
 int control_open(struct control *c, const char *path, unsigned mode, const char *group) must_check;
 void control_close(struct control *c); /* and unlinks */
-/* In a child: closes without a word. */
-void control_leave(struct control *c);
 
 /* Descriptors to wait for: at most CONTROL_CLIENTS + 1 are written to p. Returns how many. */
 unsigned control_poll(const struct control *c, struct pollfd *p);

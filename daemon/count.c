@@ -22,10 +22,11 @@
 #define CGROUP_BUSY_US	  (50 * 1000)
 
 struct count {
-	struct count_bpf *skel;
-	char *bpf_dir; /* NULL: nothing pinned */
-	char *home;    /* the cgroup we came from */
-	char *cgroup;  /* our own; NULL: not made */
+	struct count_bpf *skel; /* NULL: made by count_use() */
+	int flows, flow_info;	/* maps; the skeleton's, if there is one */
+	char *bpf_dir;		/* NULL: nothing pinned */
+	char *home;		/* the cgroup we came from */
+	char *cgroup;		/* our own; NULL: not made */
 	bool moved;
 };
 
@@ -249,7 +250,29 @@ int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows,
 	err = enter_cgroup(count);
 	if (err)
 		return err;
+	count->flows = bpf_map__fd(count->skel->maps.flows);
+	count->flow_info = bpf_map__fd(count->skel->maps.flow_info);
 	*out = TAKE_PTR(count);
+	return 0;
+}
+
+int count_flows_map(const struct count *count)
+{
+	return count ? count->flows : -1;
+}
+
+int count_flow_info_map(const struct count *count)
+{
+	return count ? count->flow_info : -1;
+}
+
+int count_use(int flows, int flow_info, struct count **out)
+{
+	*out = calloc(1, sizeof(**out));
+	if (!*out)
+		return -ENOMEM;
+	(*out)->flows = flows;
+	(*out)->flow_info = flow_info;
 	return 0;
 }
 
@@ -264,20 +287,17 @@ static int cookie_of(int fd, uint64_t *cookie)
 
 static int read_flow(const struct count *count, uint64_t cookie, struct flow_value *out)
 {
-	int flows = bpf_map__fd(count->skel->maps.flows);
-
-	return bpf_map_lookup_elem(flows, &cookie, out) ? -errno : 0;
+	return bpf_map_lookup_elem(count->flows, &cookie, out) ? -errno : 0;
 }
 
 void count_flow_info(const struct count *count, int fd, const struct flow_info *info)
 {
-	int map = bpf_map__fd(count->skel->maps.flow_info);
 	struct flow_value flow;
 	uint64_t cookie;
 	int err;
 
 	err = cookie_of(fd, &cookie);
-	if (!err && bpf_map_update_elem(map, &cookie, info, BPF_ANY))
+	if (!err && bpf_map_update_elem(count->flow_info, &cookie, info, BPF_ANY))
 		err = -errno;
 	if (err) {
 		log_debug("count: no flow_info for flow %llu: %s",
@@ -289,7 +309,7 @@ void count_flow_info(const struct count *count, int fd, const struct flow_info *
 	 * the first is still there the second will go with it, if not nobody would.
 	 */
 	if (read_flow(count, cookie, &flow))
-		bpf_map_delete_elem(map, &cookie);
+		bpf_map_delete_elem(count->flow_info, &cookie);
 }
 
 int count_read_flow(const struct count *count, int fd, struct flow_value *out)
@@ -301,7 +321,6 @@ int count_read_flow(const struct count *count, int fd, struct flow_value *out)
 	return err ? err : read_flow(count, cookie, out);
 }
 
-/* Detached by force: children hold copies of the link's descriptor. */
 static void detach(struct bpf_link *link)
 {
 	if (link)

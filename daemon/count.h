@@ -2,7 +2,7 @@
 /*
  * Counting by connection, in the kernel: every TCP connection of the daemon's
  * own cgroup, so that other traffic pays nothing. The supervisor opens and
- * closes it; the data process inherits the handle by fork and, without any
+ * closes it; the data process is given two of the maps and, without any
  * capability, adds what only the daemon knows. The counters stay in the kernel.
  */
 #ifndef KTLSGATE_COUNT_H
@@ -23,6 +23,12 @@ struct count;
  */
 int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows,
 	       struct count **out) must_check;
+
+/* The maps flows and flow_info, by descriptor; they stay count's. -1 if count is NULL. */
+int count_flows_map(const struct count *count);
+int count_flow_info_map(const struct count *count);
+/* In a data process: what works on two maps that it was given, now the caller's. -ENOMEM */
+int count_use(int flows, int flow_info, struct count **out) must_check;
 
 /*
  * Adds info to fd's counters in the map flow_info, until the socket closes.

@@ -12,19 +12,15 @@
 #include <sys/wait.h>
 #include "answer.h"
 #include "log.h"
+#include "lookup.h"
 #include "notify.h"
-#include "offload.h"
-#include "provider.h"
-#include "sandbox.h"
 #include "shared_memory.h"
-#include "signer.h"
-#include "worker.h"
 
 #define START_TIMEOUT_MS 20000
 #define RESTART_PAUSE_MS 1000
 #define STOP_SECONDS	 5
 
-static const char *const child_names[CHILDREN] = {"signer", "resolver", "data process"};
+static const char *const child_names[ROLES] = {"signer", "resolver", "data process"};
 
 /* ---- what it has ---- */
 
@@ -87,7 +83,14 @@ static int open_resolved(struct generation *g)
 	return g->resolved_read < 0 ? g->resolved_read : 0;
 }
 
-struct generation *generation_new(struct config *cfg, unsigned number, unsigned slot)
+static int open_texts(struct generation *g, const struct cfg_texts *texts)
+{
+	g->texts = config_texts_seal(texts);
+	return g->texts < 0 ? g->texts : 0;
+}
+
+struct generation *generation_new(struct config *cfg, const struct cfg_texts *texts,
+				  unsigned number, unsigned slot)
 {
 	struct generation *g = calloc(1, sizeof(*g));
 
@@ -99,14 +102,14 @@ struct generation *generation_new(struct config *cfg, unsigned number, unsigned 
 	g->number = number;
 	g->slot = slot;
 	g->since = timer_clock();
-	g->stop_read = g->stop_write = g->channel = -1;
+	g->stop_read = g->stop_write = g->channel = g->texts = -1;
 	g->resolved_write = g->resolved_read = -1;
 	g->flows_most = UINT32_MAX;
 	g->listeners = no_descriptors((size_t)cfg->workers * cfg->n_bindings);
 	g->worker_ends = no_descriptors(cfg->workers);
 	g->signer_ends = no_descriptors(cfg->workers);
 	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
-	    !open_stop(g) && !open_resolved(g))
+	    !open_stop(g) && !open_resolved(g) && !open_texts(g, texts))
 		return g;
 	generation_free(g);
 	return NULL;
@@ -126,6 +129,7 @@ void generation_free(struct generation *g)
 	close_fd(&g->stop_read);
 	close_fd(&g->stop_write);
 	close_fd(&g->channel);
+	close_fd(&g->texts);
 	close_fd(&g->resolved_write);
 	close_fd(&g->resolved_read);
 	shared_memory_unmap(g->counted, counted_size(g));
@@ -180,7 +184,7 @@ static int open_counters(struct generation *g)
 	return g->counted ? TAKE_FD(fd) : -errno;
 }
 
-/* ---- in the children ---- */
+/* ---- what its processes are told ---- */
 
 /* What a child is given by the one who starts it; -1: this kind has none. */
 struct given {
@@ -189,110 +193,61 @@ struct given {
 	int counters; /* memory for them */
 };
 
-static bool has_unix_backends(const struct config *cfg)
+static void tell_signer(const struct generation *g, const struct shared *sh, struct brief *b)
 {
-	for (unsigned i = 0; i < cfg->n_services; i++) {
-		if (cfg->services[i]->address.ss.ss_family == AF_UNIX)
-			return true;
-	}
-	return false;
+	b->fd[BRIEF_STOP] = g->stop_read;
+	b->fd[BRIEF_SEEN] = sh->seen;
+	memcpy(b->list, g->signer_ends, b->n_sockets * sizeof(*b->list));
 }
 
-static int run_data(struct generation *g, struct shared *sh, const struct given *given)
+static void tell_resolver(const struct generation *g, struct brief *b)
 {
-	struct config *cfg = g->cfg;
-	struct gate gate = {
-		.cfg = cfg,
-		.count = sh->count,
-		.lookup = sh->lookup,
-		.load = steer_load(sh->steer),
-		.ktls = sh->ktls,
-		.tls_counters = offload_counters(),
-		.channel = given->channel,
-		.n_workers = cfg->workers,
-		.stats = shared_memory_map_writable(given->counters, counted_size(g)),
-		.flows = shared_memory_map(sh->flows_fd, sizeof(*sh->flows)),
-		.generation = g->number,
-		.slot = g->slot,
-		.listeners = g->listeners,
-		.signer_fds = g->worker_ends,
-	};
-
-	log_open("ktlsgated[data]", cfg->log_level);
-	close_all(g->signer_ends, cfg->workers);
-	close_fd(&g->stop_read);
-	close(given->counters);
-	close_fd(&sh->flows_fd);
-	if (g->resolved_read >= 0)
-		gate.resolved = resolved_map(g->resolved_read, cfg->n_services);
-	if (!gate.stats || !gate.flows || (g->resolved_read >= 0 && !gate.resolved)) {
-		log_error("shared memory: %s", strerror(errno));
-		return EXIT_FAILURE;
-	}
-	close_fd(&g->resolved_write);
-	close_fd(&g->resolved_read);
-	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr))
-		return EXIT_FAILURE;
-	provider_use();
-	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
-	    limits_check_memory(gate.limits) || sandbox_data(has_unix_backends(cfg)))
-		return EXIT_FAILURE;
-	workers_go(&gate);
-	if (write(given->ready, "", 1) != 1)
-		return EXIT_FAILURE;
-	close(given->ready);
-	answer_run(&gate, given->channel);
-	workers_stop(&gate);
-	gate_free(&gate);
-	return EXIT_SUCCESS;
+	b->fd[BRIEF_STOP] = g->stop_read;
+	b->fd[BRIEF_RESOLVED] = g->resolved_write;
 }
 
-/* Nothing of the supervisor's, and of this generation's nothing that another process has to do. */
-static void leave(struct generation *g, struct shared *sh, enum child_kind kind)
+static void tell_data(const struct generation *g, const struct shared *sh,
+		      const struct given *given, struct brief *b)
 {
-	sh->leave(sh, g);
-	close_fd(&g->stop_write);
-	close_fd(&g->channel);
-	shared_memory_unmap(TAKE_PTR(g->counted), counted_size(g));
-	if (kind != CHILD_SIGNER)
-		replay_free(TAKE_PTR(sh->seen));
+	b->ktls = sh->ktls;
+	b->fd[BRIEF_CHANNEL] = given->channel;
+	b->fd[BRIEF_COUNTERS] = given->counters;
+	b->fd[BRIEF_CONNECTIONS] = sh->flows_fd;
+	b->fd[BRIEF_RESOLVED] = g->resolved_read;
+	b->fd[BRIEF_FLOWS] = count_flows_map(sh->count);
+	b->fd[BRIEF_FLOW_INFO] = count_flow_info_map(sh->count);
+	b->fd[BRIEF_SHIELD_STATS] = sh->lookup ? lookup_map(sh->lookup, MAP_SHIELD_STATS) : -1;
+	b->fd[BRIEF_STEER_LOAD] = sh->steer ? steer_map(sh->steer, MAP_STEER_LOAD) : -1;
+	memcpy(b->list, g->worker_ends, b->n_sockets * sizeof(*b->list));
+	memcpy(b->list + b->n_sockets, g->listeners, b->n_listeners * sizeof(*b->list));
 }
 
-static int run_child(struct generation *g, struct shared *sh, enum child_kind kind,
-		     const struct given *given)
+static struct brief *brief_for(const struct generation *g, const struct shared *sh, enum role role,
+			       const struct given *given)
 {
-	sigset_t none;
+	unsigned workers = g->cfg->workers;
+	struct brief *b = brief_new(role, role == ROLE_RESOLVER ? 0 : workers,
+				    role == ROLE_DATA ? workers * g->cfg->n_bindings : 0);
 
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	/* ^C goes to the whole group, systemd's SIGTERM to the whole cgroup: the supervisor
-	 * decides. */
-	signal(SIGINT, SIG_IGN);
-	signal(SIGTERM, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	leave(g, sh, kind);
-	if (kind == CHILD_DATA)
-		return run_data(g, sh, given);
-	if (kind == CHILD_RESOLVER)
-		return resolver_run(g->cfg, g->resolved_write, given->ready, g->stop_read);
-	return signer_run(g->cfg, g->signer_ends, g->cfg->workers, given->ready, g->stop_read,
-			  sh->seen);
-}
-
-_Noreturn static void become_child(struct generation *g, struct shared *sh, enum child_kind kind,
-				   const struct given *given)
-{
-	int status = run_child(g, sh, kind, given);
-
-	config_free(g->cfg);
-	fflush(NULL);
-	exit(status);
+	if (!b)
+		return NULL;
+	b->generation = g->number;
+	b->slot = g->slot;
+	b->fd[BRIEF_TEXTS] = g->texts;
+	b->fd[BRIEF_READY] = given->ready;
+	if (role == ROLE_SIGNER)
+		tell_signer(g, sh, b);
+	else if (role == ROLE_RESOLVER)
+		tell_resolver(g, b);
+	else
+		tell_data(g, sh, given, b);
+	return b;
 }
 
 /* ---- starting ---- */
 
 /* Until it says that it is ready. */
-static int await_child(struct generation *g, enum child_kind kind, int ready_fd)
+static int await_child(struct generation *g, enum role kind, int ready_fd)
 {
 	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
 	pid_t pid = g->children[kind];
@@ -310,7 +265,7 @@ static int await_child(struct generation *g, enum child_kind kind, int ready_fd)
 }
 
 /* One end of what a child is given stays here: *ready and g->channel. */
-static int open_given(struct generation *g, enum child_kind kind, struct given *given, int *ready)
+static int open_given(struct generation *g, enum role kind, struct given *given, int *ready)
 {
 	int pair[2];
 
@@ -318,7 +273,7 @@ static int open_given(struct generation *g, enum child_kind kind, struct given *
 		return -errno;
 	*ready = pair[0];
 	given->ready = pair[1];
-	if (kind != CHILD_DATA)
+	if (kind != ROLE_DATA)
 		return 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
@@ -335,35 +290,32 @@ static void close_given(struct given *given)
 	close_fd(&given->counters);
 }
 
-static int fork_child(struct generation *g, struct shared *sh, enum child_kind kind,
-		      const struct given *given, int ready)
+static int execute(struct generation *g, const struct shared *sh, enum role role,
+		   const struct given *given)
 {
-	pid_t pid;
+	scoped_mem struct brief *b = brief_for(g, sh, role, given);
+	pid_t pid = b ? brief_execute(b) : -ENOMEM;
 
-	fflush(NULL);
-	pid = fork();
-	if (!pid) {
-		close(ready);
-		become_child(g, sh, kind, given);
+	if (pid < 0) {
+		log_error("%s cannot be started: %s", child_names[role], strerror(-pid));
+		return pid;
 	}
-	if (pid < 0)
-		return -errno;
-	g->children[kind] = pid;
+	g->children[role] = pid;
 	return 0;
 }
 
-static int start_child(struct generation *g, struct shared *sh, enum child_kind kind)
+static int start_child(struct generation *g, struct shared *sh, enum role kind)
 {
 	struct given given = {-1, -1, -1};
 	scoped_fd ready = -1;
 	int err = open_given(g, kind, &given, &ready);
 
 	if (!err)
-		err = fork_child(g, sh, kind, &given, ready);
+		err = execute(g, sh, kind, &given);
 	close_given(&given);
 	if (!err)
 		err = await_child(g, kind, ready);
-	if (err && kind == CHILD_DATA) {
+	if (err && kind == ROLE_DATA) {
 		close_fd(&g->channel);
 		generation_forget_counted(g, sh);
 	}
@@ -371,20 +323,20 @@ static int start_child(struct generation *g, struct shared *sh, enum child_kind 
 }
 
 /* A retired data process that has died has no flows left to serve; its signer then neither. */
-static bool should_run(const struct generation *g, enum child_kind kind)
+static bool should_run(const struct generation *g, enum role kind)
 {
-	if (kind == CHILD_RESOLVER && g->resolved_write < 0)
+	if (kind == ROLE_RESOLVER && g->resolved_write < 0)
 		return false;
-	return !g->retired || (kind != CHILD_DATA && g->children[CHILD_DATA]);
+	return !g->retired || (kind != ROLE_DATA && g->children[ROLE_DATA]);
 }
 
 int generation_start(struct generation *g, struct shared *sh)
 {
 	int err = 0;
 
-	for (int kind = 0; !err && kind < CHILDREN; kind++) {
-		if (!g->children[kind] && should_run(g, (enum child_kind)kind))
-			err = start_child(g, sh, (enum child_kind)kind);
+	for (int kind = 0; !err && kind < ROLES; kind++) {
+		if (!g->children[kind] && should_run(g, (enum role)kind))
+			err = start_child(g, sh, (enum role)kind);
 	}
 	g->pause_end = timer_clock() + RESTART_PAUSE_MS;
 	return err;
@@ -392,8 +344,8 @@ int generation_start(struct generation *g, struct shared *sh)
 
 bool generation_runs(const struct generation *g)
 {
-	for (int kind = 0; kind < CHILDREN; kind++) {
-		if (!g->children[kind] && should_run(g, (enum child_kind)kind))
+	for (int kind = 0; kind < ROLES; kind++) {
+		if (!g->children[kind] && should_run(g, (enum role)kind))
 			return false;
 	}
 	return true;
@@ -413,23 +365,23 @@ void generation_stop(struct generation *g)
 	g->retired = true;
 	close_fd(&g->channel);
 	/* A signer is stopped after its data process, which may still need it. */
-	if (!g->children[CHILD_DATA])
+	if (!g->children[ROLE_DATA])
 		close_fd(&g->stop_write);
 }
 
 /* The data process gives its flows timeout.drain, each after its last word. */
-static unsigned seconds_to_end(const struct generation *g, enum child_kind kind)
+static unsigned seconds_to_end(const struct generation *g, enum role kind)
 {
-	return STOP_SECONDS + (kind == CHILD_DATA ? 2 * g->cfg->drain_timeout : 0);
+	return STOP_SECONDS + (kind == ROLE_DATA ? 2 * g->cfg->drain_timeout : 0);
 }
 
 unsigned generation_patience(const struct generation *g)
 {
-	return seconds_to_end(g, CHILD_SIGNER) + seconds_to_end(g, CHILD_DATA);
+	return seconds_to_end(g, ROLE_SIGNER) + seconds_to_end(g, ROLE_DATA);
 }
 
 /* One that hangs must not keep us from ending. */
-static void kill_late(const struct generation *g, enum child_kind kind)
+static void kill_late(const struct generation *g, enum role kind)
 {
 	scoped_fd fd = (int)syscall(SYS_pidfd_open, g->children[kind], 0);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -455,14 +407,14 @@ bool generation_wait(struct generation *g)
 {
 	bool well = true;
 
-	for (int kind = CHILD_DATA; kind >= 0; kind--) {
+	for (int kind = ROLE_DATA; kind >= 0; kind--) {
 		int status;
 
-		if (kind < CHILD_DATA)
+		if (kind < ROLE_DATA)
 			close_fd(&g->stop_write);
 		if (g->children[kind] <= 0)
 			continue;
-		kill_late(g, (enum child_kind)kind);
+		kill_late(g, (enum role)kind);
 		if (waitpid(g->children[kind], &status, 0) >= 0 && status) {
 			char how[64];
 
@@ -476,16 +428,16 @@ bool generation_wait(struct generation *g)
 	return well;
 }
 
-static enum child_kind kind_of(const struct generation *g, pid_t pid)
+static enum role kind_of(const struct generation *g, pid_t pid)
 {
 	int kind = 0;
 
-	while (kind < CHILDREN && g->children[kind] != pid)
+	while (kind < ROLES && g->children[kind] != pid)
 		kind++;
-	return (enum child_kind)kind;
+	return (enum role)kind;
 }
 
-static void tell_death(const struct generation *g, enum child_kind kind, int status)
+static void tell_death(const struct generation *g, enum role kind, int status)
 {
 	const char *again = should_run(g, kind) ? "; starting it again" : "";
 	char how[64];
@@ -497,26 +449,26 @@ static void tell_death(const struct generation *g, enum child_kind kind, int sta
 
 bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int status)
 {
-	enum child_kind kind = kind_of(g, pid);
-	bool expected = g->retired && !status && (kind == CHILD_DATA || g->stop_write < 0);
+	enum role kind = kind_of(g, pid);
+	bool expected = g->retired && !status && (kind == ROLE_DATA || g->stop_write < 0);
 
-	if (kind == CHILDREN)
+	if (kind == ROLES)
 		return false;
 	if (!expected)
 		tell_death(g, kind, status);
 	g->children[kind] = 0;
 	g->pause_end = timer_clock() + RESTART_PAUSE_MS;
-	if (kind == CHILD_DATA) {
+	if (kind == ROLE_DATA) {
 		generation_forget_counted(g, sh);
 		close_fd(&g->channel);
 	}
-	if (kind == CHILD_DATA && g->retired)
+	if (kind == ROLE_DATA && g->retired)
 		close_fd(&g->stop_write);
 	return true;
 }
 
 bool generation_over(const struct generation *g)
 {
-	return g->retired && !g->children[CHILD_SIGNER] && !g->children[CHILD_RESOLVER] &&
-	       !g->children[CHILD_DATA];
+	return g->retired && !g->children[ROLE_SIGNER] && !g->children[ROLE_RESOLVER] &&
+	       !g->children[ROLE_DATA];
 }

@@ -9,6 +9,7 @@
 #define KTLSGATE_GENERATION_H
 
 #include <sys/types.h>
+#include "brief.h"
 #include "config.h"
 #include "count.h"
 #include "ktls.h"
@@ -17,28 +18,18 @@
 #include "resolver.h"
 #include "steer.h"
 
-enum child_kind {
-	CHILD_SIGNER,
-	CHILD_RESOLVER, /* only if a service has a name */
-	CHILD_DATA,
-	CHILDREN
-};
-
-struct generation;
 struct lookup;
 
-/* The supervisor's, inherited by every generation. */
+/* The supervisor's, of which every generation is given a part. */
 struct shared {
 	struct ktls_caps ktls;
 	struct count *count;	   /* NULL: no BPF */
 	struct steer *steer;	   /* the same */
 	struct lookup *lookup;	   /* the same */
-	struct replay *seen;	   /* the signers' memory of used transcripts */
+	int seen;		   /* the signers' memory of used transcripts, replay_make() */
 	struct stats_sums ended;   /* what data processes that are gone have counted */
 	struct flow_counts *flows; /* written here, for the data processes to read */
 	int flows_fd;		   /* its memory */
-	/* In a child: closes what is the supervisor's or another generation's. */
-	void (*leave)(struct shared *sh, const struct generation *self);
 };
 
 struct generation {
@@ -57,15 +48,19 @@ struct generation {
 	/* The memory in which the resolver tells the data process, for each of them; -1: no
 	 * service has a name. */
 	int resolved_write, resolved_read;
-	pid_t children[CHILDREN]; /* 0: it does not run */
-	uint64_t pause_end;	  /* timer_clock(): what has died is not started again before */
+	int texts;	       /* config_texts_seal() */
+	pid_t children[ROLES]; /* 0: it does not run */
+	uint64_t pause_end;    /* timer_clock(): what has died is not started again before */
 	bool retired;
 	bool accepts_nothing; /* it has said so */
 };
 
-/* Takes cfg, also on failure. listeners: room for the descriptors, to be filled. NULL: no memory.
+/*
+ * Takes cfg, which texts hold, also on failure. listeners: room for the descriptors, to be filled.
+ * NULL: no memory, or no descriptors.
  */
-struct generation *generation_new(struct config *cfg, unsigned number, unsigned slot);
+struct generation *generation_new(struct config *cfg, const struct cfg_texts *texts,
+				  unsigned number, unsigned slot);
 /* Closes its descriptors; its processes must be gone. NULL-safe. */
 void generation_free(struct generation *g);
 

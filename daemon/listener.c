@@ -253,13 +253,3 @@ void listeners_keep(struct listeners *l, const struct config *cfg)
 	free(l->groups);
 	l->groups = NULL;
 }
-
-void listeners_leave(struct listeners *l, const struct config *cfg)
-{
-	sift(l, is_named, cfg);
-	for (unsigned i = 0; i < l->n; i++)
-		group_free(&l->groups[i]);
-	free(l->groups);
-	l->groups = NULL;
-	l->n = 0;
-}

@@ -28,7 +28,5 @@ int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *erro
 void listeners_tune(struct listeners *l, const struct config *cfg);
 /* Closes the sockets of addresses that cfg does not name; NULL: of all. */
 void listeners_keep(struct listeners *l, const struct config *cfg);
-/* In a child: closes those that cfg does not name, and forgets the others, which are its own. */
-void listeners_leave(struct listeners *l, const struct config *cfg);
 
 #endif

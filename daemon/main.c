@@ -7,6 +7,7 @@
 #include "ktls.h"
 #include "log.h"
 #include "ring.h"
+#include "role.h"
 #include "stats.h"
 #include "supervisor.h"
 
@@ -100,7 +101,9 @@ int main(int argc, char **argv)
 	enum {
 		OPT_KEYS = 256,
 		OPT_COUNTERS,
-		OPT_EXAMPLE
+		OPT_EXAMPLE,
+		OPT_ROLE, /* these two are for the processes that ktlsgated starts itself */
+		OPT_BRIEF,
 	};
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
@@ -110,11 +113,13 @@ int main(int argc, char **argv)
 		{"keys", no_argument, NULL, OPT_KEYS},
 		{"counters", no_argument, NULL, OPT_COUNTERS},
 		{"example", no_argument, NULL, OPT_EXAMPLE},
+		{"role", required_argument, NULL, OPT_ROLE},
+		{"brief", required_argument, NULL, OPT_BRIEF},
 		{NULL, 0, NULL, 0},
 	};
-	const char *path = DEFAULT_CONFIG;
+	const char *path = DEFAULT_CONFIG, *role = NULL;
 	bool test = false;
-	int opt;
+	int opt, brief = -1;
 
 	while ((opt = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1) {
 		switch (opt) {
@@ -137,6 +142,12 @@ int main(int argc, char **argv)
 			return EXIT_SUCCESS;
 		case OPT_EXAMPLE:
 			return config_print_example(stdout) ? EXIT_FAILURE : EXIT_SUCCESS;
+		case OPT_ROLE:
+			role = optarg;
+			break;
+		case OPT_BRIEF:
+			brief = atoi(optarg);
+			break;
 		default:
 			fputs(usage, stderr);
 			return 2;
@@ -147,5 +158,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	log_open("ktlsgated", LOG_LEVEL_INFO);
+	if (role)
+		return role_run(role, brief);
 	return test ? test_config(path) : supervisor_run(path);
 }

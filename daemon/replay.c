@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include "replay.h"
+#include "shared_memory.h"
 
 /* Slots are numbered from 1, so that 0 ends a chain. */
 struct replay {
@@ -42,26 +42,36 @@ static void lock(struct replay *r)
 		pthread_mutex_consistent(&r->lock);
 }
 
-struct replay *replay_new(void)
+int replay_make(void)
 {
-	struct replay *r =
-		mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	scoped_fd fd = shared_memory_new("ktlsgate-replay", sizeof(struct replay));
+	struct replay *r = fd >= 0 ? replay_map(fd) : NULL;
+	bool ok;
 
-	if (r == MAP_FAILED)
-		return NULL;
-	if (getrandom(r->secret, sizeof(r->secret), 0) != sizeof(r->secret)) {
-		replay_free(r);
-		return NULL;
-	}
+	if (!r)
+		return fd < 0 ? fd : -errno;
+	ok = getrandom(r->secret, sizeof(r->secret), 0) == sizeof(r->secret);
 	r->oldest = 1;
 	init_lock(&r->lock);
-	return r;
+	replay_free(r);
+	return ok ? TAKE_FD(fd) : -EIO;
+}
+
+struct replay *replay_map(int fd)
+{
+	return shared_memory_map_writable(fd, sizeof(struct replay));
+}
+
+struct replay *replay_new(void)
+{
+	scoped_fd fd = replay_make();
+
+	return fd < 0 ? NULL : replay_map(fd);
 }
 
 void replay_free(struct replay *r)
 {
-	if (r)
-		munmap(r, sizeof(*r));
+	shared_memory_unmap(r, sizeof(*r));
 }
 
 const uint8_t *replay_secret(const struct replay *r)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The last digests seen: a bounded set that forgets the oldest first. Its memory
- * is shared with processes forked later, so it outlives one that dies; several
+ * is shared between processes by its descriptor, so it outlives one that dies; several
  * may use it at once.
  */
 #ifndef KTLSGATE_REPLAY_H
@@ -17,7 +17,11 @@
 
 struct replay;
 
-/* NULL: no memory, or no randomness. */
+/* Memory of an empty set, to be mapped by signers: its descriptor, or -errno. */
+int replay_make(void) must_check;
+/* The set at fd. NULL with errno. */
+struct replay *replay_map(int fd) must_check;
+/* Both, for one process. NULL: no memory, or no randomness. */
 struct replay *replay_new(void) must_check;
 /* A secret of all processes that share it, of REPLAY_SECRET_LEN bytes. */
 const uint8_t *replay_secret(const struct replay *r);

@@ -31,7 +31,7 @@ static void print_generation(const struct supervisor *s, const struct generation
 		"\tvservers=%u\tdata_pid=%d\tsigner_pid=%d\n",
 		g->number, g == s->current ? "current" : "retired",
 		(timer_clock() - g->since) / 1000, generation_flows(g), g->cfg->n_vservers,
-		g->children[CHILD_DATA], g->children[CHILD_SIGNER]);
+		g->children[ROLE_DATA], g->children[ROLE_SIGNER]);
 }
 
 static char *status_text(const struct supervisor *s)

@@ -268,19 +268,19 @@ static int take_names(struct names *names, const struct config *cfg, int table_f
 int resolver_run(const struct config *cfg, int table_fd, int ready_fd, int stop_fd)
 {
 	struct pollfd stop = {.fd = stop_fd, .events = POLLIN};
-	int keep[] = {ready_fd, stop_fd};
 	struct names names = {0};
 	pthread_t thread;
 
 	log_open("ktlsgated[resolver]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
-	if (take_names(&names, cfg, table_fd) || sandbox_keep_only(keep, ARRAY_SIZE(keep)) ||
-	    sandbox_drop_privileges(cfg->user) ||
+	if (take_names(&names, cfg, table_fd) || sandbox_drop_privileges(cfg->user) ||
 	    pthread_create(&thread, NULL, look_up_for_ever, &names) || sandbox_resolver() ||
 	    write(ready_fd, "", 1) != 1) {
 		log_error("cannot start");
 		return EXIT_FAILURE;
 	}
+	close(table_fd);
+	close(ready_fd);
 	/* A look-up may take its time, and need not be waited for. */
 	while (poll(&stop, 1, -1) < 0 && errno == EINTR)
 		;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -31,6 +32,40 @@ int shared_memory_new(const char *name, size_t len)
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
 		return -errno;
 	return TAKE_FD(fd);
+}
+
+#define COPY_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
+
+int shared_memory_copy(const char *name, const void *data, size_t len)
+{
+	scoped_fd fd = new_file(name);
+	const char *p = data;
+
+	if (fd < 0)
+		return -errno;
+	while (len) {
+		ssize_t n = TEMP_FAILURE_RETRY(write(fd, p, len));
+
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return fcntl(fd, F_ADD_SEALS, COPY_SEALS) ? -errno : TAKE_FD(fd);
+}
+
+const void *shared_memory_map_copy(int fd, size_t *len)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	if (seals < 0 || fstat(fd, &st))
+		return NULL;
+	*len = (size_t)st.st_size;
+	if ((seals & COPY_SEALS) == COPY_SEALS)
+		return shared_memory_map(fd, *len);
+	errno = EPERM;
+	return NULL;
 }
 
 int shared_memory_read_only(int fd)

@@ -13,6 +13,11 @@
 /* len bytes of zeros; /proc/PID/maps shows them under this name. A descriptor, or -errno. */
 int shared_memory_new(const char *name, size_t len) must_check;
 
+/* A copy of len bytes that nobody can ever change. A descriptor, or -errno. */
+int shared_memory_copy(const char *name, const void *data, size_t len) must_check;
+/* Maps such a copy, and only such; *len is its size. NULL: errno says why. */
+const void *shared_memory_map_copy(int fd, size_t *len) must_check;
+
 /*
  * Another descriptor of the same memory, which can only be mapped for reading. It is for a process
  * that the first one must not come to. A descriptor, or -errno.

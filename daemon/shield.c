@@ -172,6 +172,7 @@ static void show_rules(const struct lookup *lookup, int family, FILE *out)
 static void show(const struct lookup *lookup, FILE *out)
 {
 	int map = lookup_map(lookup, MAP_SHIELD_CONFIG);
+	int map_of_stats = lookup_map(lookup, MAP_SHIELD_STATS);
 	struct shield_config config;
 	struct shield_stats stats = {0}; /* the analyser does not know that errno is set */
 	uint32_t zero = 0;
@@ -186,7 +187,7 @@ static void show(const struct lookup *lookup, FILE *out)
 	}
 	show_rules(lookup, AF_INET, out);
 	show_rules(lookup, AF_INET6, out);
-	for (unsigned i = 0; !shield_read(lookup, i, &stats); i++)
+	for (unsigned i = 0; !shield_read(map_of_stats, i, &stats); i++)
 		fprintf(out,
 			"vserver %s admitted %" PRIu64 " denied %" PRIu64
 			" over_prefix_limit %" PRIu64 " over_source_limit %" PRIu64 "\n",
@@ -194,19 +195,19 @@ static void show(const struct lookup *lookup, FILE *out)
 			(uint64_t)stats.over_prefix_limit, (uint64_t)stats.over_source_limit);
 }
 
-void shield_write_metrics(const struct lookup *lookup, FILE *out)
+void shield_write_metrics(int stats, FILE *out)
 {
-	struct shield_stats stats = {0};
+	struct shield_stats of = {0};
 
-	for (unsigned i = 0; !shield_read(lookup, i, &stats); i++) {
+	for (unsigned i = 0; !shield_read(stats, i, &of); i++) {
 		const struct {
 			const char *name;
 			uint64_t n;
 		} outcomes[] = {
-			{"admitted", stats.admitted},
-			{"denied", stats.denied},
-			{"over_prefix_limit", stats.over_prefix_limit},
-			{"over_source_limit", stats.over_source_limit},
+			{"admitted", of.admitted},
+			{"denied", of.denied},
+			{"over_prefix_limit", of.over_prefix_limit},
+			{"over_source_limit", of.over_source_limit},
 		};
 
 		if (!i)
@@ -219,7 +220,7 @@ void shield_write_metrics(const struct lookup *lookup, FILE *out)
 			fprintf(out,
 				"ktlsgate_shield_connections_total{vserver=\"%s\",outcome=\"%s\"} "
 				"%" PRIu64 "\n",
-				stats.vserver, outcomes[o].name, outcomes[o].n);
+				of.vserver, outcomes[o].name, outcomes[o].n);
 	}
 }
 
@@ -313,17 +314,22 @@ void shield_command(const struct lookup *lookup, const char *command, FILE *out)
 
 /* ---- counters ---- */
 
-int shield_read(const struct lookup *lookup, unsigned place, struct shield_stats *out)
+void shield_prepare(void)
 {
-	int cpus = libbpf_num_possible_cpus(), map = lookup_map(lookup, MAP_SHIELD_STATS);
+	(void)libbpf_num_possible_cpus(); /* kept by libbpf */
+}
+
+int shield_read(int stats, unsigned place, struct shield_stats *out)
+{
+	int cpus = libbpf_num_possible_cpus();
 	scoped_mem struct shield_stats *values =
 		calloc(cpus > 0 ? (size_t)cpus : 1, sizeof(*values));
 
-	if (map < 0)
-		return map;
+	if (stats < 0)
+		return -ENOENT;
 	if (cpus < 0 || !values)
 		return -ENOMEM;
-	if (bpf_map_lookup_elem(map, &place, values))
+	if (bpf_map_lookup_elem(stats, &place, values))
 		return -errno;
 	if (!values[0].vserver[0])
 		return -ENOENT;

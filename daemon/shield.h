@@ -24,10 +24,12 @@ int shield_configure(int config, int rules4, int rules6, const struct config *cf
  */
 void shield_command(const struct lookup *lookup, const char *command, FILE *out);
 
-/* For Prometheus: connections by vserver and what came of them. */
-void shield_write_metrics(const struct lookup *lookup, FILE *out);
+/* For Prometheus: connections by vserver and what came of them. stats: the map shield_stats. */
+void shield_write_metrics(int stats, FILE *out);
 
+/* Before files are forbidden: how many CPUs there are is read from one. */
+void shield_prepare(void);
 /* All CPUs' counters of the vserver at a place, with its name; -ENOENT: there is none. */
-int shield_read(const struct lookup *lookup, unsigned place, struct shield_stats *out) must_check;
+int shield_read(int stats, unsigned place, struct shield_stats *out) must_check;
 
 #endif

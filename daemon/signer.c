@@ -187,6 +187,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 		log_error("the supervisor is gone: %s", strerror(errno));
 		return EXIT_FAILURE;
 	}
+	close(ready_fd);
 	return serve(&s) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 

@@ -26,7 +26,6 @@ struct steer {
 	unsigned n_cpus; /* that the machine can have */
 	bool *drained;	 /* by worker */
 	enum steer_mode mode;
-	uint64_t *load; /* the map steer_load as memory; NULL: not mapped */
 };
 
 static int set_sizes(struct steer *steer)
@@ -108,24 +107,6 @@ static int tell_cpus(const struct steer *steer, const struct cfg_cpus *cpus)
 	return err;
 }
 
-static size_t load_size(const struct steer *steer)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (steer->workers * sizeof(uint64_t) + page - 1) / page * page;
-}
-
-static int map_load(struct steer *steer)
-{
-	void *memory = mmap(NULL, load_size(steer), PROT_READ | PROT_WRITE, MAP_SHARED,
-			    bpf_map__fd(steer->skel->maps.steer_load), 0);
-
-	if (memory == MAP_FAILED)
-		return -errno;
-	steer->load = memory;
-	return 0;
-}
-
 static int pin(struct steer *steer, const char *bpf_dir)
 {
 	struct bpf_map *map = NULL;
@@ -187,8 +168,6 @@ int steer_open(unsigned n_groups, unsigned workers, const struct cfg_cpus *cpus,
 		err = tell_workers(steer);
 	if (!err)
 		err = tell_cpus(steer, cpus);
-	if (!err)
-		err = map_load(steer);
 	if (err) {
 		log_warn("steer: cannot load the program: %s%s", strerror(-err), bpf_dir_hint(err));
 		return err;
@@ -318,12 +297,16 @@ int steer_map(const struct steer *steer, const char *name)
 	return bpf_object__find_map_fd_by_name(steer->skel->obj, name);
 }
 
-uint64_t *steer_load(const struct steer *steer)
+uint64_t *steer_load_map(int map, unsigned workers)
 {
-	return steer ? steer->load : NULL;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t size = (workers * sizeof(uint64_t) + page - 1) / page * page;
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
+
+	return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Now: the array itself goes when the last process that has inherited it does. */
+/* Now: the array itself goes when the last program that uses it does. */
 static void release_sockets(const struct steer *steer)
 {
 	int map = steer->skel ? bpf_map__fd(steer->skel->maps.steer_sockets) : -1;
@@ -339,8 +322,6 @@ void steer_close(struct steer *steer)
 	if (steer->bpf_dir)
 		unpin(steer);
 	release_sockets(steer);
-	if (steer->load)
-		munmap(steer->load, load_size(steer));
 	steer_bpf__destroy(steer->skel);
 	free(steer->bpf_dir);
 	free(steer->keys);

@@ -46,10 +46,10 @@ int steer_drain(struct steer *steer, unsigned worker, bool drain) must_check;
 int steer_map(const struct steer *steer, const char *name);
 
 /*
- * Where worker i tells its number of open connections, at [i], for STEER_BY_LOAD; shared with all
- * children. NULL if steer is.
+ * The map steer_load as memory, where worker i tells its number of open connections, at [i], for
+ * STEER_BY_LOAD. NULL with errno; else until the process ends.
  */
-uint64_t *steer_load(const struct steer *steer);
+uint64_t *steer_load_map(int map, unsigned workers) must_check;
 
 /* Unpins and frees. Sockets keep their program for as long as they live. NULL-safe. */
 void steer_close(struct steer *steer);

@@ -102,9 +102,9 @@ static int open_once(struct supervisor *s, const struct config *cfg)
 	if (ret)
 		return ret;
 	s->listeners.workers = cfg->workers;
-	s->shared.seen = replay_new();
-	if (!s->shared.seen)
-		return -ENOMEM;
+	s->shared.seen = replay_make();
+	if (s->shared.seen < 0)
+		return s->shared.seen;
 	return open_flow_counts(&s->shared);
 }
 
@@ -120,24 +120,6 @@ static int open_signals(void)
 	if (sigprocmask(SIG_BLOCK, &set, NULL))
 		return -errno;
 	return signalfd(-1, &set, SFD_CLOEXEC);
-}
-
-/* In a child: what is the supervisor's, or another generation's, is not its business. */
-static void leave(struct shared *sh, const struct generation *self)
-{
-	struct supervisor *s = container_of(sh, struct supervisor, shared);
-
-	close(s->signal_fd);
-	watchdog_close(&s->watchdog);
-	changes_free(&s->changes);
-	control_leave(&s->control);
-	listeners_leave(&s->listeners, self->cfg);
-	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
-		if (s->generations[i] && s->generations[i] != self)
-			generation_free(s->generations[i]);
-	}
-	shared_memory_unmap(TAKE_PTR(sh->flows), sizeof(*sh->flows));
-	config_texts_free(&s->texts);
 }
 
 /* ---- checking a configuration ---- */
@@ -452,8 +434,9 @@ static int prepare(struct supervisor *s, struct generation *g, FILE *errors, str
 	return err;
 }
 
-/* Takes cfg. On failure nothing of it is left, and what ran goes on. */
-static int start_generation(struct supervisor *s, struct config *cfg, FILE *errors)
+/* Takes cfg, made of texts. On failure nothing of it is left, and what ran goes on. */
+static int start_generation(struct supervisor *s, struct config *cfg, const struct cfg_texts *texts,
+			    FILE *errors)
 {
 	struct generation *g;
 	struct steer *steer;
@@ -461,7 +444,7 @@ static int start_generation(struct supervisor *s, struct config *cfg, FILE *erro
 
 	if (slot < 0)
 		slot = make_room(s);
-	g = generation_new(cfg, s->last_number + 1, (unsigned)slot);
+	g = generation_new(cfg, texts, s->last_number + 1, (unsigned)slot);
 	if (!g) {
 		fprintf(errors, "out of memory or descriptors\n");
 		return -ENOMEM;
@@ -541,7 +524,7 @@ static int start_first(struct supervisor *s, struct config *cfg, FILE *errors)
 	}
 	/* Sockets made from here on belong to the cgroup that is counted. */
 	open_count(s, cfg);
-	return start_generation(s, cfg, errors);
+	return start_generation(s, cfg, &s->texts, errors);
 }
 
 static int start(struct supervisor *s)
@@ -587,7 +570,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	int err = load_checked(s, texts, errors, &cfg);
 
 	if (!err)
-		err = start_generation(s, cfg, errors);
+		err = start_generation(s, cfg, texts, errors);
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
@@ -819,7 +802,8 @@ static void close_everything(struct supervisor *s)
 	control_close(&s->control);
 	if (s->signal_fd >= 0)
 		close(s->signal_fd);
-	replay_free(s->shared.seen);
+	if (s->shared.seen >= 0)
+		close(s->shared.seen);
 	shared_memory_unmap(s->shared.flows, sizeof(*s->shared.flows));
 	if (s->shared.flows_fd >= 0)
 		close(s->shared.flows_fd);
@@ -829,7 +813,7 @@ static void close_everything(struct supervisor *s)
 int supervisor_run(const char *path)
 {
 	struct supervisor s = {
-		.shared = {.leave = leave, .flows_fd = -1},
+		.shared = {.seen = -1, .flows_fd = -1},
 		.path = path,
 		.control = {.fd = -1, .request = requests_take, .arg = &s},
 		.signal_fd = -1,

@@ -19,7 +19,6 @@
 #include "reuse.h"
 
 struct flowlog;
-struct lookup;
 
 /* Shared by all workers of the data process; immutable once they run. */
 struct gate {
@@ -35,11 +34,11 @@ struct gate {
 	struct certreq_memory *certreqs;
 	struct limits *limits;
 	struct count *count;	 /* NULL: no BPF */
-	struct lookup *lookup;	 /* NULL: no BPF */
+	int shield_stats;	 /* BPF map; -1: there is none */
 	struct flowlog *flowlog; /* NULL: off */
 	int tls_counters;	 /* see offload_counters() */
 	int channel;		 /* to the supervisor */
-	uint64_t *load;		 /* by worker, see steer_load(); or NULL */
+	uint64_t *load;		 /* by worker, see steer_load_map(); or NULL */
 	struct ktls_caps ktls;
 	struct stats *stats;		 /* by worker, in memory that the supervisor reads */
 	const struct flow_counts *flows; /* of all generations */

@@ -12,8 +12,8 @@ from test_resolver import hosts, inside  # noqa: F401, a fixture
 
 # Memory that each process shares with another one, and whether it may write it.
 SHARED = {
-    "supervisor": {"ktlsgate-counters": "r", "ktlsgate-flows": "rw", "/dev/zero": "rw"},
-    "signer": {"/dev/zero": "rw"},
+    "supervisor": {"ktlsgate-counters": "r", "ktlsgate-flows": "rw"},
+    "signer": {"ktlsgate-replay": "rw"},
     "resolver": {"ktlsgate-resolved": "rw"},
     "data": {"ktlsgate-counters": "rw", "ktlsgate-flows": "r", "ktlsgate-resolved": "r",
              "[io_uring]": "rw"},

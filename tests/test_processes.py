@@ -4,11 +4,14 @@ The daemon's processes one by one: a signer that is stopped, slow or refuses; a 
 process that is killed; and the end of them all.
 """
 
+import collections
 import contextlib
 import datetime
 import os
+import pathlib
 import re
 import signal
+import subprocess
 import threading
 import time
 
@@ -16,8 +19,9 @@ import pytest
 
 from harness import client as clients
 from harness import peer
-from harness.daemon import REASONS, settings, wait_until
+from harness.daemon import REASONS, program, settings, wait_until
 
+WORKERS = 2
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
 
 
@@ -44,6 +48,123 @@ def refused(g, pki, backend, alert, **options):
         assert c.ended == "alert " + alert
     seen = backend.connection(n).wait()
     assert (seen.handshake, seen.ended) == (False, "alert handshake_failure")
+
+
+# ---- what each of them has ----
+
+PRIVATE = {"program", "library", "[heap]", "[stack]", "[vvar]", "[vvar_vclock]", "[vdso]",
+           "[vsyscall]", "memory"}
+# Kinds of mappings and of descriptors: whatever is found beyond them is a mistake.
+MAPPINGS = {
+    None: PRIVATE | {"memfd:ktlsgate-counters", "memfd:ktlsgate-flows"},
+    "signer": PRIVATE | {"memfd:ktlsgate-replay"},
+    "resolver": PRIVATE | {"memfd:ktlsgate-resolved"},
+    "data": PRIVATE | {"memfd:ktlsgate-counters", "memfd:ktlsgate-flows",
+                       "memfd:ktlsgate-resolved", "[io_uring]"},
+}
+DESCRIPTORS = {
+    "signer": {"pipe": 1, "socket": WORKERS, "[eventpoll]": 1},
+    "resolver": {"pipe": 1},
+    # One listening socket and one to the signer for each worker, and the supervisor's channel.
+    "data": {"socket": 2 * WORKERS + 1, "[io_uring]": WORKERS, "[eventfd]": WORKERS,
+             "/proc/PID/net/tls_stat": 1},
+}
+
+
+def kind_of_mapping(line):
+    """Of a line of /proc/PID/maps; what is writable and shared is named as it is."""
+    fields = line.split(None, 5)
+    access, name = fields[1], fields[5].strip() if len(fields) > 5 else ""
+    if access.endswith("p"):
+        if not name or name.startswith(("[anon", "[stack")):
+            return name.startswith("[stack") and "[stack]" or "memory"
+        if name == str(program("ktlsgated")):
+            return "program"
+        if re.search(r"/(lib|ld-)[^/]*\.so[.\d]*$", name) and access != "rwxp":
+            return "library"
+    return re.sub(r"^/(memfd:\S+) \(deleted\)$|^anon_inode:(\S+)$", r"\1\2", name)
+
+
+def mappings(pid):
+    maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+    return {kind_of_mapping(line) for line in maps.splitlines()}
+
+
+def first_address(pid):
+    """Where the kernel has put the program."""
+    maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+    return next(line.split("-")[0] for line in maps.splitlines()
+                if line.endswith(str(program("ktlsgated"))))
+
+
+def descriptors(pid):
+    """How many there are of each kind, but for standard input, output and error."""
+    found = collections.Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if int(fd) > 2:
+            name = os.readlink(f"/proc/{pid}/fd/{fd}")
+            name = re.sub(r"^(pipe|socket):.*|^anon_inode:(\S+)$", r"\1\2", name)
+            found[re.sub(r"^/proc/\d+/", "/proc/PID/", name)] += 1
+    return found
+
+
+@pytest.fixture
+def resolving(gate, pki, backend):
+    """A gate with a resolver, so with one process of each kind."""
+    return gate(settings(pki, backend.port, dataplane__workers=WORKERS,
+                         service__app1__address=f"localhost:{backend.port}"))
+
+
+def test_what_each_process_has(resolving, pki):
+    """No memory, no descriptor and no file of another one's."""
+    g = resolving
+    serve(g, pki, certkey=pki.client())
+    if g.sanitized():
+        pytest.skip("a sanitizer has mappings of its own")
+    assert g.stat_reaches("flows_closed", 1)
+    pids = {None: g.process.pid, **{role: g.role(role) for role in DESCRIPTORS}}
+    for role, pid in pids.items():
+        assert mappings(pid) <= MAPPINGS[role], role
+    for role, kinds in DESCRIPTORS.items():
+        found = descriptors(pids[role])
+        # What a kernel without TLS does not have is not open, either.
+        assert {**found, **{k: n for k, n in kinds.items() if k.startswith("/proc")}} == kinds, role
+
+
+def test_each_process_has_a_layout_of_its_own(resolving):
+    """Who knows where one has its code knows nothing of another, nor of the next one."""
+    g = resolving
+    pids = [g.process.pid, *(g.role(role) for role in DESCRIPTORS)]
+    seen = {first_address(pid) for pid in pids}
+    assert len(seen) == len(pids)
+    for role in DESCRIPTORS:
+        pid = g.role(role)
+        os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: g.role(role) not in (None, pid), 5)
+        assert first_address(g.role(role)) not in seen
+
+
+def environment(pid):
+    words = pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return {word.split("=")[0] for word in words}
+
+
+def test_environment(monkeypatch, gate, pki, backend):
+    """What is between the service manager and the supervisor is nobody else's."""
+    manager = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "60000000"}
+    for name, value in manager.items():
+        monkeypatch.setenv(name, value)
+    g = gate(settings(pki, backend.port))
+    own = environment(g.process.pid)
+    assert own.issuperset(manager)
+    assert environment(g.signer()) == environment(g.data_process()) == own - set(manager)
+
+
+def test_role_is_not_for_people():
+    """Executed by hand, without a brief of the supervisor's."""
+    done = subprocess.run([program("ktlsgated"), "--role", "signer", "--brief", "0"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--role is for ktlsgated itself" in done.stderr
 
 
 # ---- a signer that does not answer ----

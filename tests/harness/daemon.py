@@ -199,15 +199,19 @@ class Ktlsgated:
                     found += map(int, children.split())
         return found
 
+    def role(self, name):
+        """
+        The process id of the signer, resolver or data process, the oldest if there are several;
+        None when there is none.
+        """
+        return next((pid for pid in self.processes()[1:] if _role_of(pid) == name), None)
+
     def signer(self):
-        """Its process id: the one child without threads. Waits while it is being started again."""
-        return wait_until(lambda: self._child(lambda tasks: tasks == 1), 5 * SCALE)
+        """Its process id. Waits while it is being started again."""
+        return wait_until(lambda: self.role("signer"), 5 * SCALE)
 
     def data_process(self):
-        return wait_until(lambda: self._child(lambda tasks: tasks > 1), 5 * SCALE)
-
-    def _child(self, fits):
-        return next((pid for pid in self.processes()[1:] if fits(len(_tasks(pid)))), None)
+        return wait_until(lambda: self.role("data"), 5 * SCALE)
 
     def heaps_at_the_end(self):
         """
@@ -274,6 +278,14 @@ def _tasks(pid):
     with contextlib.suppress(OSError):
         return os.listdir(f"/proc/{pid}/task")
     return []
+
+
+def _role_of(pid):
+    """What ktlsgated has executed itself as; None: it is the supervisor, or has ended."""
+    with contextlib.suppress(OSError):
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        return words[words.index("--role") + 1] if "--role" in words else None
+    return None
 
 
 def ctl(*args, **options):

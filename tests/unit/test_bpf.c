@@ -350,7 +350,7 @@ static void check_hash_mode(struct steer *steer)
 static void check_load_mode(struct steer *steer)
 {
 	struct listeners l = open_listeners(loopback4(), MAX_WORKERS);
-	uint64_t *load = steer_load(steer);
+	uint64_t *load = steer_load_map(steer_map(steer, MAP_STEER_LOAD), MAX_WORKERS);
 	unsigned got[MAX_WORKERS];
 
 	CHECK_INT(steer_add(steer, 0, l.fds, MAX_WORKERS), 0);

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What a process that was executed for a role begins with; see role.h. Starts no other. */
+#include "role.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include "answer.h"
+#include "brief.h"
+#include "log.h"
+#include "offload.h"
+#include "provider.h"
+#include "sandbox.h"
+#include "shared_memory.h"
+#include "shield.h"
+#include "signer.h"
+#include "steer.h"
+#include "worker.h"
+
+static const char *const log_names[ROLES] = {"ktlsgated[signer]", "ktlsgated[resolver]",
+					     "ktlsgated[data]"};
+
+/* ---- what it was given ---- */
+
+/*
+ * The texts are those that were checked. What else has a part in the numbers, such as how many CPUs
+ * there are, may have changed since.
+ */
+static bool agrees(const struct brief *b, const struct config *cfg)
+{
+	bool all = b->n_sockets == (b->role == ROLE_RESOLVER ? 0 : cfg->workers) &&
+		   (b->role != ROLE_DATA || b->n_listeners == cfg->workers * cfg->n_bindings);
+
+	if (!all)
+		log_error("the configuration is not what it was when it was checked; reload it");
+	return all;
+}
+
+static struct config *load(struct brief *b)
+{
+	struct config *cfg = NULL;
+	struct cfg_texts texts;
+	int err = config_texts_unseal(TAKE_FD(b->fd[BRIEF_TEXTS]), &texts);
+
+	if (err) {
+		log_error("the configuration cannot be read: %s", strerror(-err));
+		return NULL;
+	}
+	err = config_load_texts(&texts, stderr, &cfg);
+	config_texts_free(&texts);
+	if (err || agrees(b, cfg))
+		return cfg;
+	config_free(cfg);
+	return NULL;
+}
+
+/* ---- the data process ---- */
+
+static bool has_unix_backends(const struct config *cfg)
+{
+	for (unsigned i = 0; i < cfg->n_services; i++) {
+		if (cfg->services[i]->address.ss.ss_family == AF_UNIX)
+			return true;
+	}
+	return false;
+}
+
+/* Its descriptor is needed no more. */
+static int close_mapped(int fd, const void *memory, const char *what)
+{
+	if (!memory)
+		log_error("cannot map %s: %s", what, strerror(errno));
+	close(fd);
+	return memory ? 0 : -ENOMEM;
+}
+
+/* What is shared with other processes. */
+static int map_shared(struct gate *gate, const struct brief *b)
+{
+	int err;
+
+	gate->stats = shared_memory_map_writable(b->fd[BRIEF_COUNTERS],
+						 gate->n_workers * sizeof(*gate->stats));
+	err = close_mapped(b->fd[BRIEF_COUNTERS], gate->stats, "the counters");
+	if (err)
+		return err;
+	gate->flows = shared_memory_map(b->fd[BRIEF_CONNECTIONS], sizeof(*gate->flows));
+	err = close_mapped(b->fd[BRIEF_CONNECTIONS], gate->flows, "the numbers of connections");
+	if (!err && b->fd[BRIEF_RESOLVED] >= 0) {
+		gate->resolved = resolved_map(b->fd[BRIEF_RESOLVED], gate->cfg->n_services);
+		err = close_mapped(b->fd[BRIEF_RESOLVED], gate->resolved, "the addresses");
+	}
+	if (!err && b->fd[BRIEF_STEER_LOAD] >= 0) {
+		gate->load = steer_load_map(b->fd[BRIEF_STEER_LOAD], gate->n_workers);
+		err = close_mapped(b->fd[BRIEF_STEER_LOAD], gate->load, MAP_STEER_LOAD);
+	}
+	if (!err && b->fd[BRIEF_FLOWS] >= 0)
+		err = count_use(b->fd[BRIEF_FLOWS], b->fd[BRIEF_FLOW_INFO], &gate->count);
+	return err;
+}
+
+static int run_data(const struct brief *b, struct config *cfg)
+{
+	struct gate gate = {
+		.cfg = cfg,
+		.ktls = b->ktls,
+		.tls_counters = offload_counters(),
+		.channel = b->fd[BRIEF_CHANNEL],
+		.shield_stats = b->fd[BRIEF_SHIELD_STATS],
+		.n_workers = cfg->workers,
+		.generation = b->generation,
+		.slot = b->slot,
+		.signer_fds = b->list,
+		.listeners = b->list + b->n_sockets,
+	};
+
+	if (map_shared(&gate, b))
+		return EXIT_FAILURE;
+	shield_prepare();
+	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr))
+		return EXIT_FAILURE;
+	provider_use();
+	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
+	    limits_check_memory(gate.limits) || sandbox_data(has_unix_backends(cfg)))
+		return EXIT_FAILURE;
+	workers_go(&gate);
+	if (write(b->fd[BRIEF_READY], "", 1) != 1)
+		return EXIT_FAILURE;
+	close(b->fd[BRIEF_READY]);
+	answer_run(&gate, gate.channel);
+	workers_stop(&gate);
+	gate_free(&gate);
+	count_close(gate.count);
+	return EXIT_SUCCESS;
+}
+
+/* ---- the others ---- */
+
+static int run_signer(const struct brief *b, struct config *cfg)
+{
+	struct replay *seen = replay_map(b->fd[BRIEF_SEEN]);
+	int status;
+
+	if (!seen) {
+		log_error("cannot map the used handshakes: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	status =
+		signer_run(cfg, b->list, b->n_sockets, b->fd[BRIEF_READY], b->fd[BRIEF_STOP], seen);
+	replay_free(seen);
+	return status;
+}
+
+static int run(struct brief *b)
+{
+	struct config *cfg = load(b);
+	int status = EXIT_FAILURE;
+
+	if (!cfg)
+		return EXIT_FAILURE;
+	log_open(log_names[b->role], cfg->log_level);
+	if (b->role == ROLE_SIGNER)
+		status = run_signer(b, cfg);
+	else if (b->role == ROLE_RESOLVER)
+		status = resolver_run(cfg, b->fd[BRIEF_RESOLVED], b->fd[BRIEF_READY],
+				      b->fd[BRIEF_STOP]);
+	else
+		status = run_data(b, cfg);
+	config_free(cfg);
+	return status;
+}
+
+int role_run(const char *name, int brief)
+{
+	scoped_mem struct brief *b = brief_read(brief);
+
+	if (!b || strcmp(name, role_name(b->role)) != 0) {
+		log_error("--role is for ktlsgated itself, when it starts its processes");
+		return 2;
+	}
+	/* Else it would be "exe", after the file that was executed. */
+	(void)prctl(PR_SET_NAME, "ktlsgated");
+	log_open(log_names[b->role], LOG_LEVEL_INFO);
+	return run(b);
+}
