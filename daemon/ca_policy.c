@@ -2,14 +2,13 @@
 /* Holds an identity against what a forging CA is for. Knows no worker and no socket. */
 #include "ca_policy.h"
 
-#include <fnmatch.h>
 #include <string.h>
 #include <strings.h>
 #include <openssl/err.h>
+#include "name_pattern.h"
 #include "names.h"
 
 #define BLANK	 " \t"
-#define SUBJECT	 "subject:"
 #define SPIFFE	 "spiffe://"
 #define ITEM_MAX 1024
 
@@ -42,29 +41,6 @@ static bool next_item(const char **list, char out[ITEM_MAX])
 	return true;
 }
 
-static bool fits_one(const char *patterns, const char *text)
-{
-	char pattern[ITEM_MAX];
-
-	while (next_item(&patterns, pattern)) {
-		/* No escapes: a backslash stands for itself in our texts. */
-		if (!fnmatch(pattern, text, FNM_NOESCAPE | FNM_CASEFOLD))
-			return true;
-	}
-	return false;
-}
-
-static bool has_subject_pattern(const char *patterns)
-{
-	char pattern[ITEM_MAX];
-
-	while (next_item(&patterns, pattern)) {
-		if (!strncmp(pattern, SUBJECT, strlen(SUBJECT)))
-			return true;
-	}
-	return false;
-}
-
 /* ---- the identity ---- */
 
 /* By name and key: an anchor's certificate may have been renewed. */
@@ -83,16 +59,12 @@ static bool from_client_ca(const struct cfg_ca_policy *cfg, const struct identit
 	return false;
 }
 
-static enum ca_refusal check_subject(const char *patterns, const struct identity *id)
+/* Of name_patterns_fit(). */
+static enum ca_refusal refusal(int fits)
 {
-	scoped_mem char *rdns = names_subject(X509_get_subject_name(id->leaf));
-	scoped_mem char *text = NULL;
-
-	if (!rdns || asprintf(&text, SUBJECT "%s", rdns) < 0) {
-		text = NULL;
+	if (fits < 0)
 		return CA_MEMORY;
-	}
-	return fits_one(patterns, text) ? CA_MAY : CA_NAME;
+	return fits ? CA_MAY : CA_NAME;
 }
 
 static bool domain_listed(const char *domains, const char *uri)
@@ -109,17 +81,26 @@ static bool domain_listed(const char *domains, const char *uri)
 	return false;
 }
 
-/* text: of names_general() */
-static enum ca_refusal check_name(const struct cfg_ca_policy *cfg, const char *text)
+static bool domain_allowed(const char *domains, const GENERAL_NAME *name)
 {
-	const char *uri = strncmp(text, "uri:", 4) ? NULL : text + 4;
+	const ASN1_STRING *s = name->type == GEN_URI ? name->d.uniformResourceIdentifier : NULL;
+	unsigned char *uri = NULL;
+	int len = s ? names_utf8(s, &uri) : 0;
+	bool allowed = len >= 0 && (len < (int)strlen(SPIFFE) ||
+				    strncasecmp((char *)uri, SPIFFE, strlen(SPIFFE)) != 0 ||
+				    domain_listed(domains, (char *)uri));
 
-	if (cfg->names && !fits_one(cfg->names, text))
-		return CA_NAME;
-	if (cfg->trust_domains && uri && !strncasecmp(uri, SPIFFE, strlen(SPIFFE)) &&
-	    !domain_listed(cfg->trust_domains, uri))
+	OPENSSL_free(uri);
+	return allowed;
+}
+
+static enum ca_refusal check_name(const struct cfg_ca_policy *cfg, const GENERAL_NAME *name)
+{
+	enum ca_refusal r = cfg->names ? refusal(name_patterns_fit(cfg->names, name)) : CA_MAY;
+
+	if (r == CA_MAY && cfg->trust_domains && !domain_allowed(cfg->trust_domains, name))
 		return CA_TRUST_DOMAIN;
-	return CA_MAY;
+	return r;
 }
 
 /*
@@ -131,14 +112,11 @@ static enum ca_refusal check_names(const struct cfg_ca_policy *cfg, const struct
 	scoped_names *names = X509_get_ext_d2i(id->leaf, NID_subject_alt_name, NULL, NULL);
 	enum ca_refusal r = CA_MAY;
 
-	for (int i = 0; r == CA_MAY && i < sk_GENERAL_NAME_num(names); i++) {
-		scoped_mem char *text = names_general(sk_GENERAL_NAME_value(names, i));
-
-		r = text ? check_name(cfg, text) : CA_MEMORY;
-	}
+	for (int i = 0; r == CA_MAY && i < sk_GENERAL_NAME_num(names); i++)
+		r = check_name(cfg, sk_GENERAL_NAME_value(names, i));
 	if (r == CA_MAY && cfg->names &&
-	    (sk_GENERAL_NAME_num(names) <= 0 || has_subject_pattern(cfg->names)))
-		r = check_subject(cfg->names, id);
+	    (sk_GENERAL_NAME_num(names) <= 0 || name_patterns_have_subject(cfg->names)))
+		r = refusal(name_patterns_fit_subject(cfg->names, X509_get_subject_name(id->leaf)));
 	return r;
 }
 

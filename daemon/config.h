@@ -173,7 +173,7 @@ struct cfg_ca_policy {
 	char *client_ca_file;
 	struct cfg_where client_ca_where;
 	STACK_OF(X509) * client_ca;
-	char *names;	     /* patterns as in names.h, separated by blanks */
+	char *names;	     /* patterns, see name_pattern.h, separated by blanks */
 	char *trust_domains; /* separated by blanks */
 	unsigned lifespan;   /* seconds */
 	unsigned rate;	     /* certificates a minute */

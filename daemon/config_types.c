@@ -13,7 +13,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
-#include "names.h"
+#include "name_pattern.h"
 
 /* ---- helpers of the types ---- */
 
@@ -797,21 +797,21 @@ const struct cfg_type type_rule = {
 
 static int parse_patterns(const struct cfg_key *k, const char *text, void *member, char *why)
 {
-	for (const char *p = text + strspn(text, " \t"); *p; p += strspn(p, " \t")) {
-		size_t len = strcspn(p, " \t");
+	char what[NAME_PATTERN_WHY_MAX];
+	int err = name_patterns_check(text, what);
 
-		if (!names_kind_known(p, len))
-			return wrong_value(k, why, "holds a pattern of no kind of name");
-		p += len;
-	}
+	(void)k;
+	if (err)
+		return wrong(why, "%s", err == -EINVAL ? what : "out of memory");
 	return set_string(member, text, why);
 }
 
 static void range_patterns(const struct cfg_key *k, FILE *out)
 {
 	(void)k;
-	fputs("KIND:PATTERN ..., e.g. email:*@example.org; KIND: subject dns email uri ip upn dir "
-	      "other; PATTERN: * ? [a-z]",
+	fputs("KIND:PATTERN ..., e.g. email:*@example.org subject:CN=*,O=Corp ip:192.0.2.0/24 "
+	      "other:OID=PATTERN; KIND: subject dir dns email upn uri ip other rid; see "
+	      "docs/forging.md",
 	      out);
 }
 

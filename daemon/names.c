@@ -148,15 +148,49 @@ static void put_ip(FILE *out, const ASN1_OCTET_STRING *ip)
 	fprintf(out, "ip:%s", text);
 }
 
+const ASN1_UTF8STRING *names_upn(const OTHERNAME *other)
+{
+	bool is = OBJ_obj2nid(other->type_id) == NID_ms_upn &&
+		  other->value->type == V_ASN1_UTF8STRING;
+
+	return is ? other->value->value.utf8string : NULL;
+}
+
+static void put_oid(FILE *out, const char *kind, const ASN1_OBJECT *oid)
+{
+	char text[80] = "";
+
+	OBJ_obj2txt(text, sizeof(text), oid, 1);
+	fprintf(out, "%s:%s", kind, text);
+}
+
+static void put_der(FILE *out, const ASN1_TYPE *value)
+{
+	unsigned char *der = NULL;
+	int len = i2d_ASN1_TYPE(value, &der);
+
+	fputs("=#", out);
+	for (int i = 0; i < len; i++)
+		fprintf(out, "%02X", der[i]);
+	OPENSSL_free(der);
+}
+
 static void put_other(FILE *out, const OTHERNAME *other)
 {
-	char oid[80] = "";
+	const ASN1_UTF8STRING *upn = names_upn(other);
+	const ASN1_STRING *s = other->value->value.asn1_string;
 
-	OBJ_obj2txt(oid, sizeof(oid), other->type_id, 1);
-	if (OBJ_obj2nid(other->type_id) == NID_ms_upn && other->value->type == V_ASN1_UTF8STRING)
-		put_string(out, "upn", other->value->value.utf8string);
-	else
-		fprintf(out, "other:%s", oid);
+	if (upn) {
+		put_string(out, "upn", upn);
+		return;
+	}
+	put_oid(out, "other", other->type_id);
+	if (char_set_of(other->value->type) == NO_TEXT) {
+		put_der(out, other->value);
+		return;
+	}
+	putc('=', out);
+	put_text(out, (const char *)ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s));
 }
 
 static void put_directory(FILE *out, const X509_NAME *name)
@@ -186,6 +220,9 @@ static void put_name(FILE *out, const GENERAL_NAME *name)
 		return;
 	case GEN_DIRNAME:
 		put_directory(out, name->d.directoryName);
+		return;
+	case GEN_RID:
+		put_oid(out, "rid", name->d.registeredID);
 		return;
 	default:
 		fprintf(out, "type:%d", name->type);
@@ -218,18 +255,4 @@ char *names_subject(const X509_NAME *name)
 		return NULL;
 	n = BIO_get_mem_data(bio, &text);
 	return n > 0 ? strndup(text, (size_t)n) : strdup("");
-}
-
-bool names_kind_known(const char *pattern, size_t len)
-{
-	static const char *const kinds[] = {
-		"subject:", "dns:", "email:", "uri:", "ip:", "dir:", "upn:", "other:", "type:"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		size_t n = strlen(kinds[i]);
-
-		if (len > n && !memcmp(pattern, kinds[i], n))
-			return true;
-	}
-	return false;
 }

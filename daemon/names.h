@@ -25,7 +25,8 @@ bool names_readable(const X509_NAME *name) must_check;
 bool names_readable_general(const GENERAL_NAME *name) must_check;
 
 /*
- * "kind:text" for the audit log, with kind one of dns, email, uri, ip, dir, upn, other, type. What
+ * "kind:text" for the audit log, with kind one of dns, email, uri, ip, dir, upn, other, rid, type;
+ * "other:OID=text", or "other:OID=#" and its DER in hexadecimal. What
  * is not printable ASCII, and a backslash, is \XX as in RFC 4514. The caller's; NULL: out of
  * memory.
  */
@@ -33,7 +34,7 @@ char *names_general(const GENERAL_NAME *name) must_check;
 /* RFC 2253 text, whole; the caller's; NULL: out of memory. */
 char *names_subject(const X509_NAME *name) must_check;
 
-/* Is there a kind of name that pattern ("email:*@example.org", "subject:*") begins with? */
-bool names_kind_known(const char *pattern, size_t len);
+/* The userPrincipalName (Microsoft's) that an otherName is; NULL: it is another one. */
+const ASN1_UTF8STRING *names_upn(const OTHERNAME *other) must_check;
 
 #endif

@@ -8,12 +8,14 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from harness import client as clients
-from harness.daemon import settings, wait_until
+from harness.daemon import program, settings, wait_until, write_config
 
 
 def serve(g, pki, **options):
@@ -40,8 +42,8 @@ NAMES = "email:*@client.example upn:*@CORP.example uri:https://client.example/*"
 
 @pytest.mark.parametrize("patterns, good", [
     (NAMES, True),
-    (NAMES + " subject:*O=*,C=DE", True),
-    (NAMES + " subject:*O=Another,C=DE", False),
+    (NAMES + " subject:**,O=*,C=DE", True),
+    (NAMES + " subject:**,O=Another,C=DE", False),
     (NAMES.replace("client.example upn", "other.example upn"), False),
     ("email:*@client.example upn:*@corp.example", False),  # nothing is said of the URI
     ("email:* upn:* uri:*", True),
@@ -55,6 +57,51 @@ def test_names(gate, pki, backend, patterns, good):
         refused(g, pki, "forge_policy", "access_denied", certkey=pki.client())
         assert g.log_contains("a name fits no pattern of policy.names")
         assert g.stats()["forged"] == 0
+
+
+@pytest.mark.parametrize("good, subject, names", [
+    (True, (("O", "Corp"), ("OU", "Payments"), ("CN", "alice")), None),
+    (False, (("O", "Corp"), ("CN", "mallory,OU=Payments")), None),
+    (False, (("O", "Corp"), ("OU", "x"), ("OU", "Payments"), ("CN", "mallory")), None),
+    (True, None, b"\x0c\x05user1"),
+    (False, None, b"\x0c\x05admin"),
+    (False, None, b"\x04\x05user1"),
+], ids=["subject", "comma-in-CN", "one-RDN-more", "other", "other-value", "other-type"])
+def test_names_by_value(gate, pki, backend, good, subject, names):
+    """What a name looks like as text is nothing; and an otherName is more than its OID."""
+    g = gate(policy(pki, backend, names="subject:CN=*,OU=Payments,O=Corp" if subject else
+                    "other:1.3.6.1.4.1.99999.7=user*"))
+    if subject:
+        kinds = {"O": NameOID.ORGANIZATION_NAME, "OU": NameOID.ORGANIZATIONAL_UNIT_NAME,
+                 "CN": NameOID.COMMON_NAME}
+        certkey = pki.client(names=[], subject=x509.Name(
+            [x509.NameAttribute(kinds[kind], value) for kind, value in subject]))
+    else:
+        certkey = pki.client(names=[x509.OtherName(
+            x509.ObjectIdentifier("1.3.6.1.4.1.99999.7"), names)])
+    if good:
+        serve(g, pki, certkey=certkey)
+    else:
+        refused(g, pki, "forge_policy", "access_denied", certkey=certkey)
+        assert g.stats()["forged"] == 0
+
+
+@pytest.mark.parametrize("pattern, why", [
+    ("subject:CN=*,Payments", 'has "Payments" where TYPE=VALUE belongs'),
+    ("other:1.2.3.4", "says nothing about the value; write OID=PATTERN"),
+    ("ip:192.0.2.*", "is no address; write ADDRESS or ADDRESS/LENGTH"),
+    ("person:*", "begins with no kind of name"),
+])
+def test_malformed_patterns(pki, backend, tmp_path, pattern, why):
+    conf = tmp_path / "ktlsgate.conf"
+    write_config(conf, policy(pki, backend, names="dns:* " + pattern))
+    line = conf.read_text().splitlines().index(
+        f"certkey.forge.policy.names = dns:* {pattern}") + 1
+    done = subprocess.run([program("ktlsgated"), "-t", "-c", conf], capture_output=True, text=True,
+                          check=False, timeout=60)
+    assert done.returncode == 1
+    assert (f"{conf}:{line}: certkey.forge.policy.names = dns:* {pattern}: {pattern} {why}"
+            in done.stderr)
 
 
 def test_client_ca(gate, pki, backend):
