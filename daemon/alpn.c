@@ -45,10 +45,11 @@ bool alpn_read(const uint8_t *ext, size_t len, const uint8_t **list, size_t *lis
 	return well_formed(*list, *list_len);
 }
 
+/* Lengths first: memcmp(3) may read all that it is told of, and list ends sooner. */
 static bool has(const uint8_t *list, size_t len, const uint8_t *entry)
 {
 	for (size_t at = 0; at < len; at += 1 + (size_t)list[at]) {
-		if (!memcmp(list + at, entry, 1 + (size_t)entry[0]))
+		if (list[at] == entry[0] && !memcmp(list + at + 1, entry + 1, entry[0]))
 			return true;
 	}
 	return false;
