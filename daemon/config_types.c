@@ -1087,12 +1087,13 @@ static int cut_range(const struct cfg_key *k, char *text, struct cfg_listen *l, 
 static int cut_prefix(char *text, bool ipv6, struct cfg_listen *l, char *why)
 {
 	char *slash = strchr(text, '/'), *colon = strrchr(text, ':');
-	const char *p = slash + 1;
+	const char *p;
 	uint64_t len;
 
 	l->prefix_len = ipv6 ? 128 : 32;
 	if (!slash || !colon || slash > colon)
 		return 0;
+	p = slash + 1;
 	if (!read_digits(&p, &len) || *p != ':' || len > l->prefix_len)
 		return wrong(why, "has no prefix length in 0..%u behind the '/'; use %s",
 			     l->prefix_len, ipv6 ? "[IPv6]/LENGTH:PORT" : "IPv4/LENGTH:PORT");
