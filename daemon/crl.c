@@ -9,7 +9,8 @@
 #include "verify.h"
 #include "verify_rules.h"
 
-#define KEYS_MAX 8 /* of one CRL that are remembered; a CA has one, while it rolls over two */
+#define KEYS_MAX       8 /* of one CRL that are remembered; a CA has one, while it rolls over two */
+#define EXTENSIONS_MAX 32
 
 SCOPED_DEFINE(cdp, CRL_DIST_POINTS, CRL_DIST_POINTS_free)
 #define scoped_cdp __attribute__((cleanup(scoped_cdp_free_))) CRL_DIST_POINTS
@@ -47,9 +48,14 @@ static bool known_extension(X509_EXTENSION *ext)
 	}
 }
 
+/* Each is compared with each. RFC 5280 knows six. */
 static bool known_extensions(const X509_CRL *crl)
 {
-	for (int i = 0; i < X509_CRL_get_ext_count(crl); i++) {
+	int n = X509_CRL_get_ext_count(crl);
+
+	if (n > EXTENSIONS_MAX)
+		return false;
+	for (int i = 0; i < n; i++) {
 		X509_EXTENSION *ext = X509_CRL_get_ext(crl, i);
 
 		if (!known_extension(ext) ||
@@ -109,8 +115,8 @@ const char *crl_unfit(X509_CRL *crl)
 	if (X509_CRL_get_ext_by_NID(crl, NID_delta_crl, -1) >= 0)
 		return "is a delta CRL; give the complete one";
 	if (!known_extensions(crl) || !known_entries(crl))
-		return "holds critical extensions that are unknown here, or one twice; give a CRL "
-		       "without";
+		return "holds critical extensions that are unknown here, one twice or more than "
+		       "32; give a CRL without";
 	if (!X509_CRL_get0_nextUpdate(crl))
 		return "has no nextUpdate and would be good for ever; give one that ends (RFC 5280 "
 		       "5.1.2.5)";
