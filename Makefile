@@ -49,13 +49,17 @@ $(B)/ktlsgate-offload: $(B)/kmod-helpers/nic-offload.o
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lnl-genl-3 -lnl-3
 $(B)/kmod-helpers/nic-offload.o: CPPFLAGS += -I/usr/include/libnl3
 
-# Python. It writes no key that this ktlsgated does not have.
-$(B)/ktlsgate-ns-import: tools/ns-import $(B)/ktlsgated Makefile
-	$(call say,COPY,$@)
+# Python, one file of a package. It writes no key that this ktlsgated does not have.
+NS_IMPORT := $(wildcard tools/ns_import/*.py)
+$(B)/ktlsgate-ns-import: $(NS_IMPORT) $(B)/ktlsgated Makefile
+	$(call say,ZIP,$@)
+	$(Q)rm -rf $(B)/ns_import && mkdir -p $(B)/ns_import/ns_import
+	$(Q)cp $(NS_IMPORT) $(B)/ns_import/ns_import && cp tools/ns_import/__main__.py $(B)/ns_import
 	$(Q)keys=$$($(B)/ktlsgated --keys | sed 1d | cut -f 1 | tr '\n' ' ') && \
-		sed -e 's/^VERSION = .*/VERSION = "$(VERSION)"/' \
-		-e "s/^KNOWN = .*/KNOWN = frozenset(\"$$keys\".split())/" $< > $@
-	$(Q)chmod 755 $@
+		sed -i -e 's/^VERSION = .*/VERSION = "$(VERSION)"/' \
+		-e "s/^KNOWN = .*/KNOWN = frozenset(\"$$keys\".split())/" \
+		$(B)/ns_import/ns_import/settings.py
+	$(Q)python3 -m zipapp -c -p /usr/bin/python3 -o $@ $(B)/ns_import
 
 $(LIB): $(DAEMON_OBJ)
 	$(call say,AR,$@)

@@ -3,14 +3,12 @@
 ktlsgate-ns-import: a NetScaler configuration as ours. tests/ns/ holds the configurations, each with
 what must come out of it; KTLSGATE_GOLDEN=write writes that anew, to be read before it is committed.
 
-The program that is built writes only keys that its ktlsgated has. tools/ns-import writes all that it
+The program that is built writes only keys that its ktlsgated has. tools/ns_import writes all that it
 knows: what must come out does not depend on the keys of the day.
 """
 
 import datetime
 import functools
-import importlib.machinery
-import importlib.util
 import io
 import os
 import pathlib
@@ -31,37 +29,37 @@ from harness.daemon import BUILD, ROOT, program
 from harness.pki import BACK_NAME
 from harness.ports import free_port
 
+sys.path.insert(0, str(ROOT / "tools"))
+from ns_import import settings  # noqa: E402
+from ns_import.common import Fault  # noqa: E402
+from ns_import.ours import Names  # noqa: E402
+from ns_import.program import report  # noqa: E402
+from ns_import.program import translate as translate_lines  # noqa: E402
+from ns_import.text import config_text  # noqa: E402
+from ns_import.words import split_words  # noqa: E402
+
 INPUTS = sorted((ROOT / "tests/ns").glob("*.conf"))
 NOWHERE = "/nonexistent/pki"
 
 
-def ns_import(*args, text=None, env=None, path=ROOT / "tools/ns-import"):
-    return subprocess.run(["/usr/bin/python3", path, *map(str, args)], input=text, check=False,
-                          capture_output=True, encoding="utf-8", errors="surrogateescape",
-                          timeout=20, env=env)
+def run(command, args, text=None, env=None):
+    return subprocess.run([*command, *map(str, args)], input=text, check=False, capture_output=True,
+                          encoding="utf-8", errors="surrogateescape", timeout=20, env=env)
+
+
+def ns_import(*args, text=None):
+    return run(["/usr/bin/python3", "-B", "-m", "ns_import"], args, text,
+               dict(os.environ, PYTHONPATH=str(ROOT / "tools")))
 
 
 def built(*args, **options):
-    return ns_import(*args, **options, path=program("ktlsgate-ns-import"))
+    return run([program("ktlsgate-ns-import")], args, **options)
 
 
 @functools.lru_cache
 def imported(path):
     """The import of a file of tests/ns/ whose certificates are nowhere."""
     return ns_import("--pki-dir", NOWHERE, path)
-
-
-def as_module():
-    """The program as a Python module, for its parts."""
-    loader = importlib.machinery.SourceFileLoader("ns_import", str(ROOT / "tools/ns-import"))
-    found = importlib.util.module_from_spec(importlib.util.spec_from_loader("ns_import", loader))
-    sys.dont_write_bytecode, kept = True, sys.dont_write_bytecode
-    loader.exec_module(found)
-    sys.dont_write_bytecode = kept
-    return found
-
-
-module = as_module()
 
 
 def named(path, stderr):
@@ -80,11 +78,11 @@ def settings_of(text):
 
 def translate(text):
     """A NetScaler configuration given as text: (what comes of it, what is said of its lines)."""
-    model, translator = module.translate(text.split("\n"), "/pki")
+    model, translator = translate_lines(text.split("\n"), "/pki")
     said = io.StringIO()
-    left = module.report(said, "-", model, translator, [])
+    left = report(said, "-", model, translator, [])
     assert left == len(named("-", said.getvalue()))
-    return settings_of(module.config_text(translator.blocks, "-")), named("-", said.getvalue())
+    return settings_of(config_text(translator.blocks, "-")), named("-", said.getvalue())
 
 
 # ---- whole configurations ----
@@ -240,24 +238,24 @@ def test_imported_gate_forwards(pki, gate, tmp_path):
     ("trailing\\", ["trailing\\"]),
 ])
 def test_words(line, words):
-    assert [w.text for w in module.split_words(line)] == words
+    assert [w.text for w in split_words(line)] == words
 
 
 @pytest.mark.parametrize("line", ['a "b', "a 'b", r'a "b\"', "a q{b c", "q/x"])
 def test_unclosed(line):
-    with pytest.raises(module.Fault, match="not closed"):
-        module.split_words(line)
+    with pytest.raises(Fault, match="not closed"):
+        split_words(line)
 
 
 def test_names():
     """Deterministic, free of collisions, valid, and those that fit are kept."""
     originals = ["a.b", "a b", "a_b", "a@b", "*", "x" * 63, "x" * 64, "x" * 65, "é", "", "A_B"]
-    names = module.Names(originals).ours
-    assert names == module.Names(originals[::-1]).ours
+    names = Names(originals).ours
+    assert names == Names(originals[::-1]).ours
     assert len(set(names.values())) == len(originals)
     assert all(re.fullmatch("[A-Za-z0-9_-]{1,63}", n) for n in names.values())
     assert all(names[n] == n for n in ("a_b", "A_B", "x" * 63))
-    assert module.Names(["a.b"]).ours == {"a.b": "a_b"}
+    assert Names(["a.b"]).ours == {"a.b": "a_b"}
 
 
 # ---- single things ----
@@ -367,7 +365,7 @@ def test_what_is_spoken(lines, speech):
 def test_keys_that_are_not_there(monkeypatch, known):
     """What would need a key that ktlsgated lacks is named, and not written."""
     keys = {"none": (), "balance": ("vserver.<name>.balance",)}[known]
-    monkeypatch.setattr(module, "KNOWN", frozenset(keys))
+    monkeypatch.setattr(settings, "KNOWN", frozenset(keys))
     conf, left = translate(CLIENT_CA + """
 add service s2 192.0.2.3 SSL 443
 set ssl service s2 -serverAuth ENABLED -commonName be.example
