@@ -326,7 +326,8 @@ struct config {
 	unsigned workers; /* resolved: never 0 */
 	struct cfg_cpus cpus;
 	enum cfg_steering steering;
-	char *user;	      /* NULL: keep the user we were started as */
+	/* NULL: keep the user we were started as; see config_user() */
+	char *user, *signer_user, *resolver_user;
 	char *bpf_dir;	      /* where maps are pinned; NULL: off */
 	char *control_socket; /* path */
 	unsigned control_mode;
@@ -445,6 +446,12 @@ enum cfg_keys {
  * checks each against its certificate; errors as in config_load().
  */
 int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors) must_check;
+
+/* Who a process runs as, whose own user (NULL: unset) is the data process's by default. Or NULL. */
+static inline const char *config_user(const struct config *cfg, const char *own)
+{
+	return own ? own : cfg->user;
+}
 
 /*
  * What a verifier of clients (&p->client_revocation) or backends

@@ -101,7 +101,11 @@ const struct cfg_key cfg_keys[] = {
 	 .max = 262144, .value = "262144",
 	 .help = "sent under one AES-GCM key before a KeyUpdate; TLS 1.2, which has none, is warned of"},
 	{"dataplane.user", GLOBAL(user), .type = &type_user,
-	 .help = "user the data and signer processes run as; unset: the one we were started as"},
+	 .help = "user the processes run as that face the network or hold keys; unset: the one we were started as"},
+	{"signer.user", GLOBAL(signer_user), .type = &type_user,
+	 .help = "user of the signer, who holds the forging keys; unset: as dataplane.user"},
+	{"resolver.user", GLOBAL(resolver_user), .type = &type_user,
+	 .help = "user of the resolver, who asks name servers; unset: as dataplane.user"},
 	{"bpf.dir", GLOBAL(bpf_dir), .fixed = true, .type = &type_path, .word = "off", .max = 3000,
 	 .value = "/sys/fs/bpf/ktlsgate",
 	 .help = "where BPF maps are pinned; off: no BPF"},
@@ -803,6 +807,8 @@ void config_print_table(FILE *out)
 /* What the example sets: one vserver that forges for one backend, and no root beside it. */
 static const char *const sample[] = {
 	"dataplane.user = ktlsgate",
+	"signer.user = ktlsgate-signer",
+	"resolver.user = ktlsgate-resolver",
 	"certkey.web.cert = /etc/ktlsgate/pki/web.pem",
 	"certkey.web.key = /etc/ktlsgate/pki/web.key",
 	"certkey.forge.cert = /etc/ktlsgate/pki/forge-ca.pem",

@@ -273,7 +273,8 @@ int resolver_run(const struct config *cfg, int table_fd, int ready_fd, int stop_
 
 	log_open("ktlsgated[resolver]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
-	if (take_names(&names, cfg, table_fd) || sandbox_drop_privileges(cfg->user) ||
+	if (take_names(&names, cfg, table_fd) ||
+	    sandbox_drop_privileges(config_user(cfg, cfg->resolver_user), true) ||
 	    pthread_create(&thread, NULL, look_up_for_ever, &names) || sandbox_resolver() ||
 	    write(ready_fd, "", 1) != 1) {
 		log_error("cannot start");

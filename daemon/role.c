@@ -120,8 +120,9 @@ static int run_data(const struct brief *b, struct config *cfg)
 	if (config_load_keys(cfg, CFG_KEYS_SERVING, stderr))
 		return EXIT_FAILURE;
 	provider_use();
-	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user) || workers_start(&gate) ||
-	    limits_check_memory(gate.limits) || sandbox_data(has_unix_backends(cfg)))
+	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user, has_unix_backends(cfg)) ||
+	    workers_start(&gate) || limits_check_memory(gate.limits) ||
+	    sandbox_data(has_unix_backends(cfg)))
 		return EXIT_FAILURE;
 	workers_go(&gate);
 	if (write(b->fd[BRIEF_READY], "", 1) != 1)

@@ -14,9 +14,10 @@
  * Becomes user (NULL, or not started as root: stays who it is) without
  * supplementary groups, without any capability and without a way to gain
  * one, and does sandbox_forbid_dumps() again: a change of user undoes it.
+ * Without files it gets an empty root directory, if we may change it.
  * Returns 0, or -errno after a log line.
  */
-int sandbox_drop_privileges(const char *user) must_check;
+int sandbox_drop_privileges(const char *user, bool files) must_check;
 
 /*
  * No core dumps, and no ptrace or /proc/<pid>/mem for other processes of the

@@ -180,8 +180,8 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	    audit_open(cfg->audit_log, cfg->audit_sync == AUDIT_SYNC_EACH, &s.audit) < 0)
 		return EXIT_FAILURE;
 	lock_memory();
-	if (sandbox_drop_privileges(cfg->user) < 0 || rehearse(&s) < 0 ||
-	    sandbox_signer(uses_token(cfg)) < 0)
+	if (sandbox_drop_privileges(config_user(cfg, cfg->signer_user), uses_token(cfg)) < 0 ||
+	    rehearse(&s) < 0 || sandbox_signer(uses_token(cfg)) < 0)
 		return EXIT_FAILURE;
 	if (write(ready_fd, "", 1) != 1) {
 		log_error("the supervisor is gone: %s", strerror(errno));

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -823,6 +824,8 @@ int supervisor_run(const char *path)
 
 	/* The log's reader may go away; the daemon stays. */
 	signal(SIGPIPE, SIG_IGN);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		log_warn("PR_SET_NO_NEW_PRIVS: %s", strerror(errno));
 	s.signal_fd = open_signals();
 	if (s.signal_fd >= 0 && !start(&s)) {
 		watch(&s);

@@ -228,6 +228,8 @@ BAD = [
     ({"dataplane.cpus": "0", "dataplane.workers": "2"}, "dataplane.workers",
      "dataplane.cpus has 1 CPU, each of which gets one worker", "set it to auto"),
     ({"dataplane.user": "nobody-of-us"}, "dataplane.user", "no user", "name of a user"),
+    ({"signer.user": "nobody-of-us"}, "signer.user", "no user", "name of a user"),
+    ({"resolver.user": "nobody-of-us"}, "resolver.user", "no user", "name of a user"),
     ({"control.socket": "/" + "x" * 107}, "control.socket", "too long", "107"),
     ({"bpf.dir": "sys"}, "bpf.dir", "not an absolute path", "off | an absolute path"),
     ({"log.level": "loud"}, "log.level", "none of", "error | warn | info | debug"),
@@ -577,7 +579,7 @@ def test_example_is_loadable(files, tmp_path):
                          ("client-ca.pem", "ca.pem"), ("server-ca.pem", "ca.pem")):
         assert f"/etc/ktlsgate/pki/{sample}\n" in text
         text = text.replace(f"/etc/ktlsgate/pki/{sample}\n", f"{files}/{real}\n")
-    text = text.replace("\ndataplane.user = ktlsgate\n", "\ndataplane.user = nobody\n")
+    text = re.sub(r"(\n\w+\.user) = ktlsgate\S*", r"\1 = nobody", text)
     lines = [line[1:] if line.startswith("#") and line[1:2].isalpha() else line
              for line in text.splitlines()]
     assert len([line for line in lines if line.startswith("timeout.")]) == 6

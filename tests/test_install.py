@@ -155,7 +155,7 @@ def test_install_md(machine):
     output = machine("\n".join(blocks(document, "sh")) + r"""
 echo "== processes"
 while [ "$(ktlsgatectl status | wc -l)" -gt 1 ]; do sleep 0.1; done
-ps -o user= --ppid "$(systemctl show -P MainPID ktlsgate)"
+ps -o user:32= --ppid "$(systemctl show -P MainPID ktlsgate)"
 ls -l /sys/fs/bpf/ktlsgate
 echo "== service"
 systemctl show ktlsgate -p StatusText -p NRestarts
@@ -194,7 +194,7 @@ ls -d /etc/ktlsgate /usr/sbin/ktlsgate* /lib/systemd/system/ktlsgate* 2>&1 || tr
     assert "\ntimeout.idle = 30m\ngeneration=2\tstate=current\t" in output, output
     assert "forged 1\nreason_done 1\nreason_client_cert_required 1\n" in output
     processes, service, credentials, log, removed = re.split("^== .*\n", output, flags=re.MULTILINE)[1:]
-    assert processes.startswith("ktlsgate\nktlsgate\ntotal 0\n"), processes
+    assert processes.startswith("ktlsgate-signer\nktlsgate\ntotal 0\n"), processes
     assert re.findall(r"\bflow\w*$", processes, re.MULTILINE) == ["flow_info", "flows"], processes
     *state, pki = service.splitlines()
     assert sorted(state) == ["ActiveState=inactive", "NRestarts=0", "Result=success",

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import os
 import pathlib
+import pwd
 import re
 import signal
 import subprocess
@@ -142,6 +143,46 @@ def test_each_process_has_a_layout_of_its_own(resolving):
         os.kill(pid, signal.SIGKILL)
         assert wait_until(lambda: g.role(role) not in (None, pid), 5)
         assert first_address(g.role(role)) not in seen
+
+
+USERS = {"signer": "daemon", "resolver": "bin", "data": "nobody"}
+
+
+def status(pid):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":", 1) for line in text.splitlines())
+
+
+def root_is_empty(pid):
+    """A directory that was removed cannot even be listed."""
+    try:
+        return os.listdir(f"/proc/{pid}/root/") == []
+    except FileNotFoundError:
+        return True
+
+
+def test_rights_of_each_process(gate, pki, backend):
+    g = gate(settings(pki, backend.port, dataplane__user=USERS["data"],
+                      signer__user=USERS["signer"], resolver__user=USERS["resolver"],
+                      service__app1__address=f"localhost:{backend.port}"))
+    serve(g, pki, certkey=pki.client())
+    assert status(g.process.pid)["NoNewPrivs"].strip() == "1"
+    for role, user in USERS.items():
+        found, user = status(g.role(role)), pwd.getpwnam(user)
+        assert found["Uid"].split() == 4 * [str(user.pw_uid)], role
+        assert found["Gid"].split() == 4 * [str(user.pw_gid)], role
+        assert found["Groups"].split() == [str(user.pw_gid)], role
+        assert found["NoNewPrivs"].strip() == "1", role
+        assert {int(found[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+        if not g.sanitized():
+            assert found["Seccomp"].strip() == "2", role
+            assert root_is_empty(g.role(role)) == (role != "resolver"), role
+
+
+def test_users_are_that_of_the_data_process_by_default(gate, pki, backend):
+    g = gate(settings(pki, backend.port, dataplane__user="nobody"))
+    uid = str(pwd.getpwnam("nobody").pw_uid)
+    assert [status(pid)["Uid"].split()[0] for pid in (g.signer(), g.data_process())] == [uid, uid]
 
 
 def environment(pid):

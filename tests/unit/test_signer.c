@@ -1293,7 +1293,7 @@ static void test_drop(void)
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
-		r = sandbox_drop_privileges("no-such-user") == -ENOENT ? 0 : 1;
+		r = sandbox_drop_privileges("no-such-user", true) == -ENOENT ? 0 : 1;
 		keep[0] = pipes[3];
 		keep[1] = 1;
 		keep[2] = pipes[1];
@@ -1331,7 +1331,7 @@ static void test_drop_capabilities(void)
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
-		if (sandbox_drop_privileges(NULL) < 0)
+		if (sandbox_drop_privileges(NULL, true) < 0)
 			_exit(1);
 		_exit(status_has(getpid(), "CapEff:\t0000000000000000\n") &&
 				      status_has(getpid(), "CapPrm:\t0000000000000000\n") &&
