@@ -8,6 +8,7 @@
 #include <openssl/x509v3.h>
 #include "identity.h"
 #include "verify.h"
+#include "verify_limits.h"
 #include "verify_rules.h"
 
 #define SKEW	300  /* seconds that the responder's clock may be wrong */
@@ -54,7 +55,7 @@ static const char *delegate_unfit(X509 *delegate, X509 *issuer, time_t now)
 	    X509_cmp_time(X509_get0_notAfter(delegate), &now) < 0)
 		return "is signed with a certificate that has expired or is not yet valid";
 	if (X509_get_extension_flags(delegate) & EXFLAG_CRITICAL ||
-	    verify_rules_key(delegate, 1, &policy) || verify_rules_form(delegate))
+	    verify_rules_key(X509_get0_pubkey(delegate), 1, &policy) || verify_rules_form(delegate))
 		return "is signed with a certificate that is refused";
 	return NULL;
 }
@@ -62,12 +63,16 @@ static const char *delegate_unfit(X509 *delegate, X509 *issuer, time_t now)
 static const char *signature_unfit(OCSP_BASICRESP *basic, X509 *issuer, time_t now)
 {
 	STACK_OF(X509) *own = sk_X509_new_null();
+	struct verify_excess excess;
 	const char *unfit = NULL;
 	X509 *signer = NULL;
 
 	/* The issuer first: a certificate that came along cannot stand in for it. */
 	if (!own || !sk_X509_push(own, issuer) || !OCSP_resp_get0_signer(basic, &signer, own))
 		unfit = "names a responder whose certificate is not there";
+	/* Before X509_cmp(), which makes OpenSSL look at every extension. */
+	else if (signer != issuer && verify_limits_certificate(signer, &excess))
+		unfit = "is signed with a certificate that holds too much";
 	else if (X509_cmp(signer, issuer))
 		unfit = delegate_unfit(signer, issuer, now);
 	if (!unfit && !verify_rules_strong(OCSP_resp_get0_tbs_sigalg(basic)))

@@ -9,8 +9,8 @@
 #include <openssl/rsa.h>
 #include <openssl/ssl.h>
 #include "transcript.h"
-
-#define CLIENT_CERTIFICATES_MAX 16
+#include "verify.h"
+#include "verify_rules.h"
 
 SCOPED_DEFINE(md, EVP_MD, EVP_MD_free)
 #define scoped_md __attribute__((cleanup(scoped_md_free_))) EVP_MD
@@ -142,6 +142,7 @@ const char *transcript_error_text(enum transcript_error e)
 		[TRANSCRIPT_NOT_OUR_SERVER] = "the handshake was with another server",
 		[TRANSCRIPT_NO_CERTIFICATE] = "the client sent no certificate",
 		[TRANSCRIPT_BAD_SIGNATURE] = "the client's signature does not verify",
+		[TRANSCRIPT_TOO_MUCH] = "the client sent too many certificates, or too long ones",
 		[TRANSCRIPT_WEAK] = "the client's signature scheme is not accepted",
 		[TRANSCRIPT_MEMORY] = "out of memory",
 	};
@@ -309,10 +310,14 @@ static enum transcript_error read_client_certificates(struct reader *in, bool tl
 		return TRANSCRIPT_MALFORMED;
 	if (!list.left)
 		return TRANSCRIPT_NO_CERTIFICATE;
+	if (list.left > VERIFY_BYTES_MAX)
+		return TRANSCRIPT_TOO_MUCH;
 	for (n = 0; list.left; n++) {
 		scoped_x509 *cert = NULL;
 
-		if (n == CLIENT_CERTIFICATES_MAX || !read_certificate(&list, tls13, &der))
+		if (n == VERIFY_SENT_MAX)
+			return TRANSCRIPT_TOO_MUCH;
+		if (!read_certificate(&list, tls13, &der))
 			return TRANSCRIPT_MALFORMED;
 		p = der.p;
 		cert = d2i_X509(NULL, &p, (long)der.left);
@@ -364,6 +369,8 @@ static bool key_fits(const struct scheme *s, bool tls13, EVP_PKEY *key)
 
 static enum transcript_error check_signature(const struct transcript *t, EVP_PKEY *key)
 {
+	/* Of a size that takes no time to compute with; the chain's verification is stricter. */
+	static const struct verify_policy any_size;
 	const struct scheme *s = find_scheme(t);
 	scoped_mdctx *ctx = NULL;
 	EVP_PKEY_CTX *pctx;
@@ -373,7 +380,7 @@ static enum transcript_error check_signature(const struct transcript *t, EVP_PKE
 
 	if (!s)
 		return TRANSCRIPT_WEAK;
-	if (!key_fits(s, t->tls13, key))
+	if (!key_fits(s, t->tls13, key) || verify_rules_key(key, 0, &any_size) != X509_V_OK)
 		return TRANSCRIPT_BAD_SIGNATURE;
 	if (t->tls13) {
 		if (!tls13_content(t, content, &signed_len))

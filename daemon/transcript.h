@@ -21,6 +21,7 @@ enum transcript_error {
 	TRANSCRIPT_NOT_OUR_SERVER, /* the server's leaf is none of those expected */
 	TRANSCRIPT_NO_CERTIFICATE, /* the client sent none */
 	TRANSCRIPT_BAD_SIGNATURE,  /* CertificateVerify does not verify */
+	TRANSCRIPT_TOO_MUCH,	   /* more certificates than verify.h takes, or too long ones */
 	TRANSCRIPT_WEAK,	   /* signature scheme we do not accept (SHA-1, MD5, unknown) */
 	TRANSCRIPT_MEMORY,
 	TRANSCRIPT_ERRORS

@@ -6,10 +6,13 @@
 #include "verify.h"
 
 #include <errno.h>
+#include <string.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include "crl.h"
+#include "identity.h"
 #include "path.h"
+#include "verify_limits.h"
 #include "verify_rules.h"
 #include "verify_signatures.h"
 
@@ -39,7 +42,7 @@ struct candidate {
 	const struct verifier *v;
 	struct path_search *path;
 	time_t now;
-	unsigned signatures; /* computed */
+	struct signatures_cost cost;
 };
 
 /* ---- what peers are verified against ---- */
@@ -64,7 +67,7 @@ static int look_at_signatures(X509_STORE_CTX *ctx)
 {
 	struct candidate *c = X509_STORE_CTX_get_app_data(ctx);
 
-	return verify_signatures(ctx, c->v->signatures, c->now, &c->signatures);
+	return verify_signatures(ctx, c->v->signatures, c->now, &c->cost);
 }
 
 static int sort_cas(struct verifier *v, const STACK_OF(X509) * cas)
@@ -126,8 +129,20 @@ void verifier_free(struct verifier *v)
 /* A candidate's verdict; with X509_V_OK its chain, owned. */
 struct judgement {
 	int error, depth;
-	unsigned signatures;
+	struct signatures_cost cost;
+	struct verify_excess excess;
 	STACK_OF(X509) * chain;
+};
+
+/* What a certificate holds is looked at once, in however many candidates it stands. */
+struct looks {
+	unsigned n;
+	struct look {
+		const X509 *cert;
+		bool anchor;
+		int error;
+		unsigned names, constraints;
+	} at[VERIFY_CANDIDATES_MAX * (PATH_DEPTH_MAX + 2)];
 };
 
 static STACK_OF(X509) * between(const struct path_search *path)
@@ -179,7 +194,7 @@ static void judge_by_openssl(const struct verifier *v, struct path_search *path,
 	if (!set_rules(ctx, v, path->anchor, now))
 		return;
 	good = X509_verify_cert(ctx) == 1;
-	j->signatures = c.signatures;
+	j->cost = c.cost;
 	if (good) {
 		j->chain = X509_STORE_CTX_get1_chain(ctx);
 		if (j->chain)
@@ -192,22 +207,57 @@ static void judge_by_openssl(const struct verifier *v, struct path_search *path,
 		j->error = X509_V_ERR_UNSPECIFIED;
 }
 
-/* Before anything is computed with a key. */
-static int form_error(const struct verifier *v, const struct path_search *path, int *depth)
+static void look_at(struct look *look, X509 *cert, unsigned depth, bool anchor,
+		    const struct verify_policy *policy)
 {
-	int n = (int)path_length(path), error = X509_V_OK;
+	*look = (struct look){
+		.cert = cert,
+		.anchor = anchor,
+		.names = verify_limits_names(cert),
+		.constraints = verify_limits_constraints(cert),
+		.error = verify_rules_key(X509_get0_pubkey(cert), (int)depth, policy),
+	};
+	/* An anchor is there because an administrator wants it. */
+	if (look->error == X509_V_OK && !anchor)
+		look->error = verify_rules_form(cert);
+}
 
-	for (*depth = 0; *depth < n; (*depth)++) {
-		X509 *cert = path_cert(path, (unsigned)*depth);
+/* There is room for all certificates of all candidates. */
+static const struct look *look_of(struct looks *looks, const struct verifier *v,
+				  const struct path_search *path, unsigned depth)
+{
+	X509 *cert = path_cert(path, depth);
+	bool anchor = cert == path->anchor; /* a pinned leaf may be one, and then again not */
+	unsigned i = 0;
 
-		error = verify_rules_key(cert, *depth, &v->policy);
-		/* An anchor is there because an administrator wants it. */
-		if (error == X509_V_OK && cert != path->anchor)
-			error = verify_rules_form(cert);
-		if (error != X509_V_OK)
-			break;
+	while (i < looks->n && (looks->at[i].cert != cert || looks->at[i].anchor != anchor))
+		i++;
+	if (i == looks->n)
+		look_at(&looks->at[looks->n++], cert, depth, anchor, &v->policy);
+	return &looks->at[i];
+}
+
+/* Before anything is computed with a key: from the leaf upwards. */
+static int form_error(const struct verifier *v, const struct path_search *path, struct looks *looks,
+		      struct judgement *j)
+{
+	unsigned n = path_length(path), names = 0, comparisons = 0;
+
+	for (unsigned depth = 0; depth < n; depth++) {
+		const struct look *look = look_of(looks, v, path, depth);
+
+		j->depth = (int)depth;
+		if (look->error != X509_V_OK)
+			return look->error;
+		/* RFC 5280 6.1.4: each name below is held against each constraint. */
+		comparisons += names * look->constraints;
+		names += look->names;
+		if (comparisons > VERIFY_COMPARISONS_MAX) {
+			j->excess = (struct verify_excess){comparisons, VERIFY_COMPARISONS_MAX};
+			return VERIFY_ERR_COMPARISONS;
+		}
 	}
-	return error;
+	return X509_V_OK;
 }
 
 static int purpose_error(STACK_OF(X509) * chain, enum verify_purpose purpose, int *depth)
@@ -242,10 +292,10 @@ static int crl_error(const struct verifier *v, STACK_OF(X509) * chain, time_t no
 }
 
 static struct judgement judge(const struct verifier *v, enum verify_purpose purpose,
-			      struct path_search *path, time_t now)
+			      struct path_search *path, struct looks *looks, time_t now)
 {
 	struct judgement j = {.error = X509_V_ERR_OUT_OF_MEM};
-	int error = form_error(v, path, &j.depth);
+	int error = form_error(v, path, looks, &j);
 
 	if (error != X509_V_OK) {
 		j.error = error;
@@ -319,6 +369,7 @@ static bool conclude(const struct judgement *j, struct path_search *path, struct
 	if (tells_more(j, out)) {
 		out->error = j->error;
 		out->depth = j->depth;
+		out->excess = j->excess;
 		out->at = (unsigned)j->depth < path_length(path)
 				  ? path_cert(path, (unsigned)j->depth)
 				  : NULL;
@@ -328,26 +379,52 @@ static bool conclude(const struct judgement *j, struct path_search *path, struct
 	return false;
 }
 
-int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *leaf,
-		 const STACK_OF(X509) * untrusted, time_t now, struct verify_result *out)
+/* ---- the budget ---- */
+
+static int64_t cpu_ms(void)
 {
+	struct timespec t;
+
+	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t))
+		return 0;
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+struct budget {
+	int64_t began_ms;
+	unsigned signatures_us;
+	struct looks looks;
+};
+
+static bool may_go_on(const struct budget *b, const struct path_search *path,
+		      const struct verify_result *out)
+{
+	if (!out->candidates)
+		return true;
+	return out->candidates < VERIFY_CANDIDATES_MAX &&
+	       out->signatures + path_length(path) <= VERIFY_SIGNATURES_MAX &&
+	       b->signatures_us + verify_rules_cost(X509_get0_pubkey(path->anchor)) <=
+		       VERIFY_SIGNATURES_US_MAX &&
+	       cpu_ms() - b->began_ms < VERIFY_CPU_MS_MAX;
+}
+
+static int search(const struct verifier *v, enum verify_purpose purpose, X509 *leaf,
+		  const STACK_OF(X509) * untrusted, time_t now, struct verify_result *out)
+{
+	struct budget budget = {.began_ms = cpu_ms()};
 	scoped_path path;
 	bool done = false;
 
-	*out = (struct verify_result){.error = X509_V_OK};
 	if (path_begin(&path, leaf, untrusted, v->known, v->anchors, v->policy.depth, now)) {
 		out->error = X509_V_ERR_OUT_OF_MEM;
 		return -ENOMEM;
 	}
-	while (!done && path_next(&path)) {
-		struct judgement j;
+	while (!done && path_next(&path) && may_go_on(&budget, &path, out)) {
+		struct judgement j = judge(v, purpose, &path, &budget.looks, now);
 
-		if (out->candidates == VERIFY_CANDIDATES_MAX ||
-		    out->signatures + path_length(&path) > VERIFY_SIGNATURES_MAX)
-			break;
 		out->candidates++;
-		j = judge(v, purpose, &path, now);
-		out->signatures += j.signatures;
+		out->signatures += j.cost.computed;
+		budget.signatures_us += j.cost.us;
 		done = conclude(&j, &path, out);
 	}
 	ERR_clear_error();
@@ -357,6 +434,17 @@ int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *le
 		return 0;
 	return out->error == X509_V_ERR_OUT_OF_MEM ? -ENOMEM : -EACCES;
 }
+
+int verify_chain(const struct verifier *v, enum verify_purpose purpose, X509 *leaf,
+		 const STACK_OF(X509) * untrusted, time_t now, struct verify_result *out)
+{
+	*out = (struct verify_result){.error = X509_V_OK};
+	/* Before the first call that makes OpenSSL look into a certificate. */
+	verify_limits_sent(leaf, untrusted, out);
+	return out->error != X509_V_OK ? -EACCES : search(v, purpose, leaf, untrusted, now, out);
+}
+
+/* ---- saying ---- */
 
 const char *verify_error_text(int error)
 {
@@ -374,6 +462,24 @@ const char *verify_error_text(int error)
 	case VERIFY_ERR_OCSP:
 		return "no valid OCSP response";
 	default:
-		return X509_verify_cert_error_string(error);
+		return verify_limits_error_text(error) ? verify_limits_error_text(error)
+						       : X509_verify_cert_error_string(error);
 	}
+}
+
+void verify_result_text(const struct verify_result *r, char *buf, size_t len)
+{
+	char excess[128], subject[128];
+
+	if (!verify_limits_error_text(r->error)) {
+		snprintf(buf, len, "%s", verify_error_text(r->error));
+		return;
+	}
+	verify_limits_text(r->error, &r->excess, excess, sizeof(excess));
+	if (!r->at) {
+		snprintf(buf, len, "%s", excess);
+		return;
+	}
+	identity_subject(X509_get_subject_name(r->at), subject, sizeof(subject));
+	snprintf(buf, len, "%s (certificate %d: %s)", excess, r->depth, subject);
 }

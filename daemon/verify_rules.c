@@ -52,10 +52,8 @@ static int ec_error(const EVP_PKEY *key, int depth, const struct verify_policy *
 	return EVP_PKEY_get_bits(key) < (int)policy->ec_bits ? too_small(depth) : X509_V_OK;
 }
 
-int verify_rules_key(X509 *cert, int depth, const struct verify_policy *policy)
+int verify_rules_key(const EVP_PKEY *key, int depth, const struct verify_policy *policy)
 {
-	const EVP_PKEY *key = X509_get0_pubkey(cert);
-
 	if (!key)
 		return X509_V_ERR_UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY;
 	if (EVP_PKEY_is_a(key, "RSA") || EVP_PKEY_is_a(key, "RSA-PSS"))
@@ -65,6 +63,21 @@ int verify_rules_key(X509 *cert, int depth, const struct verify_policy *policy)
 	if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
 		return X509_V_OK;
 	return VERIFY_ERR_KEY;
+}
+
+unsigned verify_rules_cost(const EVP_PKEY *key)
+{
+	unsigned bits = (unsigned)EVP_PKEY_get_bits(key), kbits = (bits + 1023) / 1024;
+	scoped_bn *e = NULL;
+
+	if (EVP_PKEY_is_a(key, "ED25519") || (EVP_PKEY_is_a(key, "EC") && bits <= 256))
+		return 110;
+	if (EVP_PKEY_is_a(key, "ED448"))
+		return 200;
+	if (EVP_PKEY_is_a(key, "EC") || EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) != 1)
+		return 1300;
+	/* With 65537, 17 multiplications. */
+	return kbits * kbits * 7 * (1 + (unsigned)BN_num_bits(e)) / 17;
 }
 
 /* ---- signatures ---- */
@@ -97,7 +110,8 @@ bool verify_rules_strong(const X509_ALGOR *alg)
 
 /* ---- form ---- */
 
-/* OpenSSL sees this only of the extensions it reads itself. */
+/* OpenSSL sees this only of the extensions it reads itself. Quadratic: verify_limits.h goes before.
+ */
 static bool repeats_extension(const X509 *cert)
 {
 	int n = X509_get_ext_count(cert);

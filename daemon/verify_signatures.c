@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include "identity.h"
+#include "verify_rules.h"
 
 #define KNOWN_MAX 16 /* of one profile's peers: few have as many CAs below their anchors */
 
@@ -81,7 +82,7 @@ static int date_error(const X509 *cert, time_t now)
 
 /* Only of CAs: leaves come by the thousand, each a few times. */
 static bool is_signed(X509 *cert, X509 *issuer, int depth, struct known_signatures *known,
-		      unsigned *computed)
+		      struct signatures_cost *cost)
 {
 	struct pair pair;
 	bool ca = depth > 0 && !identity_fingerprint(cert, pair.cert) &&
@@ -89,7 +90,8 @@ static bool is_signed(X509 *cert, X509 *issuer, int depth, struct known_signatur
 
 	if (ca && is_known(known, &pair))
 		return true;
-	++*computed;
+	cost->computed++;
+	cost->us += verify_rules_cost(X509_get0_pubkey(issuer));
 	if (X509_verify(cert, X509_get0_pubkey(issuer)) != 1)
 		return false;
 	if (ca)
@@ -98,7 +100,7 @@ static bool is_signed(X509 *cert, X509 *issuer, int depth, struct known_signatur
 }
 
 int verify_signatures(X509_STORE_CTX *ctx, struct known_signatures *known, time_t now,
-		      unsigned *computed)
+		      struct signatures_cost *cost)
 {
 	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(ctx);
 	int anchor = sk_X509_num(chain) - 1;
@@ -108,7 +110,7 @@ int verify_signatures(X509_STORE_CTX *ctx, struct known_signatures *known, time_
 		X509 *cert = sk_X509_value(chain, i);
 		int error;
 
-		if (i < anchor && !is_signed(cert, sk_X509_value(chain, i + 1), i, known, computed))
+		if (i < anchor && !is_signed(cert, sk_X509_value(chain, i + 1), i, known, cost))
 			return fail(ctx, i, X509_V_ERR_CERT_SIGNATURE_FAILURE);
 		error = date_error(cert, now);
 		if (error != X509_V_OK)

@@ -17,11 +17,17 @@ struct known_signatures;
 struct known_signatures *known_signatures_new(void) must_check; /* NULL: out of memory */
 void known_signatures_free(struct known_signatures *known);	/* NULL-safe */
 
+/* What was spent. */
+struct signatures_cost {
+	unsigned computed; /* signatures that were looked at */
+	unsigned us;	   /* of CPU time, by verify_rules_cost() */
+};
+
 /*
  * For X509_STORE_set_verify(): 1 if all is right with the chain in ctx at now, else 0 with error
- * and depth set. *computed: signatures that were looked at, added.
+ * and depth set. What it took is added to *cost.
  */
 int verify_signatures(X509_STORE_CTX *ctx, struct known_signatures *known, time_t now,
-		      unsigned *computed) must_check;
+		      struct signatures_cost *cost) must_check;
 
 #endif
