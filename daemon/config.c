@@ -17,6 +17,7 @@
 #include <openssl/err.h>
 #include "config_types.h"
 #include "forge.h"
+#include "machine.h"
 #include "pem.h"
 #include "pkcs11.h"
 
@@ -1077,6 +1078,16 @@ static void settle_workers(struct loader *l)
 			    cfg->cpus.n, cfg->cpus.n == 1 ? "" : "s");
 }
 
+/* ---- limits ---- */
+
+static void settle_limits(struct config *cfg)
+{
+	struct machine m;
+
+	machine_look(&m);
+	machine_settle_limits(&m, cfg);
+}
+
 /* ---- sockets ---- */
 
 /*
@@ -1170,6 +1181,7 @@ static void load(struct loader *l, const struct cfg_texts *t)
 		read_text(l, i, &t->list[i]);
 	check_mandatory(l);
 	settle_workers(l);
+	settle_limits(l->cfg);
 	resolve_references(l);
 	load_certificates(l);
 	for_each_object(l->cfg, SCOPE_PROFILE, i) make_rules(l, l->cfg->profiles[i]);

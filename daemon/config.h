@@ -42,6 +42,9 @@ enum cfg_when_full {
 	WHEN_FULL_CLOSE_IDLE,
 };
 
+/* A limit that the machine decides; only until the configuration is loaded. */
+#define CFG_AUTO UINT32_MAX
+
 enum cfg_engine {
 	ENGINE_AUTO,
 	ENGINE_KTLS,
@@ -266,6 +269,7 @@ struct cfg_service {
 	enum cfg_sni sni;
 	struct cfg_profile *profile;
 	enum cfg_connect connect;
+	unsigned early_connects; /* for clients not verified yet, at a time; 0: no limit */
 	unsigned weight;
 	bool backup; /* for when no other service of the vserver can be used */
 	bool drain;  /* gets no new connection */
@@ -337,6 +341,7 @@ struct config {
 	char *log_flows; /* path; NULL: off */
 	/* seconds */
 	unsigned handshake_timeout;	    /* client: accept to last handshake message */
+	unsigned hello_timeout;		    /* client: to the end of its ClientHello */
 	unsigned backend_handshake_timeout; /* backend: connect to last handshake message, waits for
 					       the client excluded */
 	unsigned connect_timeout;
@@ -352,6 +357,7 @@ struct config {
 	unsigned limit_memory;	  /* MiB allocated; 0: no limit */
 	unsigned limit_idle;	  /* s: who has been idle for less is not ended for others */
 	unsigned limit_handshakes;
+	unsigned limit_handshake_size; /* KiB of a client's handshake */
 	unsigned limit_flows_per_source;
 	unsigned limit_prefix4, limit_prefix6; /* bits of an address that make a source */
 	unsigned log_rate;	 /* lines a second, of one kind, of one worker; 0: all */

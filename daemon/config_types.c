@@ -212,6 +212,40 @@ const struct cfg_type type_workers = {
 	.range = range_number,
 };
 
+/* ---- a limit: a number, off, or as the machine is; config.c settles that ---- */
+
+static int parse_limit(const struct cfg_key *k, const char *text, void *member, char *why)
+{
+	if (!strcasecmp(text, k->word))
+		*(unsigned *)member = CFG_AUTO;
+	else if (!strcasecmp(text, "off"))
+		*(unsigned *)member = 0;
+	else
+		return parse_number(k, text, member, why);
+	return 0;
+}
+
+static void print_limit(const struct cfg_key *k, const void *member, FILE *out)
+{
+	if (*(const unsigned *)member)
+		print_number(k, member, out);
+	else
+		fputs("off", out);
+}
+
+static void range_limit(const struct cfg_key *k, FILE *out)
+{
+	fputs("off | ", out);
+	range_number(k, out);
+}
+
+const struct cfg_type type_limit = {
+	.name = "number",
+	.parse = parse_limit,
+	.print = print_limit,
+	.range = range_limit,
+};
+
 /* ---- CPUs: numbers and ranges of them, in the workers' order ---- */
 
 #define CPU_SEPARATORS "," CFG_BLANK

@@ -11,11 +11,11 @@
 
 #define WORKERS_MAX 256 /* `auto` is no more either */
 
-extern const struct cfg_type type_choice, type_boolean, type_number, type_workers, type_cpus,
-	type_duration, type_file, type_der_file, type_files, type_secret_file, type_path, type_user,
-	type_group, type_rcvbuf, type_sndbuf, type_backlog, type_congestion_control, type_hostname,
-	type_rule, type_patterns, type_domains, type_uris, type_address, type_backend, type_listens,
-	type_words, type_alpn, type_prefixes, type_http_url, type_aia;
+extern const struct cfg_type type_choice, type_boolean, type_number, type_workers, type_limit,
+	type_cpus, type_duration, type_file, type_der_file, type_files, type_secret_file, type_path,
+	type_user, type_group, type_rcvbuf, type_sndbuf, type_backlog, type_congestion_control,
+	type_hostname, type_rule, type_patterns, type_domains, type_uris, type_address,
+	type_backend, type_listens, type_words, type_alpn, type_prefixes, type_http_url, type_aia;
 extern const struct cfg_type cfg_type_reference;  /* the member is a pointer to an object */
 extern const struct cfg_type cfg_type_references; /* the member is a struct cfg_list */
 

@@ -30,10 +30,14 @@
 /* What only the handshake stage needs. */
 struct flow_handshake {
 	struct flow *flow;
-	TAILQ_ENTRY(flow_handshake) turn; /* while waiting */
-	bool waiting;			  /* for its turn */
-	uint64_t waiting_since;		  /* ms */
-	bool client_verified;		  /* as far as OpenSSL and the policy go */
+	TAILQ_ENTRY(flow_handshake) turn;  /* while waiting */
+	bool waiting;			   /* for its turn */
+	uint64_t waiting_since;		   /* ms */
+	TAILQ_ENTRY(flow_handshake) early; /* while listed */
+	bool early_listed;		   /* in worker.early */
+	bool awaits_early;	/* a client that waits for its protocol, see await_early() */
+	bool hello_done;	/* its ClientHello was accepted */
+	bool client_verified;	/* as far as OpenSSL and the policy go */
 	bool client_done;	/* and all output is with TCP: `finished` alone does not say that */
 	bool backend_suspended; /* at its CertificateRequest */
 	bool backend_resumed;
@@ -82,6 +86,29 @@ static void flow_fail(struct flow *f, enum reason reason, const char *detail)
 
 static void on_client(struct handshake *hs, enum handshake_event ev);
 
+/* ms, of timeout.handshake */
+static uint64_t handshake_left(const struct flow *f)
+{
+	uint64_t end = f->accepted + f->worker->gate->cfg->handshake_timeout * 1000ull;
+	uint64_t now = f->worker->timers.now;
+
+	return end > now ? end - now : 0;
+}
+
+/* Its next step may take ms; all of them together timeout.handshake. */
+static void client_deadline(struct flow *f, uint64_t ms)
+{
+	uint64_t left = handshake_left(f);
+
+	timer_set(&f->worker->timers, &f->timer, ms < left ? ms : left);
+}
+
+/* No person has a part in the ClientHello, so it comes soon or not at all. */
+static void hello_deadline(struct flow *f)
+{
+	client_deadline(f, f->worker->gate->cfg->hello_timeout * 1000ull);
+}
+
 static void client_expired(struct timer *t)
 {
 	struct flow *f = container_of(t, struct flow, timer);
@@ -90,6 +117,10 @@ static void client_expired(struct timer *t)
 	/* It may be us, or with the client through somebody else, who takes so long. */
 	if (f->hs->waiting)
 		reason = REASON_overloaded;
+	else if (!f->hs->hello_done && handshake_left(f))
+		reason = REASON_client_hello_timeout;
+	else if (f->hs->awaits_early)
+		reason = REASON_no_early_connect;
 	else if (f->hs->client_verified && f->hs->ocsp_waits[SIDE_BACKEND].query)
 		reason = REASON_backend_ocsp_unknown;
 	else if (f->hs->client_verified && !f->hs->backend_done && f->hs->backend_timeout)
@@ -99,6 +130,7 @@ static void client_expired(struct timer *t)
 
 static void backend_unreachable(struct flow *f, enum reason reason, const char *detail);
 static void connect_when_free(struct flow *f);
+static void connect_service(struct flow *f);
 
 /* Nothing of the backend has come yet: the client can still go elsewhere. */
 static bool before_server_hello(const struct flow *f)
@@ -112,6 +144,8 @@ static void backend_expired(struct timer *t)
 
 	if (h->switching)
 		connect_when_free(h->flow);
+	else if (h->awaits_early)
+		connect_service(h->flow);
 	else if (h->backend_timeout != REASON_forge_timeout && before_server_hello(h->flow))
 		backend_unreachable(h->flow, h->backend_timeout, NULL);
 	else
@@ -270,17 +304,37 @@ static void await_turn(struct flow_handshake *h)
 	stat_inc(w->stats, handshakes_waiting_active);
 }
 
+/* More than any ClientHello that is sent today. */
+#define HELLO_ENOUGH 4096
+
+/*
+ * Its first record is there, or as much of it as says enough: until then the bytes wait in the
+ * kernel, where they cost least. What is no handshake record is there, too: whoever reads it will
+ * say so.
+ */
+static bool has_spoken(const struct flow *f)
+{
+	uint8_t *p = f->worker->env.in;
+	ssize_t n = recv(f->client.fd, p, HELLO_ENOUGH, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n > 0 && p[0] != RECORD_HANDSHAKE)
+		return true;
+	return n == HELLO_ENOUGH || (n >= RECORD_HEADER && n >= RECORD_HEADER + (p[3] << 8 | p[4]));
+}
+
 static void client_speaks(struct ring_op *op, int res)
 {
 	struct side *s = container_of(op, struct side, poll);
 	struct flow *f = s->flow;
 
-	if (f->stage != FLOW_STAGE_HANDSHAKE)
+	if (f->stage != FLOW_STAGE_HANDSHAKE) {
 		ready(op, res);
-	else if (res < 0 || res & (POLLERR | POLLHUP) || (f->hs->waiting && res & POLLRDHUP))
+	} else if (res < 0 || res & (POLLERR | POLLHUP) || (f->hs->waiting && res & POLLRDHUP)) {
 		flow_fail(f, REASON_client_gone, res < 0 ? strerror(-res) : NULL);
-	else if (!f->hs->waiting)
+	} else if (!f->hs->waiting && (res & POLLRDHUP || has_spoken(f))) {
 		await_turn(f->hs);
+		client_deadline(f, UINT64_MAX); /* it waits for us now */
+	}
 }
 
 static void await_client(struct flow *f)
@@ -311,8 +365,10 @@ static void begin(struct flow *f)
 	ring_cancel(w->ring, &f->client.poll);
 	hs->hello = client_hello;
 	hs->hold_change_cipher_spec = true;
+	hs->max_received = w->gate->cfg->limit_handshake_size << 10;
 	hs->transcript_on = forges(f);
 	f->client.hs = hs;
+	hello_deadline(f);
 	handshake_start(hs);
 }
 
@@ -460,7 +516,7 @@ void flow_accept(struct worker *w, const struct cfg_vserver *vserver, int fd)
 	f->share = share;
 	tune_socket(fd, w->gate->cfg);
 	attach_ulp(&f->client);
-	timer_set(&w->timers, &f->timer, w->gate->cfg->handshake_timeout * 1000ull);
+	hello_deadline(f);
 	if (vserver->accept_proxy &&
 	    cfg_prefixes_hold(&vserver->proxy_from, (const struct sockaddr *)&f->peer))
 		await_proxy_header(f);
@@ -699,6 +755,88 @@ static bool choose_service(struct flow *f)
 	return true;
 }
 
+/* ---- before the client is verified ---- */
+
+#define EARLY_TICK_MS 20
+
+static void unlist_early(struct flow_handshake *h)
+{
+	if (h->early_listed)
+		TAILQ_REMOVE(&h->flow->worker->early, h, early);
+	h->early_listed = false;
+}
+
+/* The service no longer counts its connection as early: the client is verified, or it is gone. */
+static void end_early(struct flow *f)
+{
+	if (f->early)
+		service_end_early(f->acquired);
+	f->early = false;
+	if (f->hs)
+		unlist_early(f->hs);
+}
+
+/* At its CertificateRequest: it can be given up, and made anew when the client is verified. */
+static void list_early(struct flow *f)
+{
+	if (f->early)
+		TAILQ_INSERT_TAIL(&f->worker->early, f->hs, early);
+	f->hs->early_listed = f->early;
+}
+
+/* The one that has waited the longest is given up: backend_hung_up() comes of it. */
+static void give_up_oldest_early(struct worker *w, const struct cfg_service *service)
+{
+	struct flow_handshake *h;
+
+	TAILQ_FOREACH(h, &w->early, early)
+	{
+		if (h->flow->service != service)
+			continue;
+		unlist_early(h);
+		stat_inc(w->stats, early_given_up);
+		ring_cancel(w->ring, &h->flow->backend.poll);
+		return;
+	}
+}
+
+/* A client that waits at its ClientHello for the backend's choice (alpn = mirror) is not verified
+ * before: it needs a place now, and takes that of the one who has taken the longest. */
+static void await_early(struct flow *f)
+{
+	if (!f->hs->awaits_early)
+		give_up_oldest_early(f->worker, f->service);
+	f->hs->awaits_early = true;
+	timer_set(&f->worker->timers, &f->hs->backend_timer, EARLY_TICK_MS);
+}
+
+/* The one place that decides whether a service is connected before it is known for whom. */
+static bool may_connect(struct flow *f)
+{
+	struct service *service = &f->worker->gate->services[f->service->index];
+
+	if (f->hs->client_verified)
+		return true;
+	if (f->service->connect != CONNECT_EARLY)
+		return false;
+	f->early = service_take_early(service);
+	if (!f->early && !f->hs->awaits_early)
+		service_early_waits(service);
+	return f->early;
+}
+
+/* Now; or proceed() does it, when the client is verified. */
+static void connect_service(struct flow *f)
+{
+	if (!may_connect(f)) {
+		if (f->service->connect == CONNECT_EARLY && f->client.hs->suspended)
+			await_early(f);
+		return;
+	}
+	f->hs->awaits_early = false;
+	connect_backend(f);
+}
+
 /* It may be out of use since it was chosen: a person takes a minute to type a PIN. */
 static void connect_chosen(struct flow *f)
 {
@@ -716,6 +854,7 @@ static void connect_chosen(struct flow *f)
 
 static void release_service(struct flow *f)
 {
+	end_early(f);
 	if (f->acquired)
 		service_release(TAKE_PTR(f->acquired));
 }
@@ -834,9 +973,7 @@ static void connect_when_free(struct flow *f)
 		return;
 	}
 	drop_backend(f);
-	/* The other service may want to know who it is, first; then proceed() connects. */
-	if (f->service->connect == CONNECT_EARLY || f->hs->client_verified)
-		connect_backend(f);
+	connect_service(f);
 }
 
 static void reconnect(struct flow *f)
@@ -1003,14 +1140,20 @@ static bool not_revoked(struct flow *f, enum side_role role, const struct ocsp_a
 	return f->stage == FLOW_STAGE_HANDSHAKE;
 }
 
+static void client_known(struct flow *f)
+{
+	f->hs->client_verified = true;
+	end_early(f);
+	proceed(f);
+}
+
 static void client_revocation_known(struct flow *f, struct ocsp_answer *a)
 {
 	if (!not_revoked(f, SIDE_CLIENT, a))
 		return;
 	if (a->verdict == OCSP_GOOD)
 		f->hs->ocsp = ocsp_answer_ref(a);
-	f->hs->client_verified = true;
-	proceed(f);
+	client_known(f);
 }
 
 static void backend_revocation_known(struct flow *f, struct ocsp_answer *a)
@@ -1088,8 +1231,7 @@ static void client_verified(struct flow *f)
 		ask_about_client(f);
 		return;
 	}
-	f->hs->client_verified = true;
-	proceed(f);
+	client_known(f);
 }
 
 static void on_client(struct handshake *hs, enum handshake_event ev)
@@ -1098,10 +1240,12 @@ static void on_client(struct handshake *hs, enum handshake_event ev)
 
 	switch (ev) {
 	case HANDSHAKE_HELLO:
+		f->hs->hello_done = true;
+		client_deadline(f, UINT64_MAX);
 		if (!choose_service(f))
 			flow_fail(f, REASON_no_service, NULL);
-		else if (f->service->connect == CONNECT_EARLY)
-			connect_backend(f);
+		else
+			connect_service(f);
 		break;
 	case HANDSHAKE_HELD:
 		client_verified(f);
@@ -1187,6 +1331,7 @@ static void on_backend(struct handshake *hs, enum handshake_event ev)
 		certreq_remember(f->worker->gate->certreqs, f->service, hs->ssl,
 				 f->worker->timers.now);
 		watch_backend(f);
+		list_early(f);
 		backend_verified(f);
 		break;
 	case HANDSHAKE_DONE:
@@ -1433,6 +1578,7 @@ static void free_handshake(struct flow *f)
 	if (!h)
 		return;
 	end_waiting(h);
+	unlist_early(h);
 	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);

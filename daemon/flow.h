@@ -34,6 +34,7 @@ struct flow {
 	const struct cfg_vserver *vserver;
 	const struct cfg_service *service; /* NULL: none was chosen yet */
 	struct service *acquired;	   /* counts this flow's connection; NULL: there is none */
+	bool early;			   /* it counts as begun before the client was verified */
 	uint64_t id;
 	LIST_ENTRY(flow) link;
 	uint8_t stage;		      /* enum flow_stage */

@@ -170,6 +170,8 @@ SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile)
 	refuse_compressed_certificates(ctx);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 0);
+	/* A peer may take its time: meanwhile there are none of OpenSSL's, of 17 KiB each. */
+	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_keylog_callback(ctx, keylog_cb);
 	SSL_CTX_set_info_callback(ctx, info_cb);
 	if (server) {
@@ -409,6 +411,44 @@ static void receive(struct handshake *hs)
 	ring_recv(hs->ring, &side->rx, side->fd, at + hs->record_have, want - hs->record_have);
 }
 
+/* The others that it takes are bounded by OpenSSL. */
+static bool may_be_long(uint8_t message)
+{
+	return message == SSL3_MT_CLIENT_HELLO || message == SSL3_MT_CERTIFICATE;
+}
+
+/*
+ * OpenSSL makes room for a whole message as soon as it knows its length: 128 KiB for a ClientHello
+ * of which four bytes have come. So the length is looked at here, as long as it can be read: until
+ * TLS 1.3 seals the records, TLS 1.2 after its ChangeCipherSpec.
+ */
+static bool claims_too_much(struct handshake *hs)
+{
+	const uint8_t *p = hs->record + RECORD_HEADER, *end = hs->record + hs->record_len;
+
+	if (!hs->max_received || hs->released || hs->record[0] != RECORD_HANDSHAKE)
+		return false;
+	while (p < end) {
+		uint32_t skip = (uint32_t)(end - p);
+
+		if (hs->message_left) {
+			skip = skip < hs->message_left ? skip : hs->message_left;
+			hs->message_left -= skip;
+			p += skip;
+			continue;
+		}
+		hs->message[hs->message_have++] = *p++;
+		if (hs->message_have < sizeof(hs->message))
+			continue;
+		hs->message_have = 0;
+		hs->message_left =
+			(uint32_t)(hs->message[1] << 16 | hs->message[2] << 8 | hs->message[3]);
+		if (may_be_long(hs->message[0]) && hs->message_left > hs->max_received)
+			return true;
+	}
+	return false;
+}
+
 static void feed(struct handshake *hs)
 {
 	bool fed = BIO_write(hs->in, hs->record, (int)hs->record_len) == (int)hs->record_len;
@@ -447,6 +487,9 @@ static int header_complete(struct handshake *hs)
 	if (ret < 0)
 		return ret;
 	hs->record_len = RECORD_HEADER + h.length;
+	hs->received_bytes += hs->record_len;
+	if (hs->max_received && hs->received_bytes > hs->max_received)
+		return -EMSGSIZE;
 	hs->record = malloc(hs->record_len);
 	if (!hs->record)
 		return -ENOMEM;
@@ -478,8 +521,8 @@ static void received(struct ring_op *op, int res)
 	hs->record_have += (uint32_t)res;
 	if (!hs->record_len && hs->record_have == RECORD_HEADER) {
 		ret = header_complete(hs);
-		if (ret == -ENOMEM) {
-			fail(hs, HANDSHAKE_NO_MEMORY, ENOMEM);
+		if (ret == -ENOMEM || ret == -EMSGSIZE) {
+			fail(hs, ret == -ENOMEM ? HANDSHAKE_NO_MEMORY : HANDSHAKE_TOO_LONG, -ret);
 			return;
 		}
 		if (ret < 0) {
@@ -489,6 +532,10 @@ static void received(struct ring_op *op, int res)
 	}
 	if (!hs->record_len || hs->record_have < hs->record_len) {
 		receive(hs);
+		return;
+	}
+	if (claims_too_much(hs)) {
+		fail(hs, HANDSHAKE_TOO_LONG, EMSGSIZE);
 		return;
 	}
 	if (must_hold(hs)) {

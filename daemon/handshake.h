@@ -38,6 +38,7 @@ enum handshake_failure {
 	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
 	HANDSHAKE_SERVER_NAME,	  /* refused by hello: a name that is not ours; .detail has it */
 	HANDSHAKE_ALPN,		  /* refused by hello: no common protocol; .detail has the peer's */
+	HANDSHAKE_TOO_LONG,	  /* more than max_received */
 	HANDSHAKE_NO_MEMORY,	  /* ours */
 	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */
 };
@@ -78,6 +79,7 @@ struct handshake {
 	BIO *in, *out; /* owned by ssl */
 	struct handshake_secrets secrets;
 
+	uint32_t max_received; /* set before the start: bytes the peer may send; 0: any number */
 	bool hold_change_cipher_spec; /* set before the start: report HANDSHAKE_HELD */
 	bool held, suspended, finished;
 	bool resume; /* the certificate callback may go on */
@@ -95,6 +97,11 @@ struct handshake {
 	uint8_t header[RECORD_HEADER];
 	uint8_t *record;		  /* being read: header included */
 	uint32_t record_len, record_have; /* 0: the header is being read */
+
+	uint32_t received_bytes; /* records, those being read included */
+	/* Of the plaintext handshake message that comes: its header, and what is still to come. */
+	uint8_t message[4], message_have;
+	uint32_t message_left;
 
 	uint8_t *output; /* being sent */
 	uint32_t output_off, output_len;

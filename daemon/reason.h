@@ -33,6 +33,8 @@
 	X(client_gone, ALERT_NONE, ALERT_USER_CANCELED, "client left during the handshake")        \
 	X(client_timeout, ALERT_USER_CANCELED, ALERT_USER_CANCELED,                                \
 	  "client did not finish the handshake in time")                                           \
+	X(client_hello_timeout, ALERT_USER_CANCELED, ALERT_NONE,                                   \
+	  "client sent no whole ClientHello within timeout.client_hello")                          \
 	X(overloaded, ALERT_INTERNAL_ERROR, ALERT_NONE,                                            \
 	  "worker had no time for the client's handshake before timeout.handshake")                \
 	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
@@ -42,6 +44,8 @@
 	X(client_cipher, ALERT_NONE, ALERT_USER_CANCELED,                                          \
 	  "client has no cipher or signature algorithm of ours")                                   \
 	X(client_protocol, ALERT_NONE, ALERT_USER_CANCELED, "client broke the handshake protocol") \
+	X(client_handshake_size, ALERT_ILLEGAL_PARAMETER, ALERT_USER_CANCELED,                     \
+	  "client's handshake is longer than limit.handshake_size")                                \
 	X(client_refused, ALERT_NONE, ALERT_USER_CANCELED,                                         \
 	  "client refused the handshake with an alert")                                            \
 	/* the client's certificate; told by OpenSSL unless noted */                               \
@@ -91,6 +95,8 @@
 	  "signer did not answer in time")                                                         \
 	/* the backend's handshake */                                                              \
 	X(no_service, ALERT_INTERNAL_ERROR, ALERT_NONE, "no service of the vserver can be used")   \
+	X(no_early_connect, ALERT_INTERNAL_ERROR, ALERT_NONE,                                      \
+	  "service had early_connects connections for other clients until timeout.handshake")      \
 	X(backend_unresolved, ALERT_INTERNAL_ERROR, ALERT_NONE, "backend's name has no address")   \
 	X(backend_connect_refused, ALERT_INTERNAL_ERROR, ALERT_NONE,                               \
 	  "backend refused the connection")                                                        \

@@ -83,6 +83,26 @@ void service_release(struct service *s)
 	ADD(s->flows, (uint64_t)-1);
 }
 
+bool service_take_early(struct service *s)
+{
+	uint32_t most = s->cfg->early_connects;
+
+	if (ADD(s->early, 1) < most || !most)
+		return true;
+	ADD(s->early, (uint32_t)-1);
+	return false;
+}
+
+void service_end_early(struct service *s)
+{
+	ADD(s->early, (uint32_t)-1);
+}
+
+void service_early_waits(struct service *s)
+{
+	ADD(s->early_waits, 1);
+}
+
 static void note_error(struct service *s, const char *why)
 {
 	pthread_mutex_lock(&s->lock);
@@ -244,6 +264,8 @@ static void print_service(struct service *s, uint64_t now, FILE *out)
 	fprintf(out, "\tstate=%s\tweight=%u\tflows=%" PRIu64 "\tconnections=%" PRIu64,
 		state_names[service_state(s, now)], s->cfg->weight, LOAD(s->flows),
 		LOAD(s->connections));
+	fprintf(out, "\tearly=%" PRIu32 "\tearly_waits=%" PRIu64, LOAD(s->early),
+		LOAD(s->early_waits));
 	fprintf(out, "\tfailures=%" PRIu64 "\tsuspicions=%" PRIu64 "\tejections=%" PRIu64,
 		LOAD(s->failures), LOAD(s->suspicions), LOAD(s->ejections));
 	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
@@ -277,6 +299,8 @@ static uint64_t usable(const struct service *s, uint64_t now)
 	}
 COUNTER(flows)
 COUNTER(connections)
+COUNTER(early)
+COUNTER(early_waits)
 COUNTER(failures)
 COUNTER(suspicions)
 COUNTER(ejections)
@@ -293,6 +317,10 @@ void services_write_metrics(const struct service *services, unsigned n, uint64_t
 		{"usable", "gauge", "1: up, and neither ejected nor draining", usable},
 		{"flows", "gauge", "connections of flows to the service now", get_flows},
 		{"connections_total", "counter", "connections begun for flows", get_connections},
+		{"early", "gauge", "of those now: for clients that are not verified yet",
+		 get_early},
+		{"early_waits_total", "counter",
+		 "flows that had to wait, for service.<n>.early_connects", get_early_waits},
 		{"failures_total", "counter", "connections that came to nothing", get_failures},
 		{"suspicions_total", "counter",
 		 "of those: connected, and no ServerHello, which a client can cause",

@@ -25,6 +25,8 @@ struct service {
 	const struct resolved *resolved; /* the table; NULL: it has no name */
 	_Atomic uint64_t flows;		 /* with a connection to it, or making one */
 	_Atomic uint64_t connections;	 /* begun for flows, in all */
+	_Atomic uint32_t early;		 /* of those now: the client is not verified yet */
+	_Atomic uint64_t early_waits;	 /* flows that had to wait: service.<n>.early_connects */
 	_Atomic uint64_t failures;	 /* of those: no connection, or no ServerHello */
 	_Atomic uint32_t streak;	 /* no connection, in a row */
 	_Atomic uint64_t suspicions;	 /* connected, but no ServerHello; among the failures */
@@ -64,6 +66,15 @@ uint64_t service_weight(const struct service *s, uint64_t now);
 /* A flow begins to connect; service_release() when it has let go of the connection. */
 void service_acquire(struct service *s);
 void service_release(struct service *s);
+
+/*
+ * The same for a client that is not verified yet. False: there are service.<n>.early_connects of
+ * them, and nothing is taken.
+ */
+bool service_take_early(struct service *s) must_check;
+/* That client is verified, or the connection is gone. */
+void service_end_early(struct service *s);
+void service_early_waits(struct service *s);
 
 /* It answered a flow's ClientHello. */
 void service_worked(struct service *s, uint64_t now);

@@ -47,6 +47,7 @@
 	X(forged, "certificates issued by the signer")                                             \
 	X(socket_options_refused,                                                                  \
 	  "connections to backends without a socket.backend.* as configured")                      \
+	X(early_given_up, "early connections to backends given up for clients with alpn = mirror") \
 	X(backend_reconnects,                                                                      \
 	  "backends connected anew: the client took its time, or a session failed")                \
 	X(retries_connect_refused, "flows that went to another service: refused")                  \

@@ -479,6 +479,22 @@ static const char *plural(unsigned n)
 	return n == 1 ? "" : "s";
 }
 
+static const char *limit_text(unsigned limit, char out[16])
+{
+	snprintf(out, 16, limit ? "%u" : "off", limit);
+	return out;
+}
+
+/* Those that are derived from the machine above all: nobody has written them down. */
+static void log_limits(const struct config *cfg)
+{
+	char flows[16], handshakes[16], memory[16];
+
+	log_info("limits: limit.flows = %s, limit.handshakes = %s, limit.memory = %s (MiB)",
+		 limit_text(cfg->limit_flows, flows), limit_text(cfg->limit_handshakes, handshakes),
+		 limit_text(cfg->limit_memory, memory));
+}
+
 static const char *engine_name(const struct supervisor *s)
 {
 	return s->current->cfg->engine == ENGINE_USER || s->shared.ktls.error ? "user" : "ktls";
@@ -558,6 +574,7 @@ static int start(struct supervisor *s)
 	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
 		 plural(cfg->workers), engine_name(s));
+	log_limits(cfg);
 	tell_state(s, "READY=1\n");
 	return 0;
 }
@@ -584,6 +601,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 		 " flow%s",
 		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,
 		 generation_flows(before), plural((unsigned)generation_flows(before)));
+	log_limits(s->current->cfg);
 	return 0;
 }
 

@@ -467,6 +467,7 @@ int workers_start(struct gate *gate)
 		w->gate = gate;
 		w->stats = &gate->stats[i];
 		TAILQ_INIT(&w->turns);
+		TAILQ_INIT(&w->early);
 		LIST_INIT(&w->flows);
 		pthread_mutex_init(&w->lock, NULL);
 		pthread_cond_init(&w->answered, NULL);

@@ -88,6 +88,8 @@ struct worker {
 	struct check *checks;	    /* of every n-th service, n being the workers */
 	unsigned n_checks;
 	TAILQ_HEAD(flow_turns, flow_handshake) turns; /* clients whose handshake is to begin */
+	/* Early connections that wait for their client at the CertificateRequest, oldest first. */
+	TAILQ_HEAD(flow_early, flow_handshake) early;
 	LIST_HEAD(, flow) flows;
 	struct log_window
 		logged[REASON_COUNT + 1]; /* by reason of the end; the last: established */

@@ -582,7 +582,7 @@ def test_example_is_loadable(files, tmp_path):
     text = re.sub(r"(\n\w+\.user) = ktlsgate\S*", r"\1 = nobody", text)
     lines = [line[1:] if line.startswith("#") and line[1:2].isalpha() else line
              for line in text.splitlines()]
-    assert len([line for line in lines if line.startswith("timeout.")]) == 6
+    assert len([line for line in lines if line.startswith("timeout.")]) == 7
     path = tmp_path / "example.conf"
     path.write_text("\n".join(lines))
     result = run(*CHECK, path)

@@ -349,7 +349,7 @@ def test_table(gate, pki):
     g = gate(settings(pki, free_port()))
     head, row = g.ctl("services").splitlines()
     assert head.split() == ["service", "address", "state", "weight", "flows", "connections",
-                            "failures", "suspicions", "ejections", "checks", "checks_failed", "resolve_failures",
-                            "last_error"]
+                            "early", "early_waits", "failures", "suspicions", "ejections", "checks",
+                            "checks_failed", "resolve_failures", "last_error"]
     assert row.split()[:3] == ["app1", g.settings["service.app1.address"], "up"]
     assert f"{HOST}:" in row and BACK_NAME not in row

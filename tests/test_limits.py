@@ -2,6 +2,7 @@
 """How many connections there may be, and how many lines are logged about them."""
 
 import contextlib
+import json
 import re
 import socket
 import time
@@ -10,7 +11,9 @@ import pytest
 
 from harness import backend as backends
 from harness import client as clients
+from harness import peer
 from harness.daemon import ctl, settings, wait_until
+from harness.pki import FRONT_NAME
 from harness.ports import HOST
 from harness.rig import second_vserver
 
@@ -187,12 +190,15 @@ def test_close_idle_is_for_who_may_come(gate, pki, backend):
     assert g.stats()["reason_closed_idle"] == 0
 
 
+HALF_HELLO = b"\x16\x03\x01\x10\x00\x01\x00\x20\x00" + bytes(4092)  # 4 of 8 KiB
+
+
 def half_sent(g, stack):
-    """A connection that has sent the beginning of a ClientHello: it costs some 75 KiB."""
+    """A connection that has sent enough of a ClientHello to be listened to: it costs some 40 KiB."""
     s = stack.enter_context(socket.socket())
     with contextlib.suppress(ConnectionError):  # refused already
         s.connect((HOST, g.port))
-        s.sendall(b"\x16\x03\x01\x02")
+        s.sendall(HALF_HELLO)
     return s
 
 
@@ -214,7 +220,7 @@ def test_limit_of_memory(gate, pki, backend):
     There must be an eighth less before the next one is let in.
     """
     limit = 16
-    g = gate(settings(pki, backend.port, limit__memory=limit))
+    g = gate(settings(pki, backend.port, limit__memory=limit, limit__handshakes="off"))
     with contextlib.ExitStack() as stack:
         c = stack.enter_context(connected(g, pki))
         clients.ping(c)
@@ -240,8 +246,8 @@ def test_limit_of_memory(gate, pki, backend):
 
 def test_queue_at_the_limit_of_memory(gate, pki, backend):
     """Nobody is refused; who comes too late is let in when there is memory again."""
-    g = gate(settings(pki, backend.port, limit__memory=16, limit__when_full="queue",
-                      dataplane__workers=1))
+    g = gate(settings(pki, backend.port, limit__memory=16, limit__handshakes="off",
+                      limit__when_full="queue", dataplane__workers=1))
     with contextlib.ExitStack() as stack:
         held = fill_memory(g, stack, lambda: g.stats()["accept_pauses"])
         accepted = g.stats()["flows_accepted"]
@@ -291,3 +297,166 @@ def test_log_rate(gate, pki, backend):
         return sum(map(int, re.findall(r"(\d+) lines about flows left out by log.rate: "
                                        r"client_not_tls$", g.log(), re.MULTILINE)))
     assert wait_until(lambda: told() == left_out, 5)
+
+
+# ---- connections to a service before it is known for whom ----
+
+
+def says_hello(g, pki, stack):
+    """A connection with a whole ClientHello, and nothing behind it."""
+    s = stack.enter_context(socket.create_connection((HOST, g.port)))
+    p = peer.Peer(s, peer.context(False, pki.client(), pki.server_ca), name=FRONT_NAME)
+    p.hello()
+    return p
+
+
+def service(g):
+    return json.loads(g.ctl("services", "--json"))[0]
+
+
+def test_early_connects(gate, pki):
+    """
+    Clients that only say hello get two connections to the backend and no more. Nobody fails: those
+    who are verified are connected then, and when the others have left there is room again.
+    """
+    with backends.held(pki, backends.echo) as b:
+        g = gate(settings(pki, b.port, service__app1__early_connects=2, dataplane__workers=1))
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                says_hello(g, pki, stack)
+            assert wait_until(lambda: service(g)["early_waits"] == 3, 5)
+            assert (service(g)["early"], service(g)["connections"]) == (2, 2)
+            for _ in range(2):
+                with connected(g, pki) as c:
+                    clients.ping(c)
+            assert (service(g)["early"], service(g)["connections"]) == (2, 4)
+            assert len(b.seen) == 4
+        assert wait_until(lambda: service(g)["early"] == 0, 10)
+        with contextlib.ExitStack() as stack:
+            says_hello(g, pki, stack)
+            assert wait_until(lambda: service(g)["early"] == 1, 5)
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_early_connects_and_a_client_that_waits_for_its_protocol(gate, pki, version):
+    """
+    alpn = mirror: it cannot be verified first, so it takes the place of the one that has taken its
+    time the longest. That one goes on all the same.
+    """
+    with backends.backend(certkey=pki.backend(), client_ca=pki.forging_root,
+                          version=version) as b:
+        g = gate(settings(pki, b.port, service__app1__early_connects=1, dataplane__workers=1,
+                          profile__front__alpn="mirror"))
+        with connect_alpn(g, pki) as slow:
+            def quick():
+                with connect_alpn(g, pki) as c:
+                    assert c.handshake()
+                    clients.ping(c)
+            assert slow.handshake(before_flight=once(quick))
+            clients.ping(slow)
+        assert g.stats()["early_given_up"] == 1
+        assert service(g)["early_waits"] == 1 and service(g)["early"] == 0
+
+
+def connect_alpn(g, pki):
+    return clients.connect(g.port, pki=pki, certkey=pki.client(), alpn=["h2"])
+
+
+def once(run):
+    """run, the first time that it is called."""
+    left = [run]
+    return lambda: left and left.pop()()
+
+
+# ---- what a client may take before it has said who it is ----
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_client_hello_timeout(gate, pki, backend, said):
+    """Silence, or a ClientHello that never ends: not for as long as somebody may type a PIN."""
+    g = gate(settings(pki, backend.port, timeout__client_hello="1s"))
+    with g.ends_with("client_hello_timeout"), socket.create_connection((HOST, g.port)) as s:
+        s.sendall(said)
+        assert s.recv(100) == b"\x15\x03\x03\x00\x02\x02\x5a"  # user_canceled
+    with clients.connect(g.port, pki=pki, certkey=pki.client()) as c:
+        assert c.handshake(before_flight=lambda: time.sleep(2))  # the PIN
+        clients.ping(c)
+
+
+TOO_LONG = b"\x15\x03\x03\x00\x02\x02\x2f"  # illegal_parameter
+# A ClientHello of 128 KiB is announced.
+CLAIM = b"\x16\x03\x01\x10\x00\x01\x02\x00\x00" + bytes(4092)
+
+
+@pytest.mark.parametrize("said", [
+    pytest.param(CLAIM, id="announced"),
+    pytest.param(b"\x16\x03\x01\x00\x02\x01\x02" + b"\x16\x03\x01\x00\x02\x00\x00", id="announced-in-pieces"),
+    pytest.param(b"\x16\x03\x01\x00\x04\x01\x00\x40\x00" + 4 * (b"\x16\x03\x01\x10\x00" + bytes(4096)),
+                 id="sent"),
+    pytest.param(b"\x16\x03\x01\x00\x04\x01\x00\x3f\x00" + 4000 * b"\x16\x03\x01\x00\x01\x00",
+                 id="sent-byte-by-byte"),
+])
+def test_handshake_size(gate, pki, backend, said):
+    """Nobody is listened to for longer than that, nor is room made for what is only announced."""
+    g = gate(settings(pki, backend.port, limit__handshake_size=16))
+    with g.ends_with("client_handshake_size"), socket.create_connection((HOST, g.port)) as s:
+        s.sendall(said)
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := s.recv(100):
+                got += more
+        assert got == TOO_LONG
+    with connected(g, pki) as c:
+        clients.ping(c)
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_handshake_size_of_the_certificate(gate, pki, backend, version):
+    """A chain counts, too: here one that is padded with the same certificate."""
+    g = gate(settings(pki, backend.port, limit__handshake_size=16))
+    ck = pki.client()
+    chain = pki.directory / "long-chain.pem"
+    chain.write_bytes(ck.cert_file.read_bytes() + 60 * pki.client_root.cert_file.read_bytes())
+    ctx = peer.context(False, None, pki.server_ca, version=version)
+    ctx.load_cert_chain(chain, ck.key_file)
+    with g.ends_with("client_handshake_size"):
+        with clients.connect(g.port, pki=pki, ctx=ctx) as c:
+            assert not (c.handshake() and c.recv())
+            assert c.ended == "alert illegal_parameter"
+
+
+@pytest.mark.parametrize("said, most", [(b"", 4), (b"\x16\x03\x01\x02", 4), (b"\x16\x03\x01\x40\x00\x01", 4),
+                                        (CLAIM, 4), ("hello", 128)],
+                         ids=["silent", "part", "much-announced", "more-announced", "hello"])
+def test_memory_of_a_client_that_is_not_verified(gate, pki, said, most):
+    """KiB each, as docs/design.md has it; with its connection to the backend."""
+    n = 50
+    with backends.held(pki) as b:
+        g = gate(settings(pki, b.port, dataplane__workers=1))
+        if g.sanitized():
+            pytest.skip("a sanitizer's malloc does not tell how much is allocated")
+        before = g.stats()["memory_bytes"]
+        with contextlib.ExitStack() as stack:
+            for _ in range(n):
+                if said == "hello":
+                    says_hello(g, pki, stack)
+                else:
+                    stack.enter_context(socket.create_connection((HOST, g.port))).sendall(said)
+            assert g.stat_reaches("flows_accepted", n)
+            if said == "hello":
+                assert len([b.connection(i) for i in range(n)]) == n
+            time.sleep(0.5)
+            assert (g.stats()["memory_bytes"] - before) / n / 1024 < most
+
+
+def test_defaults(gate, pki, backend):
+    """They are derived from the machine, said at the start, and shown; off is off."""
+    g = gate(settings(pki, backend.port))
+    said = re.search(r"limits: limit\.flows = (\d+), limit\.handshakes = (\d+), limit\.memory = (\d+) "
+                     r"\(MiB\)$", g.log(), re.MULTILINE)
+    assert said and all(int(n) > 0 for n in said.groups())
+    keys = ("limit.flows", "limit.handshakes", "limit.memory")
+    assert [g.ctl(key).split(" = ")[1].strip() for key in keys] == list(said.groups())
+    g.reload(limit__flows="off", limit__handshakes="0", limit__memory="77")
+    assert g.log_contains(r"limits: limit\.flows = off, limit\.handshakes = off, limit\.memory = 77 ")
+    assert g.ctl("limit.flows") == "limit.flows = off\n"

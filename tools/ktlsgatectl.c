@@ -279,8 +279,9 @@ static int stats(char **names, int n)
 static bool is_number(const char *field, const char *value)
 {
 	static const char *const numbers[] = {
-		"id",	  "age_ms",	   "bytes_from_client", "bytes_from_backend", "weight",
-		"flows",  "connections",   "failures",		"suspicions",	      "ejections",
+		"id",	  "age_ms",	   "bytes_from_client", "bytes_from_backend",
+		"weight", "flows",	   "connections",	"failures",
+		"early",  "early_waits",   "suspicions",	"ejections",
 		"checks", "checks_failed", "resolve_failures"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {

@@ -155,6 +155,13 @@ class Peer:
             self._fill()
         return False
 
+    def hello(self):
+        """Sends the ClientHello and nothing else; handshake() goes on from there."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+
     def _after_handshake(self):
         # What a TLS 1.3 server sends after the client's Finished are tickets, with traffic keys;
         # a client's last flight is Finished, with handshake keys; TLS 1.2's Finished has number 0.
