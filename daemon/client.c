@@ -446,6 +446,8 @@ enum reason client_failure(const struct handshake *hs)
 		return REASON_client_cipher;
 	case HANDSHAKE_SIGNATURE:
 		return REASON_client_cert_proof;
+	case HANDSHAKE_LOOP:
+		return REASON_loop;
 	case HANDSHAKE_TOO_LONG:
 		return REASON_client_handshake_size;
 	case HANDSHAKE_NO_MEMORY:

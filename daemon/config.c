@@ -18,6 +18,7 @@
 #include "config_types.h"
 #include "forge.h"
 #include "machine.h"
+#include "own.h"
 #include "pem.h"
 #include "pkcs11.h"
 
@@ -1041,6 +1042,25 @@ static void check_accept_proxy(struct loader *l, const struct cfg_vserver *v)
 			    v->name);
 }
 
+/* It would connect to itself, and that connection to itself again. */
+static void check_own_addresses(struct loader *l)
+{
+	const struct cfg_key *address = row("service.<name>.address");
+
+	for_each_object(l->cfg, SCOPE_SERVICE, i)
+	{
+		const struct cfg_address *a = &l->cfg->services[i]->address;
+		const struct cfg_vserver *v = own_vserver(l->cfg, (const struct sockaddr *)&a->ss);
+
+		if (v && !said(l, address, i)->wrong)
+			complain_at(
+				l, address, i,
+				"vserver.%s listens there, so connections would come back to this "
+				"gate; name the address of the backend itself",
+				v->name);
+	}
+}
+
 static void check_vservers(struct loader *l)
 {
 	const struct cfg_key *listen = row("vserver.<name>.listen");
@@ -1189,6 +1209,7 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	check_profiles(l);
 	check_services(l);
 	check_vservers(l);
+	check_own_addresses(l);
 	derive_bindings(l);
 	if (l->with_keys)
 		check_keys(l);

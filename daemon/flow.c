@@ -51,6 +51,7 @@ struct flow_handshake {
 	bool without_session; /* the backend failed on one */
 	uint8_t reconnects;
 	bool switching;		     /* to another service, as soon as nothing is armed */
+	struct hello hello;	     /* ours to the backend */
 	struct balance_tried tried;  /* services, the present one among them */
 	unsigned address_turn;	     /* which of the addresses of its name */
 	uint64_t suspended_at;	     /* ms */
@@ -343,10 +344,29 @@ static void await_client(struct flow *f)
 	ring_poll_multishot(f->worker->ring, &f->client.poll, f->client.fd, POLLIN | POLLRDHUP);
 }
 
+/* Whatever the way is that leads back here (NAT, a name, a balancer), the random is the same. */
+static bool is_our_own(struct handshake *hs, struct hellos *hellos)
+{
+	const struct cfg_service *service;
+	const unsigned char *random;
+
+	if (SSL_client_hello_get0_random(hs->ssl, &random) != HELLO_RANDOM)
+		return false;
+	service = hellos_find(hellos, random);
+	if (service)
+		snprintf(hs->detail, sizeof(hs->detail), "service %s", service->name);
+	return service;
+}
+
 static int client_hello(struct handshake *hs, int *alert)
 {
 	const struct flow *f = flow_of(hs);
 
+	if (is_our_own(hs, f->worker->gate->hellos)) {
+		hs->refused = HANDSHAKE_LOOP;
+		*alert = ALERT_INTERNAL_ERROR;
+		return SSL_CLIENT_HELLO_ERROR;
+	}
 	return front_hello(&f->worker->gate->fronts[f->vserver->index], hs, alert);
 }
 
@@ -563,6 +583,16 @@ static void offer_session(struct flow *f, const uint8_t *protocols, size_t len)
 		reuse_offer(f->reuse, w->gate->sessions, w->stats, ssl, &ask);
 }
 
+/* Its ClientHello is made, and leaves when the worker next waits. */
+static void remember_hello(struct flow *f)
+{
+	uint8_t random[HELLO_RANDOM];
+
+	if (f->stage == FLOW_STAGE_HANDSHAKE &&
+	    SSL_get_client_random(f->backend.hs->ssl, random, sizeof(random)) == sizeof(random))
+		hellos_add(f->worker->gate->hellos, &f->hs->hello, random, f->service);
+}
+
 static void start_backend_handshake(struct flow *f)
 {
 	struct worker *w = f->worker;
@@ -584,6 +614,7 @@ static void start_backend_handshake(struct flow *f)
 	backend_deadline(f, w->gate->cfg->backend_handshake_timeout * 1000ull,
 			 REASON_backend_timeout);
 	handshake_start(s->hs);
+	remember_hello(f);
 }
 
 /* ---- what the backend is told of the client ---- */
@@ -947,6 +978,7 @@ static void drop_backend(struct flow *f)
 	struct side *s = &f->backend;
 
 	release_service(f);
+	hellos_remove(f->worker->gate->hellos, &f->hs->hello);
 	free(TAKE_PTR(f->proxy));
 	reuse_free(TAKE_PTR(f->reuse));
 	handshake_free(s->hs);
@@ -1579,6 +1611,7 @@ static void free_handshake(struct flow *f)
 		return;
 	end_waiting(h);
 	unlist_early(h);
+	hellos_remove(f->worker->gate->hellos, &h->hello);
 	limits_established(f->worker->gate->limits, &f->share);
 	forging_cancel(&h->forging);
 	free(h->proof);

@@ -38,6 +38,7 @@ enum handshake_failure {
 	HANDSHAKE_SIGNATURE,	  /* CertificateVerify is wrong */
 	HANDSHAKE_SERVER_NAME,	  /* refused by hello: a name that is not ours; .detail has it */
 	HANDSHAKE_ALPN,		  /* refused by hello: no common protocol; .detail has the peer's */
+	HANDSHAKE_LOOP,		  /* refused by hello: it is our own; .detail has the service */
 	HANDSHAKE_TOO_LONG,	  /* more than max_received */
 	HANDSHAKE_NO_MEMORY,	  /* ours */
 	HANDSHAKE_PROTOCOL,	  /* any other refusal by OpenSSL; .detail is its text */

@@ -40,6 +40,7 @@
 	X(client_version, ALERT_NONE, ALERT_USER_CANCELED, "client has no TLS version of ours")    \
 	X(client_server_name, ALERT_NONE, ALERT_NONE,                                              \
 	  "client asked for a server name that no certkey is for")                                 \
+	X(loop, ALERT_NONE, ALERT_NONE, "client is this gate itself: a service leads back to it")  \
 	X(client_alpn, ALERT_NONE, ALERT_NONE, "client offers no protocol of profile.<n>.alpn")    \
 	X(client_cipher, ALERT_NONE, ALERT_USER_CANCELED,                                          \
 	  "client has no cipher or signature algorithm of ours")                                   \

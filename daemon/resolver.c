@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include "log.h"
+#include "own.h"
 #include "resolver.h"
 #include "sandbox.h"
 #include "shared_memory.h"
@@ -34,6 +35,7 @@ struct found_addresses {
 struct resolved {
 	_Atomic uint32_t turn;
 	_Atomic uint64_t failures;
+	_Atomic uint64_t own;
 	struct found_addresses lists[2];
 };
 
@@ -139,12 +141,19 @@ void resolved_get(const struct resolved *table, const struct cfg_service *servic
 	}
 }
 
+uint64_t resolved_own(const struct resolved *table, const struct cfg_service *service)
+{
+	return atomic_load_explicit(&table[service->index].own, memory_order_relaxed);
+}
+
 /* ---- looking up ---- */
 
 struct name {
 	const struct cfg_service *service;
+	const struct config *cfg;
 	struct resolved *out;
 	struct found_addresses last; /* that were published */
+	bool own;		     /* the last time, one was where we listen */
 	uint64_t due;		     /* ms */
 	bool failed;		     /* the last time */
 };
@@ -170,6 +179,36 @@ static void add(struct found_addresses *addresses, const struct addrinfo *ai)
 		addresses->list[addresses->n++] = a;
 }
 
+/* Leaves out where we listen ourselves: each connection there would make the next. */
+static void leave_out_own(struct name *n, struct found_addresses *addresses)
+{
+	const struct cfg_service *s = n->service;
+	struct found_addresses rest = {0};
+	char text[CFG_ADDRESS_TEXT];
+	bool before = n->own;
+
+	n->own = false;
+	for (uint32_t i = 0; i < addresses->n; i++) {
+		const struct cfg_vserver *v;
+		struct sockaddr_in6 sa;
+
+		set_address(&addresses->list[i], s->port, &sa);
+		v = own_vserver(n->cfg, (const struct sockaddr *)&sa);
+		if (!v) {
+			rest.list[rest.n++] = addresses->list[i];
+			continue;
+		}
+		n->own = true;
+		atomic_fetch_add_explicit(&n->out->own, 1, memory_order_relaxed);
+		if (!before)
+			log_warn(
+				"service %s: %s is %s, where vserver %s of this gate listens: left "
+				"out",
+				s->name, s->host, cfg_address_text(&sa, text), v->name);
+	}
+	*addresses = rest;
+}
+
 static void failed(struct name *n, const char *why)
 {
 	const struct cfg_service *s = n->service;
@@ -193,6 +232,7 @@ static void found(struct name *n, const struct addrinfo *list)
 
 	for (; list; list = list->ai_next)
 		add(&a, list);
+	leave_out_own(n, &a);
 	if (!a.n) {
 		failed(n, "no backend can be at the address that was found");
 		return;
@@ -244,8 +284,10 @@ static void *look_up_for_ever(void *arg)
 /* ---- the process ---- */
 
 /* What a resolver that died has found is still good. */
-static void take_name(struct name *n, const struct cfg_service *service, struct resolved *table)
+static void take_name(struct name *n, const struct config *cfg, const struct cfg_service *service,
+		      struct resolved *table)
 {
+	n->cfg = cfg;
 	n->service = service;
 	n->out = &table[service->index];
 	read_list(n->out, &n->last);
@@ -260,7 +302,7 @@ static int take_names(struct names *names, const struct config *cfg, int table_f
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_services; i++) {
 		if (cfg->services[i]->host[0])
-			take_name(&names->list[names->n++], cfg->services[i], table);
+			take_name(&names->list[names->n++], cfg, cfg->services[i], table);
 	}
 	return 0;
 }

@@ -34,6 +34,9 @@ const struct resolved *resolved_map(int fd, unsigned n_services) must_check;
 void resolved_get(const struct resolved *table, const struct cfg_service *service,
 		  struct resolved_addresses *out, uint64_t *failures);
 
+/* Addresses that look-ups left out because a vserver of ours listens there; see own.h. */
+uint64_t resolved_own(const struct resolved *table, const struct cfg_service *service);
+
 /*
  * The resolver's whole life, in its own process: maps the table behind table_fd, gives up
  * privileges, writes one byte to ready_fd, ends when stop_fd says so. What failed keeps its last

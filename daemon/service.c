@@ -253,6 +253,12 @@ static uint64_t resolve_failures(const struct service *s, uint64_t now)
 	return n;
 }
 
+static uint64_t own_addresses(const struct service *s, uint64_t now)
+{
+	(void)now;
+	return s->resolved ? resolved_own(s->resolved, s->cfg) : 0;
+}
+
 static void print_service(struct service *s, uint64_t now, FILE *out)
 {
 	char text[CFG_ADDRESS_TEXT] = "unresolved", last_error[sizeof(s->last_error)];
@@ -270,7 +276,8 @@ static void print_service(struct service *s, uint64_t now, FILE *out)
 		LOAD(s->failures), LOAD(s->suspicions), LOAD(s->ejections));
 	fprintf(out, "\tchecks=%" PRIu64 "\tchecks_failed=%" PRIu64, LOAD(s->checks),
 		LOAD(s->checks_failed));
-	fprintf(out, "\tresolve_failures=%" PRIu64, resolve_failures(s, now));
+	fprintf(out, "\tresolve_failures=%" PRIu64 "\town_addresses=%" PRIu64,
+		resolve_failures(s, now), own_addresses(s, now));
 	/* A worker must not wait until it is written. */
 	pthread_mutex_lock(&s->lock);
 	memcpy(last_error, s->last_error, sizeof(last_error));
@@ -330,6 +337,8 @@ void services_write_metrics(const struct service *services, unsigned n, uint64_t
 		{"checks_failed_total", "counter", "health checks that failed", get_checks_failed},
 		{"resolve_failures_total", "counter", "failed look-ups of its name",
 		 resolve_failures},
+		{"own_addresses_total", "counter",
+		 "addresses of its name left out, since this gate listens there", own_addresses},
 	};
 
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {

@@ -54,10 +54,12 @@ int gate_init(struct gate *gate)
 	gate->keys = keymaker_new(cfg->forge_rsa_keys, needs_rsa(cfg));
 	gate->certreqs = certreq_memory_new(cfg);
 	gate->limits = limits_new(cfg, &flows);
+	gate->hellos = hellos_new();
 	gate->services = services_new(cfg, gate->resolved);
 	gate->tables = calloc(cfg->n_vservers, sizeof(*gate->tables));
 	if (!gate->fronts || !gate->backs || !gate->workers || !gate->cache || !gate->sessions ||
-	    !gate->keys || !gate->certreqs || !gate->limits || !gate->services || !gate->tables)
+	    !gate->keys || !gate->certreqs || !gate->limits || !gate->hellos || !gate->services ||
+	    !gate->tables)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
 		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
@@ -93,6 +95,7 @@ void gate_free(struct gate *gate)
 	keymaker_free(gate->keys);
 	certreq_memory_free(gate->certreqs);
 	limits_free(gate->limits);
+	hellos_free(gate->hellos);
 }
 
 /* The listeners' retries, the checks. */

@@ -13,6 +13,7 @@
 #include "client.h"
 #include "count.h"
 #include "forging.h"
+#include "hellos.h"
 #include "limit.h"
 #include "relay.h"
 #include "responder.h"
@@ -33,6 +34,7 @@ struct gate {
 	struct keymaker *keys;
 	struct certreq_memory *certreqs;
 	struct limits *limits;
+	struct hellos *hellos;
 	struct count *count;	 /* NULL: no BPF */
 	int shield_stats;	 /* BPF map; -1: there is none */
 	struct flowlog *flowlog; /* NULL: off */

@@ -350,6 +350,7 @@ def test_table(gate, pki):
     head, row = g.ctl("services").splitlines()
     assert head.split() == ["service", "address", "state", "weight", "flows", "connections",
                             "early", "early_waits", "failures", "suspicions", "ejections", "checks",
-                            "checks_failed", "resolve_failures", "last_error"]
+                            "checks_failed", "resolve_failures", "own_addresses",
+                            "last_error"]
     assert row.split()[:3] == ["app1", g.settings["service.app1.address"], "up"]
     assert f"{HOST}:" in row and BACK_NAME not in row

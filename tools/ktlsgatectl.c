@@ -282,7 +282,7 @@ static bool is_number(const char *field, const char *value)
 		"id",	  "age_ms",	   "bytes_from_client", "bytes_from_backend",
 		"weight", "flows",	   "connections",	"failures",
 		"early",  "early_waits",   "suspicions",	"ejections",
-		"checks", "checks_failed", "resolve_failures"};
+		"checks", "checks_failed", "resolve_failures",	"own_addresses"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		if (!strcmp(field, numbers[i]))
