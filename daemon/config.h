@@ -357,6 +357,7 @@ struct config {
 	unsigned limit_memory;	  /* MiB allocated; 0: no limit */
 	unsigned limit_idle;	  /* s: who has been idle for less is not ended for others */
 	unsigned limit_handshakes;
+	unsigned limit_handshakes_per_source;
 	unsigned limit_handshake_size; /* KiB of a client's handshake */
 	unsigned limit_flows_per_source;
 	unsigned limit_prefix4, limit_prefix6; /* bits of an address that make a source */

@@ -20,7 +20,7 @@
 /* Addresses that share the configured prefix; there while it has connections. */
 struct source {
 	struct in6_addr prefix; /* IPv4: mapped */
-	unsigned flows, bucket;
+	unsigned flows, handshakes, bucket;
 	struct source *next;
 };
 
@@ -124,25 +124,43 @@ static void drop(struct limits *l, struct source *s)
 	free(s);
 }
 
+/* Both counts are below their limits; 0: no limit. */
+static enum reason source_has_room(const struct config *cfg, const struct source *s)
+{
+	if (cfg->limit_flows_per_source && s->flows >= cfg->limit_flows_per_source)
+		return REASON_limit_source;
+	if (cfg->limit_handshakes_per_source && s->handshakes >= cfg->limit_handshakes_per_source)
+		return REASON_limit_source_handshakes;
+	return REASON_done;
+}
+
 static enum reason take_source(struct limits *l, const struct sockaddr *peer, struct source **out)
 {
 	struct in6_addr prefix = prefix_of(l->cfg, peer);
 	unsigned bucket = bucket_of(l, &prefix);
 	pthread_mutex_t *lock = &l->locks[bucket % LOCKS];
-	enum reason reason = REASON_done;
+	enum reason reason;
 	struct source *s;
 
 	pthread_mutex_lock(lock);
 	s = find_or_add(l, &prefix, bucket);
-	if (!s)
-		reason = REASON_no_memory;
-	else if (s->flows >= l->cfg->limit_flows_per_source)
-		reason = REASON_limit_source;
-	else
+	reason = s ? source_has_room(l->cfg, s) : REASON_no_memory;
+	if (reason == REASON_done) {
 		s->flows++;
+		s->handshakes++;
+	}
 	pthread_mutex_unlock(lock);
 	*out = reason == REASON_done ? s : NULL;
 	return reason;
+}
+
+static void source_established(struct limits *l, struct source *s)
+{
+	pthread_mutex_t *lock = &l->locks[s->bucket % LOCKS];
+
+	pthread_mutex_lock(lock);
+	s->handshakes--;
+	pthread_mutex_unlock(lock);
 }
 
 static void give_source(struct limits *l, struct source *s)
@@ -241,7 +259,7 @@ enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 	out->handshake = take_one(&l->handshakes, l->cfg->limit_handshakes);
 	if (!out->handshake)
 		reason = REASON_limit_handshakes;
-	else if (l->cfg->limit_flows_per_source)
+	else if (l->cfg->limit_flows_per_source || l->cfg->limit_handshakes_per_source)
 		reason = take_source(l, peer, &out->source);
 	if (reason != REASON_done)
 		limits_give_back(l, vserver, out);
@@ -250,9 +268,12 @@ enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 
 void limits_established(struct limits *l, struct limits_share *share)
 {
-	if (share->handshake)
-		atomic_fetch_sub(&l->handshakes, 1);
+	if (!share->handshake)
+		return;
 	share->handshake = false;
+	atomic_fetch_sub(&l->handshakes, 1);
+	if (share->source)
+		source_established(l, share->source);
 }
 
 void limits_give_back(struct limits *l, const struct cfg_vserver *vserver,

@@ -13,6 +13,7 @@
 #define FLOW_MEMORY    (32u << 10)  /* of the machine's memory, with the kernel's part */
 #define HANDSHAKE_COST (192u << 10) /* of a client that sends limit.handshake_size */
 #define LIMIT_MOST     10000000u
+#define SOURCE_LEAST   16u
 
 /* ---- memory ---- */
 
@@ -122,13 +123,21 @@ static unsigned default_flows(const struct machine *m)
 	return (unsigned)less(flows ? flows : 1, LIMIT_MOST);
 }
 
-/* A quarter of the memory there may be for all of us, were each as costly as it can be. */
+/* Half of the memory that there may be in all, were each as costly as it can be. */
 static unsigned default_handshakes(const struct machine *m, const struct config *cfg)
 {
 	uint64_t memory = cfg->limit_memory ? cfg->limit_memory : default_memory(m);
-	uint64_t most = memory * MIB / 4 / HANDSHAKE_COST;
+	uint64_t most = memory * MIB / 2 / HANDSHAKE_COST;
 
 	return (unsigned)less(most ? most : 1, LIMIT_MOST);
+}
+
+/* One host alone shall not have all places; a proxy or a NAT gets by with half of them. */
+static unsigned default_per_source(unsigned handshakes)
+{
+	if (!handshakes)
+		return 0;
+	return handshakes / 2 > SOURCE_LEAST ? handshakes / 2 : SOURCE_LEAST;
 }
 
 void machine_settle_limits(const struct machine *m, struct config *cfg)
@@ -139,4 +148,6 @@ void machine_settle_limits(const struct machine *m, struct config *cfg)
 		cfg->limit_flows = default_flows(m);
 	if (cfg->limit_handshakes == CFG_AUTO)
 		cfg->limit_handshakes = default_handshakes(m, cfg);
+	if (cfg->limit_handshakes_per_source == CFG_AUTO)
+		cfg->limit_handshakes_per_source = default_per_source(cfg->limit_handshakes);
 }

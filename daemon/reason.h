@@ -181,6 +181,8 @@
 	X(limit_memory, ALERT_NONE, ALERT_NONE, "refused: limit.memory is reached")                \
 	X(limit_vserver, ALERT_NONE, ALERT_NONE, "refused: the vserver's max_flows is reached")    \
 	X(limit_source, ALERT_NONE, ALERT_NONE, "refused: limit.flows_per_source is reached")      \
+	X(limit_source_handshakes, ALERT_NONE, ALERT_NONE,                                         \
+	  "refused: limit.handshakes_per_source is reached")                                       \
 	X(limit_handshakes, ALERT_NONE, ALERT_NONE, "refused: limit.handshakes is reached")        \
 	X(no_memory, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "out of memory")                  \
 	X(io_error, ALERT_INTERNAL_ERROR, ALERT_INTERNAL_ERROR, "socket failed")

@@ -77,6 +77,25 @@ def test_limit_of_handshakes(gate, pki, backend):
             clients.ping(d)
 
 
+def test_limit_of_handshakes_from_one_source(gate, pki, backend):
+    """One host that says nothing leaves places for others; what it has established is not counted."""
+    g = gate(settings(pki, backend.port, limit__handshakes=4, limit__handshakes_per_source=2))
+    with connected(g, pki) as c, contextlib.ExitStack() as stack:
+        clients.ping(c)
+        for _ in range(2):
+            stack.enter_context(socket.create_connection((HOST, g.port)))
+        assert wait_until(lambda: g.stats()["flows_active"] == 3, 10)
+        assert refused(g) == "reset"
+        reason = "limit_source_handshakes"
+        assert g.stats()[f"reason_{reason}"] == 1
+        with connected(g, pki, source="127.0.0.9") as other:
+            clients.ping(other)
+        stack.close()
+        assert g.stat_reaches("flows_closed", 3)
+        with connected(g, pki) as d:
+            clients.ping(d)
+
+
 def test_sources_are_prefixes(gate, pki, backend):
     """127.0.0.0/24 is one, 127.0.1.0/24 another."""
     g = gate(settings(pki, backend.port, limit__flows_per_source=1, limit__source_prefix4=24))

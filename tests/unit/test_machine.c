@@ -60,16 +60,19 @@ static void test_memory(void)
 
 static void test_limits(void)
 {
-	struct config cfg = {
-		.limit_memory = CFG_AUTO, .limit_flows = CFG_AUTO, .limit_handshakes = CFG_AUTO};
-	struct config off = {0};
+	struct config cfg = {.limit_memory = CFG_AUTO,
+			     .limit_flows = CFG_AUTO,
+			     .limit_handshakes = CFG_AUTO,
+			     .limit_handshakes_per_source = CFG_AUTO};
+	struct config off = {.limit_handshakes_per_source = CFG_AUTO};
 	struct config memory_off = {.limit_handshakes = CFG_AUTO};
 	struct machine m = {.memory = 2 * GIB, .descriptors = 524288};
 
 	machine_settle_limits(&m, &cfg);
 	CHECK_INT(cfg.limit_memory, 1024);
 	CHECK_INT(cfg.limit_flows, 65536);     /* by memory */
-	CHECK_INT(cfg.limit_handshakes, 1365); /* 256 MiB of 192 KiB each */
+	CHECK_INT(cfg.limit_handshakes, 2730); /* 512 MiB of 192 KiB each */
+	CHECK_INT(cfg.limit_handshakes_per_source, 1365);
 
 	cfg.limit_flows = CFG_AUTO;
 	m.descriptors = 1024;
@@ -78,8 +81,9 @@ static void test_limits(void)
 
 	machine_settle_limits(&m, &off); /* as somebody has set it */
 	CHECK_INT(off.limit_flows + off.limit_memory + off.limit_handshakes, 0);
+	CHECK_INT(off.limit_handshakes_per_source, 0);
 	machine_settle_limits(&m, &memory_off);
-	CHECK_INT(memory_off.limit_handshakes, 1365);
+	CHECK_INT(memory_off.limit_handshakes, 2730);
 
 	cfg = (struct config){
 		.limit_memory = CFG_AUTO, .limit_flows = CFG_AUTO, .limit_handshakes = CFG_AUTO};
