@@ -269,8 +269,8 @@ def test_a_lack_of_ports_is_not_the_services_fault(gate, pki):
         with subprocess.Popen([*inside, sys.executable, "-c", NO_PORTS, str(g.port), str(port)],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE) as clients_there:
             assert clients_there.stdout.readline() == b"done\n"
-            reason = "reason_backend_connect_local"
-            assert g.stat_reaches(reason, 4)
+            reason = "backend_connect_local"
+            assert g.stat_reaches(f"reason_{reason}", 4)
             said = services(g)["s0"]
             assert (said["failures"], said["ejections"], said["state"]) == (0, 0, "up")
             clients_there.stdin.close()

@@ -377,6 +377,20 @@ def test_early_connects_and_a_client_that_waits_for_its_protocol(gate, pki, vers
         assert service(g)["early_waits"] == 1 and service(g)["early"] == 0
 
 
+def test_no_early_connect_to_be_had(gate, pki):
+    """The backend says nothing, so no connection can be given up: the next client is told in the end."""
+    with backends.backend(tcp_script=backends.silent) as b:
+        g = gate(settings(pki, b.port, service__app1__early_connects=1, dataplane__workers=1,
+                          profile__front__alpn="mirror", timeout__handshake="2s"))
+        with connect_alpn(g, pki) as first, connect_alpn(g, pki) as second:
+            first.hello()
+            assert wait_until(lambda: service(g)["early"] == 1, 5)
+            assert not second.handshake() and second.ended == "alert internal_error"
+        assert g.stat_reaches("flows_closed", 2)
+        ends = {"client_timeout": 1, "no_early_connect": 1}
+        assert {r: g.stats()[f"reason_{r}"] for r in ends} == ends
+
+
 def connect_alpn(g, pki):
     return clients.connect(g.port, pki=pki, certkey=pki.client(), alpn=["h2"])
 
