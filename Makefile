@@ -117,8 +117,8 @@ $(PRELOAD): tests/fault/preload.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -shared $(LDFLAGS) -o $@ $<
 
-# Programs of tools/bench: the floor, and the signer with nothing around it.
-BENCHPROGS := $(B)/tools/bench/floor $(B)/tools/bench/signer
+# Programs of tools/bench: the floor, the signer with nothing around it, and hostile chains.
+BENCHPROGS := $(B)/tools/bench/floor $(B)/tools/bench/signer $(B)/tools/bench/hostile
 $(BENCHPROGS): %: %.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm

@@ -39,8 +39,7 @@ static int verify_cb(X509_STORE_CTX *ctx, void *arg)
 
 	if (!ret)
 		result.error = name_error(ctx);
-	X509_STORE_CTX_set_error(ctx, result.error);
-	X509_STORE_CTX_set_error_depth(ctx, result.depth);
+	handshake_verdict(ctx, &result);
 	X509_STORE_CTX_set0_verified_chain(ctx, result.chain);
 	return result.error == X509_V_OK;
 }

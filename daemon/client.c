@@ -16,8 +16,7 @@ static int verify_cb(X509_STORE_CTX *ctx, void *arg)
 	int ret = verify_chain(front->verifier, VERIFY_CLIENT, X509_STORE_CTX_get0_cert(ctx),
 			       X509_STORE_CTX_get0_untrusted(ctx), time(NULL), &result);
 
-	X509_STORE_CTX_set_error(ctx, result.error);
-	X509_STORE_CTX_set_error_depth(ctx, result.depth);
+	handshake_verdict(ctx, &result);
 	if (ret)
 		return 0;
 	X509_STORE_CTX_set0_verified_chain(ctx, result.chain);

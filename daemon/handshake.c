@@ -10,6 +10,8 @@
 #include "log.h"
 #include "transcript.h"
 
+#define CA_NAMES_MAX 65536 /* bytes of a backend's CertificateRequest */
+
 static void step(struct handshake *hs);
 
 /* ---- contexts and callbacks ---- */
@@ -117,6 +119,45 @@ static void transcript_add(struct handshake *hs, const uint8_t *msg, size_t len)
 	hs->transcript_len += (uint32_t)len;
 }
 
+/* The entries of a Certificate message's list, as far as it is one: OpenSSL will judge its form. */
+static unsigned count_certificates(const uint8_t *list, const uint8_t *end, bool tls13)
+{
+	unsigned n = 0;
+	size_t len;
+
+	for (; end - list > 3; list += len, n++) {
+		len = 3 + ((size_t)list[0] << 16 | (size_t)list[1] << 8 | list[2]);
+		if (tls13 && (size_t)(end - list) >= len + 2)
+			len += 2 + ((size_t)list[len] << 8 | list[len + 1]);
+		if ((size_t)(end - list) < len)
+			break;
+	}
+	return n;
+}
+
+/*
+ * OpenSSL reads all certificates, at 40 us each, before it asks anybody, and a list as long as we
+ * take has room for hundreds. This is the only place where a message is seen before that, and no
+ * return value stops the handshake. So the list's length, in OpenSSL's buffer, is made a wrong one.
+ */
+static void look_at_certificates(struct handshake *hs, uint8_t *message, size_t len)
+{
+	bool tls13 = SSL_version(hs->ssl) == TLS1_3_VERSION;
+	size_t at = SSL3_HM_HEADER_LENGTH + (tls13 ? 1 : 0); /* context, which is empty */
+	struct verify_result too_many = {.error = VERIFY_ERR_CERTIFICATES,
+					 .excess = {.max = VERIFY_SENT_MAX}};
+
+	if (len < at + 3)
+		return;
+	too_many.excess.n = count_certificates(message + at + 3, message + len, tls13);
+	if (too_many.excess.n <= VERIFY_SENT_MAX)
+		return;
+	hs->refused = HANDSHAKE_VERIFY;
+	hs->verdict = too_many.error;
+	verify_result_text(&too_many, hs->detail, sizeof(hs->detail));
+	memset(message + at, 0xff, 3);
+}
+
 static void message_cb(int sent, int version, int content_type, const void *buf, size_t len,
 		       SSL *ssl, void *arg)
 {
@@ -128,6 +169,8 @@ static void message_cb(int sent, int version, int content_type, const void *buf,
 		return;
 	if (!sent)
 		hs->last_received = *(const uint8_t *)buf;
+	if (!sent && hs->last_received == SSL3_MT_CERTIFICATE)
+		look_at_certificates(hs, (uint8_t *)buf, len);
 	if (!hs->transcript_on || hs->transcript_done)
 		return;
 	transcript_add(hs, buf, len);
@@ -168,6 +211,9 @@ SSL_CTX *handshake_ctx_new(bool server, const struct cfg_profile *profile)
 					 SSL_OP_NO_COMPRESSION | SSL_OP_PRIORITIZE_CHACHA |
 					 (server ? SSL_OP_CIPHER_SERVER_PREFERENCE : 0));
 	refuse_compressed_certificates(ctx);
+	/* A backend's list of CA names, which it limits too, may be longer than a certificate list.
+	 */
+	SSL_CTX_set_max_cert_list(ctx, server ? VERIFY_BYTES_MAX : CA_NAMES_MAX);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 0);
 	/* A peer may take its time: meanwhile there are none of OpenSSL's, of 17 KiB each. */
@@ -251,6 +297,19 @@ static void fail_operation(struct handshake *hs, int error)
 	fail(hs, memory ? HANDSHAKE_NO_MEMORY : HANDSHAKE_RESET, error);
 }
 
+/* A Certificate message that SSL_CTX_set_max_cert_list() does not let in. */
+static enum handshake_failure excessive(struct handshake *hs, int *error)
+{
+	OSSL_HANDSHAKE_STATE state = SSL_get_state(hs->ssl);
+
+	if (state != TLS_ST_SR_CERT && state != TLS_ST_CR_CERT)
+		return HANDSHAKE_PROTOCOL;
+	*error = hs->verdict = VERIFY_ERR_BYTES;
+	snprintf(hs->detail, sizeof(hs->detail), "more than %ld bytes of certificates",
+		 SSL_get_max_cert_list(hs->ssl));
+	return HANDSHAKE_VERIFY;
+}
+
 /* OpenSSL's reason codes, grouped into what an operator can act on. */
 static enum handshake_failure classify(struct handshake *hs, int *error)
 {
@@ -259,9 +318,12 @@ static enum handshake_failure classify(struct handshake *hs, int *error)
 	bool memory = ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE;
 	const char *text = ERR_reason_error_string(e);
 
-	if (hs->refused)
+	if (hs->refused) {
+		*error = hs->verdict;
 		return hs->refused;
-	snprintf(hs->detail, sizeof(hs->detail), "%s", text ? text : "unknown error");
+	}
+	if (!hs->detail[0])
+		snprintf(hs->detail, sizeof(hs->detail), "%s", text ? text : "unknown error");
 	if (hs->alert != ALERT_NONE)
 		return HANDSHAKE_PEER_ALERT;
 	if (memory)
@@ -287,9 +349,24 @@ static enum handshake_failure classify(struct handshake *hs, int *error)
 		return HANDSHAKE_CIPHER;
 	case SSL_R_BAD_SIGNATURE:
 		return HANDSHAKE_SIGNATURE;
+	case SSL_R_EXCESSIVE_MESSAGE_SIZE:
+		return excessive(hs, error);
 	default:
 		return HANDSHAKE_PROTOCOL;
 	}
+}
+
+void handshake_verdict(X509_STORE_CTX *ctx, const struct verify_result *verdict)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct handshake *hs = SSL_get_app_data(ssl);
+
+	X509_STORE_CTX_set_error(ctx, verdict->error);
+	X509_STORE_CTX_set_error_depth(ctx, verdict->depth);
+	if (verdict->error == X509_V_OK)
+		return;
+	hs->verdict = verdict->error;
+	verify_result_text(verdict, hs->detail, sizeof(hs->detail));
 }
 
 const char *handshake_failure_detail(const struct handshake *hs, char *buf, size_t len)
@@ -302,7 +379,7 @@ const char *handshake_failure_detail(const struct handshake *hs, char *buf, size
 			snprintf(buf, len, "alert %d", hs->alert);
 		return buf;
 	case HANDSHAKE_VERIFY:
-		return verify_error_text(hs->error);
+		return hs->verdict ? hs->detail : verify_error_text(hs->error);
 	case HANDSHAKE_RESET:
 		return strerror(hs->error);
 	case HANDSHAKE_EOF:

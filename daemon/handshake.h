@@ -15,6 +15,8 @@
 #include "alpn.h"
 #include "side.h"
 #include "token.h"
+#include "verify.h"
+#include "verify.h"
 
 enum handshake_event {
 	HANDSHAKE_HELLO,     /* server side: a ClientHello was accepted */
@@ -89,7 +91,8 @@ struct handshake {
 	bool released;	       /* the withheld record was fed */
 	bool stopped;
 
-	enum handshake_failure refused; /* why hello refused */
+	enum handshake_failure refused; /* why we did, where OpenSSL would not say */
+	int verdict;			/* that of a verify_result; .detail is its text */
 	enum handshake_failure failure;
 	int error;
 	int alert; /* received */
@@ -173,6 +176,9 @@ uint16_t handshake_max_fragment(const struct handshake *hs);
  * nothing can be said. Uses up the handshake.
  */
 size_t handshake_alert(struct handshake *hs, int alert, uint8_t buf[64]) must_check;
+
+/* For SSL_CTX_set_cert_verify_callback(): keeps the verdict for what is told to peer and log. */
+void handshake_verdict(X509_STORE_CTX *ctx, const struct verify_result *verdict);
 
 /* What HANDSHAKE_FAILED was about, beyond the kind of failure; NULL: no more is known. */
 const char *handshake_failure_detail(const struct handshake *hs, char *buf, size_t len);
