@@ -6,22 +6,24 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include "expiry.h"
 #include "flow_show.h"
 #include "log.h"
+#include "reply.h"
 #include "shield.h"
 
 #define RETIRED_LOOK_MS 100  /* between two looks whether the last flow has ended */
 #define RETIRE_MS	1000 /* accepts are cancelled long before */
-#define CLIENT_SECONDS	5    /* one that reads nothing for so long is left */
+#define NICE		10
 
 /* ---- the channel ---- */
 
 struct message {
 	uint32_t id; /* of the connection */
 	bool retire; /* instead of a request */
+	bool watch;  /* the same: who sits at the other end of the descriptor asks now and then */
 	bool first;
 	char line[REQUEST_MAX];
 	struct stats_sums others; /* see struct handed */
@@ -29,7 +31,7 @@ struct message {
 	struct offload_answer offload; /* flow 0: there is none */
 };
 
-struct reply {
+struct outcome_told {
 	uint32_t id;
 	uint32_t outcome;
 };
@@ -63,6 +65,11 @@ int answer_tell_retire(int channel)
 	return send_message(channel, &(struct message){.retire = true}, -1);
 }
 
+int answer_tell_watch(int channel, int fd)
+{
+	return send_message(channel, &(struct message){.watch = true}, fd);
+}
+
 int answer_tell_offload(int channel, const struct offload_answer *answer)
 {
 	return send_message(channel, &(struct message){.offload = *answer}, -1);
@@ -85,13 +92,13 @@ bool answer_outcome(int channel, uint32_t *id, enum outcome *out, struct offload
 {
 	/* Workers write their question as it is, see flow.c. */
 	union {
-		struct reply reply;
+		struct outcome_told told;
 		struct offload_question question;
 	} said;
-	const struct reply *r = &said.reply;
+	const struct outcome_told *r = &said.told;
 	ssize_t n = recv(channel, &said, sizeof(said), MSG_DONTWAIT);
 
-	_Static_assert(sizeof(said.reply) != sizeof(said.question), "told apart by their sizes");
+	_Static_assert(sizeof(said.told) != sizeof(said.question), "told apart by their sizes");
 	if (n == sizeof(said.question)) {
 		*question = said.question;
 		*id = NO_ID;
@@ -162,20 +169,6 @@ static void write_stats(struct gate *gate, const struct message *m, bool metrics
 	stats_write_metrics(&sums, &gauges, out);
 	services_write_metrics(gate->services, gate->cfg->n_services, timer_clock(), out);
 	shield_write_metrics(gate->shield_stats, out);
-}
-
-static void print_flows(struct worker *w, void *arg)
-{
-	struct flow *f;
-
-	LIST_FOREACH (f, &w->flows, link)
-		flow_print(f, arg);
-}
-
-static void write_flows(struct gate *gate, FILE *out)
-{
-	for (unsigned i = 0; i < gate->n_workers; i++)
-		worker_call(&gate->workers[i], print_flows, out);
 }
 
 struct kill {
@@ -253,15 +246,15 @@ static void do_nothing(struct worker *w, void *arg)
 	(void)arg;
 }
 
-/* Returns when the loop of each worker has come round: the supervisor's watchdog. */
+/* Returns when the loop of each worker has come round. */
 static void ping(struct gate *gate)
 {
 	for (unsigned i = 0; i < gate->n_workers; i++)
 		worker_call(&gate->workers[i], do_nothing, NULL);
 }
 
-/* The whole answer is built in memory: a slow reader must not hold up a worker. */
-static enum outcome answer(struct gate *gate, const struct message *m, FILE *out)
+/* *flows: they are to be listed behind what is written. */
+static enum outcome answer(struct gate *gate, const struct message *m, FILE *out, bool *flows)
 {
 	const char *request = m->line;
 
@@ -274,7 +267,7 @@ static enum outcome answer(struct gate *gate, const struct message *m, FILE *out
 	} else if (!strcmp(request, "flows")) {
 		if (m->first)
 			fputs("ok\n", out);
-		write_flows(gate, out);
+		*flows = true;
 		return OUTCOME_MORE;
 	} else if (!strncmp(request, "kill ", 5)) {
 		return answer_kill(gate, request + 5, out);
@@ -304,42 +297,39 @@ static enum outcome answer(struct gate *gate, const struct message *m, FILE *out
 	return OUTCOME_DONE;
 }
 
-static void send_all(int fd, const char *buf, size_t len)
-{
-	while (len) {
-		ssize_t n = send(fd, buf, len, MSG_NOSIGNAL);
-
-		if (n <= 0)
-			return;
-		buf += n;
-		len -= (size_t)n;
-	}
-}
-
 static void tell_outcome(int channel, uint32_t id, enum outcome outcome)
 {
-	struct reply r = {.id = id, .outcome = outcome};
+	struct outcome_told r = {.id = id, .outcome = outcome};
 
 	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
 		log_warn("the supervisor cannot be answered: %s", strerror(errno));
 }
 
-static void serve(struct gate *gate, int channel, const struct message *m, int fd)
+static void reply_over(void *channel, uint32_t id, unsigned outcome)
 {
-	struct timeval patience = {.tv_sec = CLIENT_SECONDS};
-	enum outcome outcome = OUTCOME_DONE;
+	tell_outcome(*(int *)channel, id, (enum outcome)outcome);
+}
+
+/* What is asked for is built in memory, but for flows: a slow reader must not hold up a worker. */
+static void serve(struct gate *gate, struct replies *replies, const struct message *m, int *fd)
+{
+	enum outcome outcome;
 	char *text = NULL;
 	size_t len = 0;
+	bool flows = false;
 	FILE *out = open_memstream(&text, &len);
 
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	if (out) {
-		outcome = answer(gate, m, out);
-		if (!fclose(out))
-			send_all(fd, text, len);
-		free(text);
+	if (!out) {
+		reply_over(replies->arg, m->id, OUTCOME_DONE);
+		return;
 	}
-	tell_outcome(channel, m->id, outcome);
+	outcome = answer(gate, m, out, &flows);
+	if (fclose(out)) {
+		free(text);
+		reply_over(replies->arg, m->id, OUTCOME_DONE);
+		return;
+	}
+	replies_add(replies, TAKE_FD(*fd), m->id, outcome, text, len, flows);
 }
 
 /* Answers when the next connection is surely the next generation's. */
@@ -369,33 +359,96 @@ static bool idle(const struct gate *gate)
 	return !stats_flows(gate->stats, gate->n_workers) && !workers_accepting(gate);
 }
 
+/* The watchdog's question, whatever else there is to be done; -1: it asks no more. */
+static void answer_watchdog(struct gate *gate, int *watch)
+{
+	char question;
+
+	if (recv(*watch, &question, 1, MSG_DONTWAIT) == 1) {
+		ping(gate);
+		if (send(*watch, &question, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+			return;
+	}
+	close(*watch);
+	*watch = -1;
+}
+
+/* What the main thread has to do with. */
+struct answering {
+	struct gate *gate;
+	int channel, watch;
+	bool retired;
+	struct replies replies;
+};
+
+/* False: the supervisor has gone. */
+static bool obey(struct answering *a)
+{
+	struct message m;
+	scoped_fd fd = -1;
+
+	if (!receive(a->channel, &m, &fd))
+		return false;
+	m.line[sizeof(m.line) - 1] = '\0';
+	if (m.retire) {
+		a->retired = true;
+		retire(a->gate, a->channel);
+	} else if (m.watch) {
+		if (a->watch >= 0)
+			close(a->watch);
+		a->watch = TAKE_FD(fd);
+	} else if (m.offload.flow) {
+		tell_worker(a->gate, &m.offload);
+	} else if (fd >= 0) {
+		serve(a->gate, &a->replies, &m, &fd);
+	}
+	return true;
+}
+
+/* The watchdog first, then one message, then a little of each answer. False: it is time to end. */
+static bool turn(struct answering *a)
+{
+	struct pollfd p[2 + REPLIES] = {
+		{.fd = replies_full(&a->replies) ? -1 : a->channel, .events = POLLIN},
+		{.fd = a->watch, .events = POLLIN}};
+	unsigned n = replies_poll(&a->replies, p + 2);
+	int wait = replies_wait(&a->replies), ready;
+
+	if (a->retired && (wait < 0 || wait > RETIRED_LOOK_MS))
+		wait = RETIRED_LOOK_MS;
+	ready = poll(p, 2 + n, wait);
+	if (ready < 0)
+		return errno == EINTR;
+	if (p[1].revents)
+		answer_watchdog(a->gate, &a->watch);
+	if (p[0].revents && !obey(a))
+		return false;
+	replies_turn(&a->replies, p + 2, n);
+	return ready || !a->retired || a->replies.n || !idle(a->gate);
+}
+
+int answer_yield(void)
+{
+	/* Of this thread only: on Linux each has its own. */
+	if (!setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + NICE))
+		return 0;
+	log_error("setpriority: %s", strerror(errno));
+	return -errno;
+}
+
 void answer_run(struct gate *gate, int channel)
 {
-	struct pollfd p = {.fd = channel, .events = POLLIN};
-	bool retired = false;
+	struct answering a = {
+		.gate = gate,
+		.channel = channel,
+		.watch = -1,
+		.replies = {.gate = gate, .over = reply_over, .arg = &a.channel},
+	};
 
-	for (;;) {
-		struct message m;
-		scoped_fd fd = -1;
-		int n = poll(&p, 1, retired ? RETIRED_LOOK_MS : -1);
-
-		if (n < 0 && errno != EINTR)
-			return;
-		if (n <= 0) {
-			if (retired && idle(gate))
-				return;
-			continue;
-		}
-		if (!receive(channel, &m, &fd))
-			return;
-		m.line[sizeof(m.line) - 1] = '\0';
-		if (m.retire) {
-			retired = true;
-			retire(gate, channel);
-		} else if (m.offload.flow) {
-			tell_worker(gate, &m.offload);
-		} else if (fd >= 0) {
-			serve(gate, channel, &m, fd);
-		}
-	}
+	replies_init(&a.replies);
+	while (turn(&a))
+		;
+	replies_free(&a.replies);
+	if (a.watch >= 0)
+		close(a.watch);
 }

@@ -39,10 +39,14 @@ int answer_hand_over(int channel, const struct handed *handed, int fd) must_chec
 /* False: nothing (errno EAGAIN) or the end. *question: of OUTCOME_ASKS. */
 bool answer_outcome(int channel, uint32_t *id, enum outcome *out,
 		    struct offload_question *question);
+/* From now on the watchdog asks at the other end of fd, which stays the caller's. */
+int answer_tell_watch(int channel, int fd) must_check;
 int answer_tell_offload(int channel, const struct offload_answer *answer) must_check;
 
 /* ---- the data process's ---- */
 
+/* Of this thread and the workers the latter come first: whoever asks must not slow flows down. */
+int answer_yield(void) must_check;
 /* Returns when the channel ends, or when it was to retire and its last flow has ended. */
 void answer_run(struct gate *gate, int channel);
 

@@ -12,9 +12,15 @@
 #include "log.h"
 #include "timer.h"
 
-#define CLIENT_MS  10000     /* a client that takes longer, to ask or to be answered, is left */
-#define BODY_MAX   (1 << 20) /* bytes of `set` */
-#define ANSWER_BUF (1 << 20) /* SO_SNDBUF: an answer of ours is sent in one piece */
+#define BODY_MAX	(1 << 20) /* bytes of `set` */
+#define BACKLOG		128
+#define ACCEPTS		32   /* of one turn */
+#define ACCEPT_RETRY_MS 100  /* out of descriptors */
+#define REQUEST_MS	5000 /* for a request to arrive */
+/* A data process gives a client up itself; one that is stuck does not. */
+#define ANSWER_MS  (OUTBOX_MS + 10000)
+#define REQUEST_IN 50	/* ms: a request in so many, of each user */
+#define BURST_MS   5000 /* what is saved up for more at once */
 
 /* ---- listening ---- */
 
@@ -86,7 +92,7 @@ static int listen_on(const char *path, unsigned mode, const char *group)
 	make_directory_of(path);
 	unlink(path);
 	ret = bind_as(fd, &sun, mode, group);
-	if (!ret && listen(fd, 16))
+	if (!ret && listen(fd, BACKLOG))
 		ret = -errno;
 	if (ret) {
 		log_error("control.socket = %s: %s", path, strerror(-ret));
@@ -101,7 +107,7 @@ int control_open(struct control *c, const char *path, unsigned mode, const char 
 	if (!c->path)
 		return -ENOMEM;
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++)
-		c->clients[i].fd = -1;
+		c->clients[i] = (struct control_client){.fd = -1};
 	c->fd = listen_on(path, mode, group);
 	return c->fd < 0 ? c->fd : 0;
 }
@@ -110,9 +116,9 @@ int control_open(struct control *c, const char *path, unsigned mode, const char 
 
 static void client_free(struct control_client *cl)
 {
-	if (cl->fd >= 0)
-		close(cl->fd);
+	outbox_close(cl->fd);
 	free(cl->body);
+	outbox_free(&cl->out);
 	*cl = (struct control_client){.fd = -1};
 }
 
@@ -130,74 +136,154 @@ void control_close(struct control *c)
 	c->path = NULL;
 }
 
-static struct control_client *free_client(struct control *c)
-{
-	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
-		if (c->clients[i].fd < 0)
-			return &c->clients[i];
-	}
-	return NULL;
-}
-
-/* Who may change things: whoever could as well edit the files and send a signal. */
-static bool is_privileged(int fd)
-{
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
-	       (peer.uid == 0 || peer.uid == geteuid());
-}
-
-/* The socket stays a blocking one: the data process writes to it, and has a time-out. */
-static void accept_client(struct control *c)
-{
-	struct control_client *cl = free_client(c);
-	int fd = cl ? accept4(c->fd, NULL, NULL, SOCK_CLOEXEC) : -1, size = ANSWER_BUF;
-
-	if (fd < 0)
-		return;
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	*cl = (struct control_client){
-		.fd = fd,
-		.id = ++c->last_id,
-		.deadline = timer_clock() + CLIENT_MS,
-		.privileged = is_privileged(fd),
-	};
-}
-
 struct control_client *control_find(struct control *c, uint32_t id)
 {
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
-		if (c->clients[i].fd >= 0 && c->clients[i].id == id)
+		if (c->clients[i].stage && c->clients[i].id == id)
 			return &c->clients[i];
 	}
 	return NULL;
 }
 
-/* What was not read would turn our end into a reset, and the answer may be lost. */
-static void discard(int fd)
+static void send_more(struct control_client *cl)
 {
-	char buf[4096];
+	enum outbox_state state = outbox_send(&cl->out, cl->fd, timer_clock());
 
-	for (int i = 0; i < 16 && recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0; i++)
-		;
+	if (state == OUTBOX_FULL)
+		return;
+	client_free(cl);
 }
 
 void control_answer(struct control_client *cl, const char *text)
 {
-	size_t len = text ? strlen(text) : 0;
+	char *copy = text && cl->fd >= 0 ? strdup(text) : NULL;
 
-	while (len) {
-		ssize_t n = send(cl->fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-		if (n <= 0)
-			break;
-		text += n;
-		len -= (size_t)n;
+	if (!copy || outbox_add(&cl->out, copy, strlen(copy), timer_clock())) {
+		client_free(cl);
+		return;
 	}
-	discard(cl->fd);
-	client_free(cl);
+	cl->stage = CONTROL_ANSWERED;
+	cl->asked = 0;
+	send_more(cl);
+}
+
+/* ---- who may come in ---- */
+
+/* Who may change things: whoever could as well edit the files and send a signal. */
+static bool is_privileged(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+/* A free place, or NULL and why there is none. */
+static struct control_client *place_for(struct control *c, uid_t uid, char *why, size_t size)
+{
+	unsigned of_user = 0, unprivileged = 0;
+	struct control_client *found = NULL;
+
+	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
+		struct control_client *cl = &c->clients[i];
+
+		if (!cl->stage && !found)
+			found = cl;
+		of_user += cl->stage && cl->uid == uid;
+		unprivileged += cl->stage && !cl->privileged;
+	}
+	if (found && is_privileged(uid))
+		return found;
+	if (of_user >= CONTROL_PER_USER)
+		snprintf(why, size, "error too many connections of uid %u: %u at once\n", uid,
+			 CONTROL_PER_USER);
+	else if (!found || unprivileged >= CONTROL_CLIENTS - CONTROL_KEPT)
+		snprintf(why, size, "error too many connections: try again\n");
+	else
+		return found;
+	return NULL;
+}
+
+/* They are told, and have to go: whoever waited in the backlog would keep others out. */
+static void refuse(int fd, const char *why)
+{
+	(void)!send(fd, why, strlen(why), MSG_DONTWAIT | MSG_NOSIGNAL);
+	outbox_close(fd);
+}
+
+static void add_client(struct control *c, int fd)
+{
+	struct ucred peer = {.uid = (uid_t)-1};
+	socklen_t len = sizeof(peer);
+	struct control_client *cl;
+	char why[96];
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len)) {
+		close(fd);
+		return;
+	}
+	cl = place_for(c, peer.uid, why, sizeof(why));
+	if (!cl) {
+		refuse(fd, why);
+		return;
+	}
+	*cl = (struct control_client){
+		.stage = CONTROL_ASKS,
+		.fd = fd,
+		.id = ++c->last_id,
+		.deadline = timer_clock() + REQUEST_MS,
+		.uid = peer.uid,
+		.privileged = is_privileged(peer.uid),
+	};
+}
+
+static void accept_clients(struct control *c)
+{
+	for (unsigned i = 0; i < ACCEPTS; i++) {
+		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			add_client(c, fd);
+			continue;
+		}
+		if (errno != EAGAIN && errno != ECONNABORTED)
+			c->accept_again = timer_clock() + ACCEPT_RETRY_MS;
+		return;
+	}
+}
+
+/* ---- how often ---- */
+
+/* Of the users that are remembered, the one that has asked least lately makes room. */
+static unsigned rate_index(const struct control *c, uid_t uid)
+{
+	unsigned least = 0;
+
+	for (unsigned i = 0; i < CONTROL_USERS; i++) {
+		const struct control_rate *r = &c->rates[i];
+
+		if (r->uid == uid && r->busy_until)
+			return i;
+		if (r->busy_until < c->rates[least].busy_until)
+			least = i;
+	}
+	return least;
+}
+
+/* When its request may be looked at: now, or later. */
+static uint64_t turn_of(const struct control *c, const struct control_client *cl, uint64_t now)
+{
+	const struct control_rate *r = &c->rates[rate_index(c, cl->uid)];
+
+	if (cl->privileged || r->uid != cl->uid || r->busy_until <= now + BURST_MS)
+		return now;
+	return r->busy_until - BURST_MS;
+}
+
+static void count_request(struct control *c, const struct control_client *cl, uint64_t now)
+{
+	struct control_rate *r = &c->rates[rate_index(c, cl->uid)];
+
+	if (r->uid != cl->uid)
+		*r = (struct control_rate){.uid = cl->uid};
+	r->busy_until = (r->busy_until > now ? r->busy_until : now) + REQUEST_IN;
 }
 
 /* ---- requests ---- */
@@ -216,6 +302,9 @@ static int begin_body(struct control_client *cl)
 	n = strtoul(length + 1, &end, 10);
 	if (*end || end == length + 1 || n > BODY_MAX)
 		return -EINVAL;
+	/* Whoever will be refused is so before it has sent a MiB. */
+	if (!cl->privileged)
+		return 0;
 	cl->body = malloc(n + 1);
 	if (!cl->body)
 		return -ENOMEM;
@@ -264,12 +353,25 @@ static bool read_body(struct control_client *cl)
 	return true;
 }
 
-static void readable(struct control *c, struct control_client *cl)
+/* If it is its user's turn; else it waits. */
+static void take_request(struct control *c, struct control_client *cl)
 {
-	if (cl->asked) { /* it says more than it should, or goes */
-		client_free(cl);
+	uint64_t now = timer_clock();
+	uint32_t id = cl->id;
+
+	cl->stage = CONTROL_WAITS;
+	if (turn_of(c, cl, now) > now)
 		return;
-	}
+	count_request(c, cl, now);
+	c->request(c->arg, cl);
+	if (cl->id != id || cl->stage != CONTROL_WAITS)
+		return;
+	cl->stage = CONTROL_ASKED;
+	cl->deadline = now + ANSWER_MS;
+}
+
+static void read_request(struct control *c, struct control_client *cl)
+{
 	if (!cl->complete) {
 		if (!read_line(cl))
 			return;
@@ -279,57 +381,109 @@ static void readable(struct control *c, struct control_client *cl)
 		}
 	}
 	if (read_body(cl))
-		c->request(c->arg, cl);
+		take_request(c, cl);
 }
 
 /* ---- waiting ---- */
 
+/* What there is to be told of each client but that it has left. */
+static short events_of(const struct control_client *cl)
+{
+	return cl->stage == CONTROL_ASKS ? POLLIN : cl->stage == CONTROL_ANSWERED ? POLLOUT : 0;
+}
+
 unsigned control_poll(const struct control *c, struct pollfd *p)
 {
+	bool pauses = c->accept_again > timer_clock();
 	unsigned n = 0;
 
-	p[n++] = (struct pollfd){.fd = c->fd, .events = POLLIN};
+	p[n++] = (struct pollfd){.fd = pauses ? -1 : c->fd, .events = POLLIN};
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
 		const struct control_client *cl = &c->clients[i];
 
-		/* One that has asked is only watched for its going away. */
 		if (cl->fd >= 0)
-			p[n++] = (struct pollfd){.fd = cl->fd, .events = cl->asked ? 0 : POLLIN};
+			p[n++] = (struct pollfd){.fd = cl->fd, .events = events_of(cl)};
 	}
 	return n;
 }
 
+static uint64_t due(const struct control *c, const struct control_client *cl, uint64_t now)
+{
+	switch (cl->stage) {
+	case CONTROL_FREE:
+		break;
+	case CONTROL_ASKS:
+	case CONTROL_ASKED:
+		return cl->deadline;
+	case CONTROL_WAITS:
+		return turn_of(c, cl, now);
+	case CONTROL_ANSWERED:
+		return outbox_deadline(&cl->out);
+	}
+	return UINT64_MAX;
+}
+
 int control_wait(const struct control *c)
 {
-	uint64_t now = timer_clock();
-	int wait = -1;
+	uint64_t now = timer_clock(), first = c->accept_again > now ? c->accept_again : UINT64_MAX;
 
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
-		const struct control_client *cl = &c->clients[i];
-		int ms = cl->deadline > now ? (int)(cl->deadline - now) : 0;
+		uint64_t at = due(c, &c->clients[i], now);
 
-		if (cl->fd >= 0 && (wait < 0 || ms < wait))
-			wait = ms;
+		if (at < first)
+			first = at;
 	}
-	return wait;
+	if (first == UINT64_MAX)
+		return -1;
+	return first > now ? (int)(first - now) : 0;
+}
+
+/* Something has come, there is room for more of the answer, or it has left. */
+static void client_ready(struct control *c, struct control_client *cl, short revents)
+{
+	if (cl->stage == CONTROL_ASKS) {
+		read_request(c, cl);
+	} else if (cl->stage == CONTROL_ANSWERED) {
+		send_more(cl);
+	} else if (cl->stage == CONTROL_ASKED && revents) {
+		/* Its place is free when the data process has let go of it. */
+		outbox_close(TAKE_FD(cl->fd));
+	} else {
+		client_free(cl);
+	}
+}
+
+static void client_due(struct control *c, struct control_client *cl)
+{
+	if (cl->stage == CONTROL_WAITS)
+		take_request(c, cl);
+	else if (cl->stage == CONTROL_ASKS)
+		control_answer(cl, "error no request in time\n");
+	else if (cl->stage)
+		client_free(cl);
+}
+
+static short revents_of(const struct control_client *cl, const struct pollfd *p, unsigned n)
+{
+	for (unsigned k = 1; cl->fd >= 0 && k < n; k++) {
+		if (p[k].fd == cl->fd)
+			return p[k].revents;
+	}
+	return 0;
 }
 
 void control_turn(struct control *c, const struct pollfd *p, unsigned n)
 {
-	uint64_t now = timer_clock();
-
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
 		struct control_client *cl = &c->clients[i];
+		short revents = revents_of(cl, p, n);
+		uint64_t now = timer_clock();
 
-		for (unsigned k = 1; k < n; k++) {
-			if (cl->fd >= 0 && p[k].fd == cl->fd && p[k].revents) {
-				readable(c, cl);
-				break;
-			}
-		}
-		if (cl->fd >= 0 && cl->deadline <= now)
-			control_answer(cl, cl->answered ? NULL : "error no answer in time\n");
+		if (revents)
+			client_ready(c, cl, revents);
+		else if (due(c, cl, now) <= now)
+			client_due(c, cl);
 	}
 	if (n && p[0].revents)
-		accept_client(c);
+		accept_clients(c);
 }

@@ -17,7 +17,10 @@
  *   shield COMMAND     see shield_command(); all but "show" for root only
  *   status             processes and generations
  *
- * Nothing here blocks: a client that is slow has its time and is then left.
+ * Nothing here blocks, and nobody can keep others out: each user has so many connections, of which
+ * those that are too many are refused at once, so many requests a second, of which those that are
+ * too many wait, and so much time to ask and to read. Root, and the user that we are, have places
+ * of their own and no such limits.
  */
 #ifndef KTLSGATE_CONTROL_H
 #define KTLSGATE_CONTROL_H
@@ -28,14 +31,28 @@
 #include <stdio.h>
 #include <sys/types.h>
 #include "answer.h"
+#include "outbox.h"
 
-#define CONTROL_CLIENTS 32
+#define CONTROL_CLIENTS	 32 /* connections */
+#define CONTROL_KEPT	 8  /* of these only for root and the user that we are */
+#define CONTROL_PER_USER 6
+#define CONTROL_USERS	 64 /* whose rate is remembered */
+
+enum control_stage {
+	CONTROL_FREE,
+	CONTROL_ASKS,	  /* its request is arriving */
+	CONTROL_WAITS,	  /* the request is there; its user has used up its rate */
+	CONTROL_ASKED,	  /* a data process answers */
+	CONTROL_ANSWERED, /* our own answer is being sent */
+};
 
 struct control_client {
-	int fd;		   /* -1: free */
+	enum control_stage stage;
+	int fd;		   /* -1: the client has left, and a data process does not know yet */
 	uint32_t id;	   /* of this connection, never again */
-	uint64_t deadline; /* timer_clock() */
-	bool privileged;   /* root, or who we are */
+	uint64_t deadline; /* timer_clock(); ASKS and ASKED */
+	uid_t uid;
+	bool privileged; /* root, or who we are */
 	char line[REQUEST_MAX];
 	size_t have;   /* of the line */
 	bool complete; /* the line is */
@@ -43,13 +60,22 @@ struct control_client {
 	size_t body_len, body_have;
 	unsigned asked; /* number of the generation whose answer is awaited; 0: none */
 	bool answered;	/* "ok" is written */
+	struct outbox out;
+};
+
+/* A user's requests: so many a second, and so many at once after a while without. */
+struct control_rate {
+	uid_t uid;
+	uint64_t busy_until; /* timer_clock(): when what it has asked for would be used up */
 };
 
 struct control {
 	int fd; /* listening; -1: not yet */
 	char *path;
 	uint32_t last_id;
+	uint64_t accept_again; /* timer_clock(): after a failure */
 	struct control_client clients[CONTROL_CLIENTS];
+	struct control_rate rates[CONTROL_USERS];
 	/* A request has come whole. Either control_answer() follows, or the client's `asked` is
 	 * set.
 	 */
@@ -72,7 +98,7 @@ int control_wait(const struct control *c);
 void control_turn(struct control *c, const struct pollfd *p, unsigned n);
 
 struct control_client *control_find(struct control *c, uint32_t id);
-/* Sends text, as much as the socket takes at once, and closes; text NULL: closes. */
+/* Sends text, a copy of it, and closes; text NULL: closes. The client is no more the caller's. */
 void control_answer(struct control_client *c, const char *text);
 
 #endif

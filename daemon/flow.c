@@ -2200,6 +2200,7 @@ static void flow_free(struct flow *f)
 	OPENSSL_cleanse(&f->backend.secrets, sizeof(f->backend.secrets));
 	handshake_free(f->client.hs);
 	handshake_free(f->backend.hs);
+	flow_cursors_skip(w, f);
 	LIST_REMOVE(f, link);
 	w->n_flows--;
 	tell_load(w);
@@ -2240,30 +2241,35 @@ void flows_shutdown(struct worker *w)
 /* ---- for the control socket ---- */
 
 /* The newest are the first of the list, and questions are about the newest. */
+static struct flow *find_flow(const struct worker *w, uint64_t id)
+{
+	struct flow *f = LIST_FIRST(&w->flows);
+
+	/* Of another worker, or generation. */
+	if (f && (f->id ^ id) >> 48)
+		return NULL;
+	while (f && f->id > id)
+		f = LIST_NEXT(f, link);
+	return f && f->id == id ? f : NULL;
+}
+
 void flow_records(struct worker *w, const struct offload_answer *answer)
 {
-	struct flow *f;
+	struct flow *f = find_flow(w, answer->flow);
 
-	LIST_FOREACH (f, &w->flows, link) {
-		if (f->id != answer->flow)
-			continue;
-		f->client.records = answer->records[SIDE_CLIENT];
-		f->backend.records = answer->records[SIDE_BACKEND];
-		if (f->stage == FLOW_STAGE_RELAY)
-			tell_bpf(f);
+	if (!f)
 		return;
-	}
+	f->client.records = answer->records[SIDE_CLIENT];
+	f->backend.records = answer->records[SIDE_BACKEND];
+	if (f->stage == FLOW_STAGE_RELAY)
+		tell_bpf(f);
 }
 
 bool flow_kill(struct worker *w, uint64_t id)
 {
-	struct flow *f;
+	struct flow *f = find_flow(w, id);
 
-	LIST_FOREACH (f, &w->flows, link) {
-		if (f->id != id)
-			continue;
+	if (f)
 		flow_fail(f, REASON_killed, NULL);
-		return true;
-	}
-	return false;
+	return f;
 }

@@ -14,15 +14,21 @@ const char *flow_client_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 	return cfg_address_text(&f->peer, buf);
 }
 
+static const char *backend_text(const struct cfg_service *service,
+				const struct sockaddr_in6 *resolved, char buf[CFG_ADDRESS_TEXT])
+{
+	if (!service)
+		return "-";
+	if (!service->host[0])
+		return cfg_address_text(&service->address.ss, buf);
+	if (resolved->sin6_family == AF_UNSPEC)
+		return service->host;
+	return cfg_address_text(resolved, buf);
+}
+
 const char *flow_backend_text(const struct flow *f, char buf[CFG_ADDRESS_TEXT])
 {
-	if (!f->service)
-		return "-";
-	if (!f->service->host[0])
-		return cfg_address_text(&f->service->address.ss, buf);
-	if (f->resolved.sin6_family == AF_UNSPEC)
-		return f->service->host;
-	return cfg_address_text(&f->resolved, buf);
+	return backend_text(f->service, &f->resolved, buf);
 }
 
 const char *flow_service_name(const struct flow *f)
@@ -35,7 +41,7 @@ static const char *engine_name(const struct flow *f)
 	return f->relay.engine ? f->relay.engine->name : "none";
 }
 
-static const char *records_name(const struct side *s)
+static const char *records_name(uint8_t records)
 {
 	static const char *const names[] = {
 		[FLOW_RECORDS_NONE] = "none",		[FLOW_RECORDS_UNKNOWN] = "unknown",
@@ -44,12 +50,69 @@ static const char *records_name(const struct side *s)
 		[FLOW_RECORDS_DEVICE_RX] = "device-rx",
 	};
 
-	return names[s->records];
+	return names[records];
 }
 
 /* ---- for the control socket ---- */
 
-void flow_print(const struct flow *f, FILE *out)
+static void copy(const struct flow *f, struct flow_shown *out)
+{
+	*out = (struct flow_shown){
+		.id = f->id,
+		.age = f->worker->timers.now - f->since,
+		.vserver = f->vserver,
+		.service = f->service,
+		.engine = engine_name(f),
+		.peer = f->peer,
+		.resolved = f->resolved,
+		.from_client = f->relay.from_client.bytes,
+		.from_backend = f->relay.from_backend.bytes,
+		.stage = f->stage,
+		.records = {f->client.records, f->backend.records},
+		.forged = f->forged,
+		.fallback = f->fallback,
+		.identified = f->identified,
+	};
+	memcpy(out->fingerprint, f->fingerprint, sizeof(out->fingerprint));
+	memcpy(out->alpn, f->alpn, sizeof(out->alpn));
+}
+
+unsigned flow_cursor_copy(struct worker *w, struct flow_cursor *c, struct flow_shown *out,
+			  unsigned n)
+{
+	unsigned i;
+
+	if (!c->open) {
+		*c = (struct flow_cursor){.next = LIST_FIRST(&w->flows), .open = true};
+		LIST_INSERT_HEAD(&w->cursors, c, link);
+	}
+	for (i = 0; i < n && c->next; i++) {
+		copy(c->next, &out[i]);
+		c->next = LIST_NEXT(c->next, link);
+	}
+	if (!i)
+		flow_cursor_close(c);
+	return i;
+}
+
+void flow_cursor_close(struct flow_cursor *c)
+{
+	if (c->open)
+		LIST_REMOVE(c, link);
+	*c = (struct flow_cursor){0};
+}
+
+void flow_cursors_skip(const struct worker *w, const struct flow *f)
+{
+	struct flow_cursor *c;
+
+	LIST_FOREACH (c, &w->cursors, link) {
+		if (c->next == f)
+			c->next = LIST_NEXT(f, link);
+	}
+}
+
+void flow_print(const struct flow_shown *f, FILE *out)
 {
 	static const char *const stages[FLOW_STAGES] = {"handshake", "relay", "closing"};
 	char client[CFG_ADDRESS_TEXT], backend[CFG_ADDRESS_TEXT],
@@ -57,12 +120,12 @@ void flow_print(const struct flow *f, FILE *out)
 
 	if (f->identified)
 		identity_hex(f->fingerprint, sizeof(f->fingerprint), hex);
-	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage],
-		f->worker->timers.now - f->since);
+	fprintf(out, "id=%" PRIu64 "\tstage=%s\tage_ms=%" PRIu64, f->id, stages[f->stage], f->age);
 	fprintf(out, "\tvserver=%s\tclient=%s\tservice=%s\tbackend=%s", f->vserver->name,
-		flow_client_text(f, client), flow_service_name(f), flow_backend_text(f, backend));
-	fprintf(out, "\tengine=%s\tclient_records=%s\tbackend_records=%s", engine_name(f),
-		records_name(&f->client), records_name(&f->backend));
+		cfg_address_text(&f->peer, client), f->service ? f->service->name : "-",
+		backend_text(f->service, &f->resolved, backend));
+	fprintf(out, "\tengine=%s\tclient_records=%s\tbackend_records=%s", f->engine,
+		records_name(f->records[SIDE_CLIENT]), records_name(f->records[SIDE_BACKEND]));
 	fputs("\talpn=", out);
 	escape_put(f->alpn, strlen(f->alpn), out);
 	fprintf(out, "\tforged=%s\tidentity=%s",
@@ -71,7 +134,7 @@ void flow_print(const struct flow *f, FILE *out)
 			      : "no",
 		hex);
 	fprintf(out, "\tbytes_from_client=%" PRIu64 "\tbytes_from_backend=%" PRIu64 "\n",
-		f->relay.from_client.bytes, f->relay.from_backend.bytes);
+		f->from_client, f->from_backend);
 }
 
 /* ---- the flow log ---- */
@@ -113,7 +176,7 @@ static void write_flow(const struct flow *f, FILE *out)
 		reasons[f->reason].name, engine_name(f), version_name(&f->client),
 		version_name(&f->backend));
 	fprintf(out, ",\"client_records\":\"%s\",\"backend_records\":\"%s\"",
-		records_name(&f->client), records_name(&f->backend));
+		records_name(f->client.records), records_name(f->backend.records));
 	fputs(",\"alpn\":", out);
 	escape_json(f->alpn, out); /* a peer's bytes */
 	fprintf(out,

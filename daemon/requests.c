@@ -162,11 +162,19 @@ static void ask_below(struct supervisor *s, struct control_client *c, unsigned b
 	struct generation *g;
 	char text[REQUEST_MAX + 256];
 
+	if (c->fd < 0) { /* who asked has left */
+		control_answer(c, NULL);
+		return;
+	}
 	while ((g = next_asked(s, below))) {
 		below = g->number;
 		c->asked = g->number;
 		if (!hand_over(s, c, g))
 			return;
+		if (errno == EAGAIN) {
+			control_answer(c, "error the data process is busy: try again\n");
+			return;
+		}
 	}
 	if (c->answered) {
 		control_answer(c, NULL);
@@ -221,7 +229,7 @@ void requests_lost(struct supervisor *s, const struct generation *g)
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
 		struct control_client *c = &s->control.clients[i];
 
-		if (c->fd >= 0 && c->asked == g->number)
+		if (c->stage && c->asked == g->number)
 			ask_below(s, c, g->number);
 	}
 }

@@ -121,7 +121,7 @@ static int run_data(const struct brief *b, struct config *cfg)
 		return EXIT_FAILURE;
 	provider_use();
 	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user, has_unix_backends(cfg)) ||
-	    workers_start(&gate) || limits_check_memory(gate.limits) ||
+	    workers_start(&gate) || answer_yield() || limits_check_memory(gate.limits) ||
 	    sandbox_data(has_unix_backends(cfg)))
 		return EXIT_FAILURE;
 	workers_go(&gate);

@@ -410,6 +410,7 @@ static void take_over(struct supervisor *s, struct generation *g, struct steer *
 		tell_flows(s);
 	}
 	s->current = g;
+	watchdog_close(&s->watchdog);
 	listeners_keep(&s->listeners, g->cfg);
 }
 
@@ -745,7 +746,7 @@ static void watch(struct supervisor *s)
 {
 	struct pollfd p[2 + GENERATIONS_MAX + 1 + CONTROL_CLIENTS];
 
-	watchdog_init(&s->watchdog, s->control.path);
+	watchdog_init(&s->watchdog);
 	for (;;) {
 		struct pollfd *channels = p + 2, *clients = channels + GENERATIONS_MAX;
 		unsigned n;
@@ -763,7 +764,7 @@ static void watch(struct supervisor *s)
 			if (channels[i].revents & POLLIN)
 				requests_outcome(s, s->generations[i]);
 		}
-		watchdog_turn(&s->watchdog, p[1].revents, all_alive(s));
+		watchdog_turn(&s->watchdog, p[1].revents, all_alive(s), s->current->channel);
 		control_turn(&s->control, clients, n);
 		if (p[0].revents && take_signal(s))
 			return;

@@ -2,22 +2,19 @@
 /* Asks, and passes on that there was an answer; see watchdog.h. */
 #include "watchdog.h"
 
+#include <errno.h>
 #include <limits.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
+#include "answer.h"
 #include "log.h"
 #include "notify.h"
 #include "timer.h"
 
-#define QUESTION "ping\n"
-#define ANSWER	 "ok\n"
-
-void watchdog_init(struct watchdog *w, const char *socket)
+void watchdog_init(struct watchdog *w)
 {
 	unsigned ms = notify_watchdog_ms();
 
-	*w = (struct watchdog){.socket = socket, .fd = -1};
+	*w = (struct watchdog){.fd = -1};
 	if (!ms)
 		return;
 	w->period = ms / 3 ? ms / 3 : 1;
@@ -40,36 +37,34 @@ void watchdog_close(struct watchdog *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	w->fd = -1;
+	w->asked = false;
 }
 
-/* Never blocks: a full backlog is an answer, too. */
-static int ask(const char *path)
+/* The other end goes to the data process. */
+static void meet(struct watchdog *w, int channel)
 {
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int pair[2];
 
-	/* control.c has bound it, so it fits. */
-	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof(sun)) ||
-	    send(fd, QUESTION, strlen(QUESTION), MSG_NOSIGNAL) < 0)
-		return -1;
-	return TAKE_FD(fd);
-}
-
-static bool answered(int fd)
-{
-	char text[16];
-	ssize_t n = recv(fd, text, sizeof(text), 0);
-
-	return n == (ssize_t)strlen(ANSWER) && !memcmp(text, ANSWER, (size_t)n);
+	if (channel < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return;
+	w->fd = pair[0];
+	if (answer_tell_watch(channel, pair[1]))
+		watchdog_close(w);
+	close(pair[1]);
 }
 
 static void hear(struct watchdog *w, bool well)
 {
-	bool good = answered(w->fd);
+	char answer;
+	ssize_t n = recv(w->fd, &answer, 1, MSG_DONTWAIT);
+	bool wanted = n == 1 && w->asked;
 
-	watchdog_close(w);
-	if (!good || !well)
+	if (n <= 0 && (!n || errno != EAGAIN))
+		watchdog_close(w);
+	if (!wanted)
+		return;
+	w->asked = false;
+	if (!well)
 		return;
 	if (w->silent)
 		log_info("watchdog: the workers answer again");
@@ -77,17 +72,30 @@ static void hear(struct watchdog *w, bool well)
 	notify_send("WATCHDOG=1");
 }
 
-void watchdog_turn(struct watchdog *w, bool readable, bool well)
+static void ask(struct watchdog *w)
+{
+	if (send(w->fd, "?", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+		w->asked = true;
+	else
+		watchdog_close(w);
+}
+
+void watchdog_turn(struct watchdog *w, bool readable, bool well, int channel)
 {
 	if (readable && w->fd >= 0)
 		hear(w, well);
 	if (!w->period || timer_clock() < w->next)
 		return;
-	if (w->fd >= 0 && !w->silent) {
+	w->next = timer_clock() + w->period;
+	if (w->asked && !w->silent) {
 		log_error("watchdog: the workers did not answer for %u ms", w->period);
 		w->silent = true;
 	}
-	watchdog_close(w);
-	w->fd = ask(w->socket);
-	w->next = timer_clock() + w->period;
+	/* What is asked is still to be answered, and a late answer is one. */
+	if (w->asked)
+		return;
+	if (w->fd < 0)
+		meet(w, channel);
+	if (w->fd >= 0)
+		ask(w);
 }

@@ -302,20 +302,16 @@ bool worker_may_log(struct worker *w, unsigned kind)
 
 /* ---- commands from other threads ---- */
 
+/* Those that are there now; what comes meanwhile has its turn when flows have had theirs. */
 static void run_commands(struct worker *w)
 {
-	struct command *c;
+	struct command *c = atomic_exchange(&w->commands, NULL), *next;
 
-	pthread_mutex_lock(&w->lock);
-	while ((c = w->commands)) {
-		w->commands = c->next;
-		pthread_mutex_unlock(&w->lock);
+	for (; c; c = next) {
+		next = c->next;
 		c->run(w, c->arg);
-		pthread_mutex_lock(&w->lock);
-		c->done = true;
+		sem_post(&c->done); /* and *c is gone */
 	}
-	pthread_cond_broadcast(&w->answered);
-	pthread_mutex_unlock(&w->lock);
 }
 
 static void woken(struct ring_op *op, int res)
@@ -334,13 +330,15 @@ void worker_call(struct worker *w, void (*run)(struct worker *, void *), void *a
 {
 	struct command c = {.run = run, .arg = arg};
 
-	pthread_mutex_lock(&w->lock);
-	c.next = w->commands;
-	w->commands = &c;
+	sem_init(&c.done, 0, 0);
+	/* No lock that a worker could have to wait for. */
+	c.next = atomic_load(&w->commands);
+	while (!atomic_compare_exchange_weak(&w->commands, &c.next, &c))
+		;
 	wake(w);
-	while (!c.done)
-		pthread_cond_wait(&w->answered, &w->lock);
-	pthread_mutex_unlock(&w->lock);
+	while (sem_wait(&c.done) && errno == EINTR)
+		;
+	sem_destroy(&c.done);
 }
 
 /* ---- the loop ---- */
@@ -472,8 +470,7 @@ int workers_start(struct gate *gate)
 		TAILQ_INIT(&w->turns);
 		TAILQ_INIT(&w->early);
 		LIST_INIT(&w->flows);
-		pthread_mutex_init(&w->lock, NULL);
-		pthread_cond_init(&w->answered, NULL);
+		LIST_INIT(&w->cursors);
 		w->wake_fd = eventfd(0, EFD_CLOEXEC);
 		if (w->wake_fd < 0)
 			return -errno;

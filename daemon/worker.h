@@ -7,6 +7,8 @@
 #define KTLSGATE_WORKER_H
 
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include "backend.h"
 #include "balance.h"
 #include "check.h"
@@ -66,7 +68,7 @@ struct command {
 	void (*run)(struct worker *w, void *arg);
 	void *arg;
 	struct command *next;
-	bool done;
+	sem_t done;
 };
 
 /* Lines of one kind within one second. */
@@ -92,7 +94,8 @@ struct worker {
 	TAILQ_HEAD(flow_turns, flow_handshake) turns; /* clients whose handshake is to begin */
 	/* Early connections that wait for their client at the CertificateRequest, oldest first. */
 	TAILQ_HEAD(flow_early, flow_handshake) early;
-	LIST_HEAD(, flow) flows;
+	LIST_HEAD(, flow) flows;	  /* the newest first, and so the highest id */
+	LIST_HEAD(, flow_cursor) cursors; /* see flow_show.h */
 	struct log_window
 		logged[REASON_COUNT + 1]; /* by reason of the end; the last: established */
 	struct timer tell_left_out;
@@ -105,9 +108,7 @@ struct worker {
 	int wake_fd; /* eventfd */
 	uint64_t wake_value;
 	struct ring_op wake;
-	pthread_mutex_t lock; /* commands */
-	pthread_cond_t answered;
-	struct command *commands;
+	_Atomic(struct command *) commands;
 };
 
 /* Those that belong to no flow. */

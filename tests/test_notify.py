@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from harness import user
 from harness.daemon import SCALE, settings, wait_until
 
 WATCHDOG_US = int(450_000 * SCALE)
@@ -86,6 +87,33 @@ def test_watchdog(gate, pki, manager, monkeypatch):
         os.kill(g.data_process(), signal.SIGCONT)
     assert manager.fed(2 * period) >= 2
     assert g.log_contains("watchdog: the workers answer again")
+
+
+def test_watchdog_beside_clients(gate, pki, backend, manager, monkeypatch):
+    """Whatever the control socket's clients do: silent ones, and such as do not read."""
+    monkeypatch.setenv("WATCHDOG_USEC", str(WATCHDOG_US))
+    many = {f"service.s{n}.{key}": value for n in range(800) for key, value in (
+        ("address", "127.0.0.1:9"), ("server_name", "backend.example"), ("profile", "back"))}
+    user.need_root()
+    g = gate({**settings(pki, backend.port, control__group=user.GROUP), **many})
+    assert manager.hears("WATCHDOG=1")
+    with user.holding(g.socket, 500), user.holding(g.socket, 50, "origins\n", uid=user.UID + 1):
+        assert manager.fed(3 * WATCHDOG_US / 1e6) >= 5
+    assert "watchdog" not in g.log() or SCALE > 1
+
+
+def test_watchdog_after_a_reload(gate, pki, manager, monkeypatch):
+    """The new data process is asked, and one that takes the place of a dead one."""
+    monkeypatch.setenv("WATCHDOG_USEC", str(WATCHDOG_US))
+    g = gate(settings(pki, 9443))
+    assert manager.hears("WATCHDOG=1")
+    g.reload(log__level="debug")
+    assert manager.fed(2 * WATCHDOG_US / 1e6) >= 3
+    os.kill(g.data_process(), signal.SIGSTOP)
+    manager.fed(WATCHDOG_US / 2e6)
+    assert manager.fed(WATCHDOG_US / 1e6) == 0
+    os.kill(g.data_process(), signal.SIGKILL)
+    assert wait_until(lambda: manager.fed(0.3) >= 1, 10 * SCALE)
 
 
 def test_watchdog_of_somebody_else(gate, pki, manager, monkeypatch):
