@@ -153,7 +153,7 @@ static void write_stats(struct gate *gate, const struct message *m, bool metrics
 		.forge_cache_entries = forge_cache_entries(gate->cache),
 		.backend_sessions_kept = session_cache_entries(gate->sessions),
 		.forge_keys_ready = keymaker_ready(gate->keys),
-		.memory_bytes = limits_memory(),
+		.memory_bytes = limits_memory_shown(gate->limits),
 		.crl_next_update = expiry_first(gate->cfg),
 		.workers = gate->n_workers,
 		.generations = m->generations,

@@ -10,12 +10,14 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include "log.h"
 #include "timer.h"
 
 #define BUCKETS	       4096
 #define LOCKS	       64
 #define MEMORY_LOOK_MS 100
+#define SHOWN_SHARE    50 /* so many times as long as the last look took is the next one away */
 
 /* Addresses that share the configured prefix; there while it has connections. */
 struct source {
@@ -31,7 +33,8 @@ struct limits {
 	_Atomic unsigned handshakes;
 	_Atomic uint64_t memory_looked; /* ms: when that was last asked for */
 	atomic_bool memory_full;
-	uint64_t seed; /* so that nobody can choose addresses of one bucket */
+	uint64_t shown, shown_until; /* limits_memory_shown(): bytes; ns */
+	uint64_t seed;		     /* so that nobody can choose addresses of one bucket */
 	struct source *buckets[BUCKETS];
 	pthread_mutex_t locks[LOCKS];
 };
@@ -205,6 +208,25 @@ uint64_t limits_memory(void)
 	struct mallinfo2 m = mallinfo2();
 
 	return m.uordblks + m.hblkhd;
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t limits_memory_shown(struct limits *l)
+{
+	uint64_t now = clock_ns();
+
+	if (now < l->shown_until)
+		return l->shown;
+	l->shown = limits_memory();
+	l->shown_until = now + SHOWN_SHARE * (clock_ns() - now);
+	return l->shown;
 }
 
 /* Full again and again at the very limit would be of no use: an eighth must be free first. */

@@ -229,7 +229,12 @@ void requests_lost(struct supervisor *s, const struct generation *g)
 	for (unsigned i = 0; i < CONTROL_CLIENTS; i++) {
 		struct control_client *c = &s->control.clients[i];
 
-		if (c->stage && c->asked == g->number)
+		if (!c->stage || c->asked != g->number)
+			continue;
+		/* A list may have begun, and must not go on within a line. */
+		if (!strcmp(c->line, "flows"))
+			control_answer(c, NULL);
+		else
 			ask_below(s, c, g->number);
 	}
 }
