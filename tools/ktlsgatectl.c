@@ -77,11 +77,11 @@ static int connect_daemon(void)
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	scoped_fd fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (strlen(socket_path) >= sizeof(sun.sun_path)) {
+	if (snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", socket_path) >=
+	    (int)sizeof(sun.sun_path)) {
 		fprintf(stderr, "ktlsgatectl: %s: path is too long\n", socket_path);
 		return -1;
 	}
-	strcpy(sun.sun_path, socket_path);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof(sun))) {
 		fprintf(stderr, "ktlsgatectl: %s: %s%s\n", socket_path, strerror(errno),
 			errno == ENOENT || errno == ECONNREFUSED ? "; is ktlsgated running?" : "");

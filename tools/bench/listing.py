@@ -87,7 +87,7 @@ def measure(options, directory):
             stack.callback(gate.stop)
             return gate
 
-        traffic = Traffic(start, pki, directory)
+        traffic = Traffic(start, pki, directory, limit__flows=0)
         g = traffic.gate
         stack.enter_context(traffic.held("--idle", options.idle, "--bytes", "1k",
                                          "--concurrency", 8))
