@@ -363,12 +363,16 @@ static bool idle(const struct gate *gate)
 static void answer_watchdog(struct gate *gate, int *watch)
 {
 	char question;
+	ssize_t n = recv(*watch, &question, 1, MSG_DONTWAIT);
 
-	if (recv(*watch, &question, 1, MSG_DONTWAIT) == 1) {
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n == 1) {
 		ping(gate);
-		if (send(*watch, &question, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
-			return;
+		n = send(*watch, &question, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
+	if (n == 1)
+		return;
 	close(*watch);
 	*watch = -1;
 }

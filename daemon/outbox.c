@@ -51,7 +51,7 @@ enum outbox_state outbox_send(struct outbox *o, int fd, uint64_t now)
 	for (unsigned i = 0; i < PIECES && (n = next_piece(o)); i++) {
 		ssize_t sent = send(fd, o->text + o->off, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-		if (sent < 0 && errno != EAGAIN)
+		if (sent < 0 && errno != EAGAIN && errno != EINTR)
 			return OUTBOX_LEAVE;
 		if (sent <= 0)
 			return now < outbox_deadline(o) ? OUTBOX_FULL : OUTBOX_LEAVE;
