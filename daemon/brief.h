@@ -28,6 +28,7 @@ enum brief_fd {
 	BRIEF_STOP,	   /* a pipe: the process ends when the other end is closed */
 	BRIEF_CHANNEL,	   /* to the supervisor, see answer.h */
 	BRIEF_SEEN,	   /* replay_map() */
+	BRIEF_FRESH,	   /* fresh.h: the signer writes, the data process reads */
 	BRIEF_COUNTERS,	   /* memory for what the data process counts */
 	BRIEF_CONNECTIONS, /* struct flow_counts, see limit.h */
 	BRIEF_RESOLVED,	   /* resolver.h: the resolver writes, the data process reads */

@@ -43,6 +43,8 @@ static int require_client_cert(struct front *front, SSL_CTX *ctx, const struct c
 		mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
 	if (!SSL_CTX_set1_client_sigalgs_list(ctx, transcript_sigalgs))
 		return -ENOMEM;
+	if (front->forges && fresh_tls_use(ctx, &front->fresh))
+		return -ENOMEM;
 	SSL_CTX_set_verify(ctx, mode, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, verify_cb, front);
 	return profile->announce_ca_names ? announce_ca_names(ctx, profile->client_ca) : 0;
@@ -268,7 +270,7 @@ static int make_ctxs(struct front *front)
 	return ret;
 }
 
-int front_init(struct front *front, const struct cfg_vserver *vserver)
+int front_init(struct front *front, const struct cfg_vserver *vserver, const struct fresh *fresh)
 {
 	const struct cfg_profile *profile = vserver->profile;
 	int ret;
@@ -285,6 +287,7 @@ int front_init(struct front *front, const struct cfg_vserver *vserver)
 			return -ENOMEM;
 	}
 	front->forges = cfg_service_at(vserver, 0)->profile->dynamic_client_cert;
+	front->fresh = (struct fresh_source){fresh, vserver->index};
 	if (profile->session_tickets) {
 		front->tickets = ticket_keys_new(profile->ticket_lifetime);
 		if (!front->tickets)

@@ -7,6 +7,7 @@
 #define KTLSGATE_CLIENT_H
 
 #include <stdatomic.h>
+#include "fresh_tls.h"
 #include "handshake.h"
 #include "reason.h"
 #include "sni.h"
@@ -19,11 +20,14 @@ struct front {
 	struct verifier *verifier;   /* of clients; NULL when client_auth = off */
 	struct ticket_keys *tickets; /* NULL: nobody resumes */
 	bool forges;		     /* the vserver's services do: who resumes needs a token */
+	struct fresh_source fresh;   /* what its handshakes show, if it forges */
 	atomic_bool *stale; /* by certkey: it was said that its OCSP response is out of date */
 };
 
-/* The vserver's serving key must be loaded. Returns 0 or -errno after a log line. */
-int front_init(struct front *front, const struct cfg_vserver *vserver) must_check;
+/* The vserver's serving key must be loaded. fresh: borrowed; not used if nothing is forged. Returns
+ * 0 or -errno after a log line. */
+int front_init(struct front *front, const struct cfg_vserver *vserver,
+	       const struct fresh *fresh) must_check;
 void front_free(struct front *front);
 
 /*

@@ -7,7 +7,6 @@
 #include <openssl/err.h>
 
 #define STALE_S	   60 /* how long before its end a certificate is no longer handed out */
-#define NO_KEY	   "no memory for a key"
 #define DETAIL_MAX 160
 
 static void issued(struct issue *issue, const struct signer_response *r);
@@ -149,21 +148,23 @@ static enum reason ask_reason(int error)
 	return error == -EBUSY ? REASON_forge_queue : REASON_forge_failed;
 }
 
-static int take_key(struct forging *fg, bool *wait)
+/* A P-256 key comes from the signer. False: there is none now. */
+static bool take_key(struct forging *fg)
 {
-	fg->new_key = keymaker_take(fg->forger->keys, fg->key_type, fg->forger->wake_fd, wait);
-	return fg->new_key ? 0 : -ENOMEM;
+	if (fg->key_type == KEY_P256)
+		return true;
+	fg->new_key = keymaker_take(fg->forger->keys, fg->forger->wake_fd);
+	return fg->new_key;
 }
 
 /* 0 or -EINPROGRESS; on another error fg is idle. */
 static int lead(struct forging *fg)
 {
 	struct forger *f = fg->forger;
-	bool wait;
 
 	LIST_INIT(&fg->waiters);
 	LIST_INSERT_HEAD(&f->leaders, fg, link);
-	if (!take_key(fg, &wait)) {
+	if (take_key(fg)) {
 		int ret = ask_signer(fg);
 
 		if (!ret)
@@ -175,12 +176,8 @@ static int lead(struct forging *fg)
 	}
 	fg->state = FORGING_NEEDS_KEY;
 	TAILQ_INSERT_TAIL(&f->keyless, fg, keyless_link);
-	if (wait) {
-		stat_inc(f->stats, forge_key_waits);
-		return -EINPROGRESS;
-	}
-	unlink_forging(fg);
-	return -ENOMEM;
+	stat_inc(f->stats, forge_key_waits);
+	return -EINPROGRESS;
 }
 
 void forger_woken(struct forger *f)
@@ -188,15 +185,10 @@ void forger_woken(struct forger *f)
 	struct forging *fg;
 
 	while ((fg = TAILQ_FIRST(&f->keyless))) {
-		bool wait;
 		int ret;
 
-		if (take_key(fg, &wait)) {
-			if (wait)
-				return;
-			finish(fg, REASON_forge_failed, NO_KEY);
-			continue;
-		}
+		if (!take_key(fg))
+			return;
 		TAILQ_REMOVE(&f->keyless, fg, keyless_link);
 		ret = ask_signer(fg);
 		if (ret)
@@ -275,6 +267,10 @@ static enum reason signer_reason(const struct signer_response *r)
 		return REASON_forge_rule;
 	case SIGNER_REPLAY:
 		return REASON_forge_replay;
+	case SIGNER_STALE:
+		return REASON_forge_stale;
+	case SIGNER_FULL:
+		return REASON_forge_full;
 	case SIGNER_TOKEN:
 		return REASON_forge_token;
 	case SIGNER_POLICY:
@@ -299,12 +295,14 @@ static time_t hand_out_until(time_t not_after)
 
 static struct forged *take_issued(struct forging *fg, const struct signer_response *r)
 {
-	const uint8_t *der = r->data;
+	const uint8_t *der = r->data + r->key_len;
 	X509 *cert = d2i_X509(NULL, &der, (long)r->cert_len);
 	time_t not_after;
 
+	if (cert && r->key_len)
+		fg->new_key = new_key_restore(cert, r->data);
 	/* Whatever else has gone wrong, a certificate for another key is another's. */
-	if (!cert || EVP_PKEY_eq(X509_get0_pubkey(cert), fg->new_key) != 1 ||
+	if (!cert || !fg->new_key || EVP_PKEY_eq(X509_get0_pubkey(cert), fg->new_key) != 1 ||
 	    identity_time(X509_get0_notAfter(cert), &not_after)) {
 		X509_free(cert);
 		return NULL;

@@ -83,6 +83,15 @@ static int open_resolved(struct generation *g)
 	return g->resolved_read < 0 ? g->resolved_read : 0;
 }
 
+static int open_fresh(struct generation *g)
+{
+	g->fresh_write = fresh_new(g->cfg->n_vservers);
+	if (g->fresh_write < 0)
+		return g->fresh_write;
+	g->fresh_read = shared_memory_read_only(g->fresh_write);
+	return g->fresh_read < 0 ? g->fresh_read : 0;
+}
+
 static int open_texts(struct generation *g, const struct cfg_texts *texts)
 {
 	g->texts = config_texts_seal(texts);
@@ -104,12 +113,13 @@ struct generation *generation_new(struct config *cfg, const struct cfg_texts *te
 	g->since = timer_clock();
 	g->stop_read = g->stop_write = g->channel = g->texts = -1;
 	g->resolved_write = g->resolved_read = -1;
+	g->fresh_write = g->fresh_read = -1;
 	g->flows_most = UINT32_MAX;
 	g->listeners = no_descriptors((size_t)cfg->workers * cfg->n_bindings);
 	g->worker_ends = no_descriptors(cfg->workers);
 	g->signer_ends = no_descriptors(cfg->workers);
 	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
-	    !open_stop(g) && !open_resolved(g) && !open_texts(g, texts))
+	    !open_stop(g) && !open_resolved(g) && !open_fresh(g) && !open_texts(g, texts))
 		return g;
 	generation_free(g);
 	return NULL;
@@ -132,6 +142,8 @@ void generation_free(struct generation *g)
 	close_fd(&g->texts);
 	close_fd(&g->resolved_write);
 	close_fd(&g->resolved_read);
+	close_fd(&g->fresh_write);
+	close_fd(&g->fresh_read);
 	shared_memory_unmap(g->counted, counted_size(g));
 	free(g->listeners);
 	free(g->worker_ends);
@@ -197,6 +209,7 @@ static void tell_signer(const struct generation *g, const struct shared *sh, str
 {
 	b->fd[BRIEF_STOP] = g->stop_read;
 	b->fd[BRIEF_SEEN] = sh->seen;
+	b->fd[BRIEF_FRESH] = g->fresh_write;
 	memcpy(b->list, g->signer_ends, b->n_sockets * sizeof(*b->list));
 }
 
@@ -214,6 +227,7 @@ static void tell_data(const struct generation *g, const struct shared *sh,
 	b->fd[BRIEF_COUNTERS] = given->counters;
 	b->fd[BRIEF_CONNECTIONS] = sh->flows_fd;
 	b->fd[BRIEF_RESOLVED] = g->resolved_read;
+	b->fd[BRIEF_FRESH] = g->fresh_read;
 	b->fd[BRIEF_FLOWS] = count_flows_map(sh->count);
 	b->fd[BRIEF_FLOW_INFO] = count_flow_info_map(sh->count);
 	b->fd[BRIEF_SHIELD_STATS] = sh->lookup ? lookup_map(sh->lookup, MAP_SHIELD_STATS) : -1;

@@ -26,7 +26,7 @@ struct shared {
 	struct count *count;	   /* NULL: no BPF */
 	struct steer *steer;	   /* the same */
 	struct lookup *lookup;	   /* the same */
-	int seen;		   /* the signers' memory of used transcripts, replay_make() */
+	int seen;		   /* what all signers share, replay_make() */
 	struct stats_sums ended;   /* what data processes that are gone have counted */
 	struct flow_counts *flows; /* written here, for the data processes to read */
 	int flows_fd;		   /* its memory */
@@ -48,6 +48,8 @@ struct generation {
 	/* The memory in which the resolver tells the data process, for each of them; -1: no
 	 * service has a name. */
 	int resolved_write, resolved_read;
+	/* That in which the signer publishes fresh values for the data process. */
+	int fresh_write, fresh_read;
 	int texts;	       /* config_texts_seal() */
 	pid_t children[ROLES]; /* 0: it does not run */
 	uint64_t pause_end;    /* timer_clock(): what has died is not started again before */

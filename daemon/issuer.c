@@ -268,6 +268,8 @@ static void ready(struct ring_op *op, int res)
 		r = signer_parse_response(is->buf, (size_t)n);
 		if (r)
 			answered(is, r);
+		if (r && r->key_len)
+			OPENSSL_cleanse(is->buf, (size_t)n);
 	}
 	send_kept(is);
 	if (!op->armed)

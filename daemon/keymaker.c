@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/rsa.h>
 #include "thread.h"
@@ -146,13 +145,10 @@ static void wait_here(struct keymaker *k, int wake_fd)
 		k->waiting[k->n_waiting++] = wake_fd;
 }
 
-EVP_PKEY *keymaker_take(struct keymaker *k, enum key_type type, int wake_fd, bool *wait)
+EVP_PKEY *keymaker_take(struct keymaker *k, int wake_fd)
 {
 	EVP_PKEY *key = NULL;
 
-	*wait = false;
-	if (type == KEY_P256)
-		return EVP_EC_gen("P-256");
 	pthread_mutex_lock(&k->lock);
 	if (k->ready)
 		key = k->keys[--k->ready];
@@ -161,7 +157,6 @@ EVP_PKEY *keymaker_take(struct keymaker *k, enum key_type type, int wake_fd, boo
 	k->filling = true;
 	pthread_cond_signal(&k->wanted);
 	pthread_mutex_unlock(&k->lock);
-	*wait = !key;
 	return key;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keys for forged certificates. A P-256 key is made when it is needed (25 µs);
- * RSA-2048 takes a fifth of a second, so a thread of its own makes them ahead,
- * into a pool from which each is taken once. The pool is empty until somebody
- * wants the first RSA key: most backends never do.
+ * RSA keys for forged certificates (P-256 ones are the signer's to make). One takes
+ * a fifth of a second, so a thread of its own makes them ahead, into a pool from
+ * which each is taken once. The pool is empty until somebody wants the first:
+ * most backends never do.
  */
 #ifndef KTLSGATE_KEYMAKER_H
 #define KTLSGATE_KEYMAKER_H
@@ -27,11 +27,10 @@ int keymaker_start(struct keymaker *k) must_check;
 void keymaker_free(struct keymaker *k);
 
 /*
- * A new key, the caller's. NULL with *wait: the pool is empty, and wake_fd (an
- * eventfd) is written to once, when there is a key again. NULL otherwise: out of
- * memory. Never blocks. Thread-safe.
+ * A new RSA key, the caller's. NULL: the pool is empty, and wake_fd (an eventfd) is
+ * written to once, when there is a key again. Never blocks. Thread-safe.
  */
-EVP_PKEY *keymaker_take(struct keymaker *k, enum key_type type, int wake_fd, bool *wait) must_check;
+EVP_PKEY *keymaker_take(struct keymaker *k, int wake_fd) must_check;
 
 /* RSA keys in the pool now. */
 unsigned keymaker_ready(struct keymaker *k);

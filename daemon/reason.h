@@ -82,6 +82,10 @@
 	  "certificate cannot be forged")                                                          \
 	X(forge_replay, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                              \
 	  "signer saw this handshake before")                                                      \
+	X(forge_stale, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                               \
+	  "signer saw no fresh value in the handshake")                                            \
+	X(forge_full, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                               \
+	  "signer has no room to remember the handshake")                                          \
 	X(forge_audit, ALERT_INTERNAL_ERROR, ALERT_HANDSHAKE_FAILURE,                              \
 	  "audit log cannot be written")                                                           \
 	X(forge_token, ALERT_ACCESS_DENIED, ALERT_HANDSHAKE_FAILURE,                               \

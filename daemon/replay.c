@@ -1,27 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A set of digests in a ring, found through a chained hash table. All memory
- * is taken at the start. Does not know what the digests are of.
+ * A set of digests in a ring, found through a chained hash table. Does not know what the digests
+ * and the secrets are for.
  */
+#include "replay.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
-#include "replay.h"
+#include <time.h>
+#include <openssl/crypto.h>
 #include "shared_memory.h"
 
-/* Slots are numbered from 1, so that 0 ends a chain. */
-struct replay {
-	pthread_mutex_t lock;
-	uint8_t secret[REPLAY_SECRET_LEN];
-	uint8_t digest[REPLAY_ENTRIES + 1][REPLAY_DIGEST_LEN];
-	uint32_t next[REPLAY_ENTRIES + 1];
-	uint32_t first[REPLAY_ENTRIES]; /* by hash */
-	uint32_t oldest; /* the slot to be used next: never used, or the oldest digest's */
+struct entry {
+	uint8_t digest[REPLAY_DIGEST_LEN];
+	uint32_t next;
+	uint32_t epoch; /* since the machine was started */
 };
 
-static uint32_t hash(const uint8_t *digest);
-static void forget(struct replay *r, uint32_t slot);
+struct token_keys {
+	uint8_t keys[2][REPLAY_SECRET_LEN]; /* now, before */
+	uint64_t made;			    /* ms */
+	uint64_t period;		    /* ms; the longest ever asked for */
+};
+
+/* Entries are numbered from 1, so that 0 ends a chain. */
+struct replay {
+	pthread_mutex_t lock;
+	uint64_t first_epoch; /* what the machine's start counts as */
+	uint8_t secret[REPLAY_SECRET_LEN];
+	struct token_keys tokens;
+	uint32_t window; /* epochs */
+	uint32_t oldest, n;
+	uint32_t first[REPLAY_ENTRIES]; /* by hash */
+	struct entry entries[REPLAY_ENTRIES + 1];
+};
+
+/* ---- the memory ---- */
 
 /* Between processes, and not for ever when one dies with it. */
 static void init_lock(pthread_mutex_t *lock)
@@ -35,26 +51,50 @@ static void init_lock(pthread_mutex_t *lock)
 	pthread_mutexattr_destroy(&attr);
 }
 
-/* What the dead one left half done is a chain without one slot: see forget(). */
+/* What the dead one left half done is a chain without one entry: see forget(). */
 static void lock(struct replay *r)
 {
 	if (pthread_mutex_lock(&r->lock) == EOWNERDEAD)
 		pthread_mutex_consistent(&r->lock);
 }
 
+static void unlock(struct replay *r)
+{
+	pthread_mutex_unlock(&r->lock);
+}
+
+static bool fill_random(void *out, size_t len)
+{
+	return getrandom(out, len, 0) == (ssize_t)len;
+}
+
+static bool init(struct replay *r)
+{
+	uint32_t start;
+
+	if (!fill_random(r->secret, sizeof(r->secret)) || !fill_random(&start, sizeof(start)))
+		return false;
+	/* Clients see the number of an epoch, and must not learn how long we have been up. */
+	r->first_epoch = start;
+	r->oldest = 1;
+	init_lock(&r->lock);
+	return true;
+}
+
 int replay_make(void)
 {
 	scoped_fd fd = shared_memory_new("ktlsgate-replay", sizeof(struct replay));
-	struct replay *r = fd >= 0 ? replay_map(fd) : NULL;
-	bool ok;
+	struct replay *r;
+	bool done;
 
+	if (fd < 0)
+		return fd;
+	r = replay_map(fd);
 	if (!r)
-		return fd < 0 ? fd : -errno;
-	ok = getrandom(r->secret, sizeof(r->secret), 0) == sizeof(r->secret);
-	r->oldest = 1;
-	init_lock(&r->lock);
+		return -errno;
+	done = init(r);
 	replay_free(r);
-	return ok ? TAKE_FD(fd) : -EIO;
+	return done ? TAKE_FD(fd) : -EIO;
 }
 
 struct replay *replay_map(int fd)
@@ -62,62 +102,77 @@ struct replay *replay_map(int fd)
 	return shared_memory_map_writable(fd, sizeof(struct replay));
 }
 
-struct replay *replay_new(void)
-{
-	scoped_fd fd = replay_make();
-
-	return fd < 0 ? NULL : replay_map(fd);
-}
-
 void replay_free(struct replay *r)
 {
 	shared_memory_unmap(r, sizeof(*r));
 }
+
+/* ---- secrets ---- */
 
 const uint8_t *replay_secret(const struct replay *r)
 {
 	return r->secret;
 }
 
-static bool seen(const struct replay *r, const uint8_t *digest)
+static uint64_t clock_ms(void)
 {
-	for (uint32_t slot = r->first[hash(digest)]; slot; slot = r->next[slot])
-		if (memcmp(r->digest[slot], digest, REPLAY_DIGEST_LEN) == 0)
-			return true;
-	return false;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-bool replay_seen(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+/* False: no randomness; then the keys are as they were. */
+static bool rotate(struct token_keys *t, uint64_t now)
 {
-	bool found;
+	uint8_t fresh[2][REPLAY_SECRET_LEN];
+
+	if (t->made && now - t->made < t->period)
+		return true;
+	if (!fill_random(fresh, sizeof(fresh)))
+		return false;
+	/* Nobody came for so long that the last key is too old as well. */
+	if (!t->made || now - t->made >= 2 * t->period)
+		memcpy(t->keys[0], fresh[1], REPLAY_SECRET_LEN);
+	memcpy(t->keys[1], t->keys[0], REPLAY_SECRET_LEN);
+	memcpy(t->keys[0], fresh[0], REPLAY_SECRET_LEN);
+	t->made = now;
+	OPENSSL_cleanse(fresh, sizeof(fresh));
+	return true;
+}
+
+bool replay_token_keys(struct replay *r, unsigned period, uint8_t keys[2][REPLAY_SECRET_LEN])
+{
+	struct token_keys *t = &r->tokens;
+	bool there;
 
 	lock(r);
-	found = seen(r, digest);
-	pthread_mutex_unlock(&r->lock);
-	return found;
+	if (t->period < period * 1000ull)
+		t->period = period * 1000ull;
+	there = rotate(t, clock_ms());
+	memcpy(keys, t->keys, sizeof(t->keys));
+	unlock(r);
+	return there;
 }
 
-static void add(struct replay *r, const uint8_t *digest)
-{
-	uint32_t slot = r->oldest, *first = &r->first[hash(digest)];
+/* ---- the set ---- */
 
-	forget(r, slot);
-	memcpy(r->digest[slot], digest, REPLAY_DIGEST_LEN);
-	r->next[slot] = *first;
-	*first = slot;
-	r->oldest = slot % REPLAY_ENTRIES + 1;
+static uint32_t epoch_now(void)
+{
+	return (uint32_t)(clock_ms() / REPLAY_EPOCH_MS);
 }
 
-bool replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+uint64_t replay_epoch(const struct replay *r)
 {
-	bool is_new;
+	return r->first_epoch + epoch_now();
+}
 
+void replay_window(struct replay *r, unsigned epochs)
+{
 	lock(r);
-	is_new = !seen(r, digest);
-	if (is_new)
-		add(r, digest);
-	pthread_mutex_unlock(&r->lock);
-	return is_new;
+	if (r->window < epochs)
+		r->window = epochs;
+	unlock(r);
 }
 
 /* A digest is uniform as it is. */
@@ -129,13 +184,87 @@ static uint32_t hash(const uint8_t *digest)
 	return h % REPLAY_ENTRIES;
 }
 
-static void forget(struct replay *r, uint32_t slot)
+static bool seen(const struct replay *r, const uint8_t *digest)
 {
-	uint32_t *link = &r->first[hash(r->digest[slot])];
+	for (uint32_t i = r->first[hash(digest)]; i; i = r->entries[i].next)
+		if (memcmp(r->entries[i].digest, digest, REPLAY_DIGEST_LEN) == 0)
+			return true;
+	return false;
+}
+
+static void forget(struct replay *r, uint32_t i)
+{
+	uint32_t *link = &r->first[hash(r->entries[i].digest)];
 
 	/* Not there: never used, or who was to write it died in between. */
-	while (*link && *link != slot)
-		link = &r->next[*link];
+	while (*link && *link != i)
+		link = &r->entries[*link].next;
 	if (*link)
-		*link = r->next[slot];
+		*link = r->entries[i].next;
+}
+
+static uint32_t behind(uint32_t i, uint32_t n)
+{
+	return (uint32_t)((i - 1 + (uint64_t)n) % REPLAY_ENTRIES) + 1;
+}
+
+/*
+ * Entries leave in the order of their coming, each when it is old enough: one with an older epoch
+ * than those in front of it waits for them, for another window at most. A few at a time, since
+ * each call adds one at most, and a signer has others to serve.
+ */
+static void forget_old(struct replay *r)
+{
+	uint32_t now = epoch_now();
+
+	for (int few = 64; few-- && r->n && r->entries[r->oldest].epoch < now &&
+			   now - r->entries[r->oldest].epoch > r->window;) {
+		forget(r, r->oldest);
+		r->oldest = behind(r->oldest, 1);
+		r->n--;
+	}
+}
+
+static enum replay_verdict look(struct replay *r, const uint8_t *digest)
+{
+	if (seen(r, digest))
+		return REPLAY_SEEN;
+	forget_old(r);
+	return r->n < REPLAY_ENTRIES ? REPLAY_NEW : REPLAY_FULL;
+}
+
+enum replay_verdict replay_look(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN])
+{
+	enum replay_verdict verdict;
+
+	lock(r);
+	verdict = look(r, digest);
+	unlock(r);
+	return verdict;
+}
+
+/* In this order, so that whoever dies in between leaves a chain that can be followed. */
+static void add(struct replay *r, const uint8_t *digest, uint32_t epoch)
+{
+	uint32_t i = behind(r->oldest, r->n), *first = &r->first[hash(digest)];
+
+	forget(r, i);
+	memcpy(r->entries[i].digest, digest, REPLAY_DIGEST_LEN);
+	r->entries[i].epoch = epoch;
+	r->entries[i].next = *first;
+	__atomic_store_n(first, i, __ATOMIC_RELEASE);
+	__atomic_store_n(&r->n, r->n + 1, __ATOMIC_RELEASE);
+}
+
+enum replay_verdict replay_add(struct replay *r, const uint8_t digest[REPLAY_DIGEST_LEN],
+			       uint64_t epoch)
+{
+	enum replay_verdict verdict;
+
+	lock(r);
+	verdict = look(r, digest);
+	if (verdict == REPLAY_NEW)
+		add(r, digest, (uint32_t)(epoch - r->first_epoch));
+	unlock(r);
+	return verdict;
 }

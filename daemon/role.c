@@ -86,6 +86,10 @@ static int map_shared(struct gate *gate, const struct brief *b)
 		return err;
 	gate->flows = shared_memory_map(b->fd[BRIEF_CONNECTIONS], sizeof(*gate->flows));
 	err = close_mapped(b->fd[BRIEF_CONNECTIONS], gate->flows, "the numbers of connections");
+	if (!err) {
+		gate->fresh = fresh_map(b->fd[BRIEF_FRESH], gate->cfg->n_vservers);
+		err = close_mapped(b->fd[BRIEF_FRESH], gate->fresh, "the fresh values");
+	}
 	if (!err && b->fd[BRIEF_RESOLVED] >= 0) {
 		gate->resolved = resolved_map(b->fd[BRIEF_RESOLVED], gate->cfg->n_services);
 		err = close_mapped(b->fd[BRIEF_RESOLVED], gate->resolved, "the addresses");
@@ -139,16 +143,20 @@ static int run_data(const struct brief *b, struct config *cfg)
 
 static int run_signer(const struct brief *b, struct config *cfg)
 {
-	struct replay *seen = replay_map(b->fd[BRIEF_SEEN]);
-	int status;
+	struct signer_memory memory = {
+		.seen = replay_map(b->fd[BRIEF_SEEN]),
+		.fresh = fresh_map_writable(b->fd[BRIEF_FRESH], cfg->n_vservers),
+		.generation = b->generation,
+	};
+	int status = EXIT_FAILURE;
 
-	if (!seen) {
-		log_error("cannot map the used handshakes: %s", strerror(errno));
-		return EXIT_FAILURE;
-	}
-	status =
-		signer_run(cfg, b->list, b->n_sockets, b->fd[BRIEF_READY], b->fd[BRIEF_STOP], seen);
-	replay_free(seen);
+	if (memory.seen && memory.fresh)
+		status = signer_run(cfg, b->list, b->n_sockets, b->fd[BRIEF_READY],
+				    b->fd[BRIEF_STOP], &memory);
+	else
+		log_error("cannot map the signers' memory: %s", strerror(errno));
+	replay_free(memory.seen);
+	fresh_unmap(memory.fresh, cfg->n_vservers);
 	return status;
 }
 

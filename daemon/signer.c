@@ -6,7 +6,7 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
-#include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
 #include <signal.h>
@@ -31,8 +31,10 @@
 #define SKEW	      300 /* seconds a backend's clock may be behind ours */
 #define RSA_MIN_BITS  2048
 #define RSA_MAX_BITS  4096 /* a larger key only costs time */
+#define KEY_MAX	      1024 /* DER of a public RSA key: one of 4096 bits has 550 bytes */
 #define REQUEST_HEAD  offsetof(struct signer_request, data)
 #define RESPONSE_HEAD offsetof(struct signer_response, data)
+#define TOKEN_USES    8 /* in an epoch, beyond one for each worker */
 /*
  * Where cores are few, workers go first: a signer that has more to do than it can leaves nine
  * tenths of a core to a worker that wants it (weights 1024 and 110), and whoever needs no new
@@ -41,7 +43,8 @@
 #define NICE 10
 
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
-_Static_assert(REPLAY_SECRET_LEN == TOKEN_KEY_LEN, "the secret is the tokens' key");
+_Static_assert(REPLAY_SECRET_LEN == TOKEN_KEY_LEN, "the tokens' keys are kept there");
+_Static_assert(REPLAY_SECRET_LEN == FRESH_SECRET_LEN, "the secret makes fresh values");
 _Static_assert(FINGERPRINT_LEN == TRANSCRIPT_SERVER_LEN, "servers are known by fingerprint");
 
 /* What one vserver's clients are checked against. verifier NULL: it does not forge. */
@@ -75,7 +78,10 @@ struct signer {
 	uint8_t serial_key[FORGE_SERIAL_KEY_LEN];
 	struct audit *audit;	    /* NULL: off */
 	struct ca_policy *policies; /* by certkey index */
-	struct replay *seen;	    /* borrowed */
+	struct signer_memory memory;
+	uint64_t epoch;	     /* published last */
+	uint64_t window;     /* epochs: so old may a handshake be */
+	unsigned token_life; /* seconds: the longest of all vservers' */
 	int epoll;
 	const int *fds;
 	struct unsent *unsent; /* by worker */
@@ -92,13 +98,14 @@ struct proof {
 	X509 *leaf;
 	STACK_OF(X509) * untrusted;
 	uint8_t digest[TRANSCRIPT_DIGEST_LEN]; /* of the transcript, if it is one */
+	uint64_t epoch;			       /* of the transcript */
 	bool has_token;
 	uint8_t token[TOKEN_LEN];
 };
 
 /* A request's parts, inside the message. */
 struct request {
-	const uint8_t *key, *transcript, *ocsp;
+	const uint8_t *key, *signature, *transcript, *ocsp;
 	struct signer_request head; /* last: it ends in data[] */
 };
 
@@ -119,7 +126,7 @@ static void signer_free(struct signer *s)
 	audit_free(s->audit);
 	free(s->policies);
 	for (unsigned i = 0; s->unsent && i < s->n; i++)
-		free(s->unsent[i].answer);
+		OPENSSL_clear_free(s->unsent[i].answer, s->unsent[i].len);
 	free(s->unsent);
 	OPENSSL_cleanse(s->serial_key, sizeof(s->serial_key));
 }
@@ -140,14 +147,17 @@ static bool forges(const struct cfg_vserver *v);
 static int watch(struct signer *s, int stop_fd);
 static void lock_memory(void);
 static int rehearse(struct signer *s);
+static void publish(struct signer *s);
 static int serve(struct signer *s);
 static void answer(struct signer *s, unsigned worker, bool hung_up);
 static bool parse_request(const uint8_t *message, size_t len, struct request *req);
 static struct verdict decide(struct signer *s, const struct request *req, time_t now,
-			     struct signer_response *out, X509 **cert);
+			     struct signer_response *out, EVP_PKEY **key, X509 **cert);
 static EVP_PKEY *parse_key(const uint8_t *der, size_t len);
+static struct verdict take_key(const struct request *req, EVP_PKEY **key);
 static bool key_is_fit(EVP_PKEY *key);
-static bool append_certificate(struct signer_response *r, X509 *cert, size_t space);
+static bool append_issued(struct signer_response *r, const struct request *req, const EVP_PKEY *key,
+			  X509 *cert, size_t space);
 static void log_verdict(const struct signer *s, unsigned worker, const struct request *req,
 			const struct signer_response *r, X509 *cert);
 
@@ -161,9 +171,9 @@ static bool uses_token(const struct config *cfg)
 }
 
 int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int stop_fd,
-	       struct replay *seen)
+	       const struct signer_memory *memory)
 {
-	scoped_signer s = {.epoll = -1, .fds = fds, .n = n, .seen = seen};
+	scoped_signer s = {.epoll = -1, .fds = fds, .n = n, .memory = *memory};
 
 	log_open("ktlsgated[signer]", cfg->log_level);
 	signal(SIGPIPE, SIG_IGN);
@@ -183,6 +193,7 @@ int signer_run(struct config *cfg, const int *fds, unsigned n, int ready_fd, int
 	if (sandbox_drop_privileges(config_user(cfg, cfg->signer_user), uses_token(cfg)) < 0 ||
 	    rehearse(&s) < 0 || sandbox_signer(uses_token(cfg)) < 0)
 		return EXIT_FAILURE;
+	publish(&s);
 	if (write(ready_fd, "", 1) != 1) {
 		log_error("the supervisor is gone: %s", strerror(errno));
 		return EXIT_FAILURE;
@@ -208,6 +219,29 @@ static void put_peer(struct signer_request *head, const struct sockaddr *peer)
 	}
 }
 
+/* The key and the proof that it is ours, at *p, which moves behind them. */
+static int put_key(struct signer_request *head, const struct signer_ask *ask, uint8_t **p)
+{
+	const struct new_key_claim claim = {.vserver = ask->vserver,
+					    .service = ask->service,
+					    .ca = ask->ca,
+					    .proof = ask->transcript,
+					    .proof_len = ask->transcript_len};
+	int len;
+
+	if (!ask->key)
+		return 0;
+	len = i2d_PUBKEY(ask->key, NULL);
+	if (len <= 0)
+		return -EINVAL;
+	if (len > KEY_MAX)
+		return -EMSGSIZE;
+	head->key_len = (uint32_t)i2d_PUBKEY(ask->key, p);
+	head->signature_len = (uint32_t)new_key_sign(ask->key, &claim, *p);
+	*p += head->signature_len;
+	return head->signature_len ? 0 : -EINVAL;
+}
+
 ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t *buf)
 {
 	struct signer_request head = {.id = id,
@@ -219,21 +253,19 @@ ssize_t signer_build_request(uint64_t id, const struct signer_ask *ask, uint8_t 
 				      .transcript_len = (uint32_t)ask->transcript_len,
 				      .ocsp_len = (uint32_t)ask->ocsp_len};
 	uint8_t *p = buf + REQUEST_HEAD;
-	int key_len = i2d_PUBKEY(ask->key, NULL);
+	int ret;
 
-	if (key_len <= 0)
-		return -EINVAL;
-	if (ask->transcript_len > TRANSCRIPT_MAX || ask->ocsp_len > OCSP_RESPONSE_MAX ||
-	    (size_t)key_len >
-		    SIGNER_MESSAGE_MAX - REQUEST_HEAD - ask->transcript_len - ask->ocsp_len)
+	if (ask->transcript_len > TRANSCRIPT_MAX || ask->ocsp_len > OCSP_RESPONSE_MAX)
 		return -EMSGSIZE;
-	head.key_len = (uint32_t)i2d_PUBKEY(ask->key, &p);
+	ret = put_key(&head, ask, &p);
+	if (ret)
+		return ret;
 	put_peer(&head, ask->peer);
 	memcpy(buf, &head, REQUEST_HEAD);
 	memcpy(p, ask->transcript, ask->transcript_len);
 	if (ask->ocsp_len)
 		memcpy(p + ask->transcript_len, ask->ocsp, ask->ocsp_len);
-	return (ssize_t)(REQUEST_HEAD + head.key_len + ask->transcript_len + ask->ocsp_len);
+	return p - buf + (ssize_t)(ask->transcript_len + ask->ocsp_len);
 }
 
 const struct signer_response *signer_parse_response(const uint8_t *buf, size_t len)
@@ -242,8 +274,11 @@ const struct signer_response *signer_parse_response(const uint8_t *buf, size_t l
 
 	if (len < RESPONSE_HEAD || (uintptr_t)buf % _Alignof(struct signer_response))
 		return NULL;
-	if (r->status >= SIGNER_STATUSES || r->cert_len != len - RESPONSE_HEAD ||
+	if (r->status >= SIGNER_STATUSES ||
+	    (uint64_t)r->key_len + r->cert_len != len - RESPONSE_HEAD ||
 	    (r->cert_len != 0) != (r->status == SIGNER_OK))
+		return NULL;
+	if (r->key_len && (r->key_len != NEW_KEY_SCALAR_LEN || !r->cert_len))
 		return NULL;
 	return r;
 }
@@ -282,7 +317,20 @@ void signer_status_text(const struct signer_response *r, char *buf, size_t len)
 		snprintf(buf, len, "the audit log cannot be written");
 		return;
 	case SIGNER_TOKEN:
-		snprintf(buf, len, "the identity token is not valid");
+		snprintf(buf, len, "the identity token is %s",
+			 r->detail == TOKEN_EXHAUSTED ? "used too often" : "not valid");
+		return;
+	case SIGNER_STALE:
+		snprintf(buf, len, "the handshake %s",
+			 r->detail == STALE_OLD
+				 ? "is older than timeout.handshake"
+				 : "holds no fresh value of the signer's for this vserver");
+		return;
+	case SIGNER_FULL:
+		snprintf(buf, len, "too many certificates within timeout.handshake");
+		return;
+	case SIGNER_KEY:
+		snprintf(buf, len, "the new key was not proved to be the asker's");
 		return;
 	default:
 		snprintf(buf, len, "unknown answer %u of the signer", r->status);
@@ -309,6 +357,10 @@ static int keep_descriptors(const int *fds, unsigned n, int ready_fd, int stop_f
 static int prepare(struct signer *s, const struct config *cfg)
 {
 	s->cfg = cfg;
+	/* A handshake is over when timeout.handshake is, and began with a value up to an epoch old.
+	 */
+	s->window = (cfg->handshake_timeout * 1000ull + REPLAY_EPOCH_MS - 1) / REPLAY_EPOCH_MS + 1;
+	replay_window(s->memory.seen, (unsigned)s->window);
 	s->issuers = calloc(cfg->n_vservers + 1, sizeof(*s->issuers));
 	s->forgings = calloc(cfg->n_profiles + 1, sizeof(*s->forgings));
 	s->policies = calloc(cfg->n_certkeys + 1, sizeof(*s->policies));
@@ -326,6 +378,10 @@ static int prepare(struct signer *s, const struct config *cfg)
 	for (; s->n_issuers < cfg->n_vservers; s->n_issuers++)
 		if (!prepare_issuer(&s->issuers[s->n_issuers], cfg->vservers[s->n_issuers]))
 			return -EINVAL;
+	for (unsigned i = 0; i < cfg->n_profiles; i++)
+		if (cfg->profiles[i]->session_tickets &&
+		    s->token_life < cfg->profiles[i]->ticket_lifetime)
+			s->token_life = cfg->profiles[i]->ticket_lifetime;
 	return 0;
 }
 
@@ -419,9 +475,9 @@ static int watch(struct signer *s, int stop_fd)
 }
 
 /*
- * The keys must not reach a swap device. Only without a limit: under one, the
- * first growth of the locked stack or heap after the capability to lock is gone
- * would end the process.
+ * The keys must not reach a swap device; what is not used yet need not be there. Only without a
+ * limit: under one, the first growth of the locked stack or heap after the capability to lock is
+ * gone would end the process.
  */
 static void lock_memory(void)
 {
@@ -429,7 +485,7 @@ static void lock_memory(void)
 
 	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0)
 		getrlimit(RLIMIT_MEMLOCK, &limit);
-	if (limit.rlim_cur != RLIM_INFINITY || mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+	if (limit.rlim_cur != RLIM_INFINITY || mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
 		log_warn("the forging keys can be swapped out; set LimitMEMLOCK=infinity");
 }
 
@@ -487,13 +543,37 @@ static int rehearse(struct signer *s)
 	return ret;
 }
 
+/* A new epoch's values, before that epoch is over. */
+static void publish(struct signer *s)
+{
+	const struct signer_memory *m = &s->memory;
+	uint64_t epoch = replay_epoch(m->seen);
+	uint8_t value[FRESH_LEN];
+
+	if (epoch == s->epoch)
+		return;
+	for (unsigned i = 0; i < s->n_issuers; i++) {
+		const struct issuer *is = &s->issuers[i];
+		const struct fresh_place place = {epoch, m->generation, is->vserver->name};
+
+		/* Without memory the last one goes on for an epoch more. */
+		if (is->verifier && !fresh_make(replay_secret(m->seen), &place, value))
+			return;
+		if (is->verifier)
+			fresh_write(m->fresh, epoch, i, value);
+	}
+	fresh_publish(m->fresh, epoch);
+	s->epoch = epoch;
+}
+
 static int serve(struct signer *s)
 {
 	struct epoll_event events[16];
 	int n;
 
 	for (;;) {
-		n = epoll_wait(s->epoll, events, ARRAY_SIZE(events), -1);
+		n = epoll_wait(s->epoll, events, ARRAY_SIZE(events), REPLAY_EPOCH_MS);
+		publish(s);
 		if (n < 0 && errno != EINTR) {
 			log_error("epoll_wait: %s", strerror(errno));
 			return -errno;
@@ -524,7 +604,7 @@ static void send_answer(struct signer *s, unsigned worker, const uint8_t *answer
 	if (send(s->fds[worker], answer, len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
 		return;
 	if (errno == EAGAIN)
-		u->answer = malloc(len);
+		u->answer = OPENSSL_malloc(len);
 	if (!u->answer) {
 		log_warn("an answer to worker %u is lost: %s", worker, strerror(errno));
 		return;
@@ -538,10 +618,11 @@ static void send_unsent(struct signer *s, unsigned worker)
 {
 	struct unsent *u = &s->unsent[worker];
 	uint8_t *answer = TAKE_PTR(u->answer);
+	size_t len = u->len;
 
 	wait_for(s, worker, EPOLLIN);
-	send_answer(s, worker, answer, u->len);
-	free(answer);
+	send_answer(s, worker, answer, len);
+	OPENSSL_clear_free(answer, len);
 }
 
 /* One message: level-triggered epoll gives every worker its turn. */
@@ -550,6 +631,7 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 	_Alignas(struct signer_response) uint8_t in[SIGNER_MESSAGE_MAX], out[SIGNER_MESSAGE_MAX];
 	struct signer_response *r = (struct signer_response *)out;
 	scoped_x509 *cert = NULL;
+	scoped_pkey *key = NULL;
 	struct request req;
 	struct verdict v = {.status = SIGNER_BAD_REQUEST};
 	ssize_t got;
@@ -569,15 +651,16 @@ static void answer(struct signer *s, unsigned worker, bool hung_up)
 	}
 	*r = (struct signer_response){0};
 	if (parse_request(in, (size_t)got, &req))
-		v = decide(s, &req, time(NULL), r, &cert);
+		v = decide(s, &req, time(NULL), r, &key, &cert);
 	ERR_clear_error();
 	r->id = req.head.id;
 	r->status = v.status;
 	r->detail = v.detail;
-	if (!append_certificate(r, cert, sizeof(out) - RESPONSE_HEAD))
+	if (cert && !append_issued(r, &req, key, cert, sizeof(out) - RESPONSE_HEAD))
 		*r = (struct signer_response){.id = req.head.id, .status = SIGNER_BAD_REQUEST};
 	log_verdict(s, worker, &req, r, cert);
-	send_answer(s, worker, out, RESPONSE_HEAD + r->cert_len);
+	send_answer(s, worker, out, RESPONSE_HEAD + r->key_len + r->cert_len);
+	OPENSSL_cleanse(r->data, NEW_KEY_SCALAR_LEN);
 }
 
 /* req->head is set, as far as it goes, even if the rest is malformed. */
@@ -591,10 +674,12 @@ static bool parse_request(const uint8_t *message, size_t len, struct request *re
 	memcpy(head, message, REQUEST_HEAD);
 	if (len > SIGNER_MESSAGE_MAX || head->transcript_len > TRANSCRIPT_MAX ||
 	    head->ocsp_len > OCSP_RESPONSE_MAX ||
-	    (uint64_t)head->key_len + head->transcript_len + head->ocsp_len != len - REQUEST_HEAD)
+	    (uint64_t)head->key_len + head->signature_len + head->transcript_len + head->ocsp_len !=
+		    len - REQUEST_HEAD)
 		return false;
 	req->key = message + REQUEST_HEAD;
-	req->transcript = req->key + head->key_len;
+	req->signature = req->key + head->key_len;
+	req->transcript = req->signature + head->signature_len;
 	req->ocsp = req->transcript + head->transcript_len;
 	return true;
 }
@@ -668,20 +753,70 @@ static int ocsp_error(const struct issuer *is, const struct request *req, STACK_
 	return mode == REVOCATION_MANDATORY && verdict != OCSP_GOOD ? VERIFY_ERR_OCSP : X509_V_OK;
 }
 
-/* A handshake of its own, signed by the client, and not used before. */
+/* When and where the client signed: recently, and here. */
+static struct verdict check_fresh(const struct signer *s, const struct issuer *is,
+				  const uint8_t *value, uint64_t *epoch)
+{
+	struct fresh_place place = {.generation = s->memory.generation,
+				    .vserver = is->vserver->name};
+
+	if (!fresh_check(replay_secret(s->memory.seen), &place, value))
+		return (struct verdict){SIGNER_STALE, STALE_FOREIGN};
+	*epoch = place.epoch;
+	if (replay_epoch(s->memory.seen) - place.epoch > s->window)
+		return (struct verdict){SIGNER_STALE, STALE_OLD};
+	return (struct verdict){SIGNER_OK, 0};
+}
+
+static struct verdict replay_verdict(enum replay_verdict v)
+{
+	static const enum signer_status statuses[] = {[REPLAY_NEW] = SIGNER_OK,
+						      [REPLAY_SEEN] = SIGNER_REPLAY,
+						      [REPLAY_FULL] = SIGNER_FULL};
+
+	return (struct verdict){statuses[v], 0};
+}
+
+/* A handshake of its own, signed by the client, fresh, and not used before. */
 static struct verdict prove_by_transcript(struct signer *s, const struct issuer *is,
 					  const struct request *req, struct proof *out)
 {
+	uint8_t fresh[FRESH_LEN];
 	enum transcript_error proof;
+	struct verdict v;
 
 	if (!transcript_digest(req->transcript, req->head.transcript_len, out->digest))
 		return (struct verdict){SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED};
-	if (replay_seen(s->seen, out->digest))
-		return (struct verdict){SIGNER_REPLAY, 0};
+	v = replay_verdict(replay_look(s->memory.seen, out->digest));
+	if (v.status != SIGNER_OK)
+		return v;
 	proof = transcript_verify(req->transcript, req->head.transcript_len,
 				  (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])is->servers,
-				  is->n_servers, &out->leaf, &out->untrusted);
-	return (struct verdict){proof == TRANSCRIPT_OK ? SIGNER_OK : SIGNER_NO_PROOF, proof};
+				  is->n_servers, &out->leaf, &out->untrusted, fresh);
+	if (proof != TRANSCRIPT_OK)
+		return (struct verdict){SIGNER_NO_PROOF, proof};
+	return check_fresh(s, is, fresh, &out->epoch);
+}
+
+/* Whom a token is for. False: no memory. */
+static bool token_claim(const struct signer *s, const struct cfg_vserver *v, X509 *leaf,
+			struct token_claim *out)
+{
+	out->generation = s->memory.generation;
+	out->vserver = v->name;
+	return !identity_fingerprint(leaf, out->fingerprint);
+}
+
+static bool is_our_token(const struct signer *s, const struct token_claim *claim, time_t now,
+			 const uint8_t *token)
+{
+	uint8_t keys[2][TOKEN_KEY_LEN];
+	bool ours = replay_token_keys(s->memory.seen, s->token_life, keys) &&
+		    (token_check(keys[0], claim, now, token) ||
+		     token_check(keys[1], claim, now, token));
+
+	OPENSSL_cleanse(keys, sizeof(keys));
+	return ours;
 }
 
 /* Our own word that the client did so to this vserver, a while ago. */
@@ -689,15 +824,14 @@ static struct verdict prove_by_token(struct signer *s, const struct issuer *is,
 				     const struct request *req, time_t now, struct proof *out)
 {
 	const struct cfg_vserver *v = is->vserver;
-	uint8_t fingerprint[FINGERPRINT_LEN];
+	struct token_claim claim;
 	const uint8_t *token;
 
 	if (!v->profile->session_tickets ||
 	    !ticket_proof_read(req->transcript, req->head.transcript_len, &token, &out->leaf,
 			       &out->untrusted) ||
-	    identity_fingerprint(out->leaf, fingerprint) ||
-	    !token_check(replay_secret(s->seen), v->name, fingerprint, now, token))
-		return (struct verdict){SIGNER_TOKEN, 0};
+	    !token_claim(s, v, out->leaf, &claim) || !is_our_token(s, &claim, now, token))
+		return (struct verdict){SIGNER_TOKEN, TOKEN_INVALID};
 	/* As it is: to resume does not make the proof any younger. */
 	memcpy(out->token, token, TOKEN_LEN);
 	out->has_token = true;
@@ -707,23 +841,74 @@ static struct verdict prove_by_token(struct signer *s, const struct issuer *is,
 static void give_token(struct signer *s, const struct cfg_vserver *v, time_t now,
 		       struct proof *proof)
 {
-	uint8_t fingerprint[FINGERPRINT_LEN];
+	uint8_t keys[2][TOKEN_KEY_LEN];
+	struct token_claim claim;
 
 	if (proof->has_token || !v->profile->session_tickets)
 		return;
-	proof->has_token = !identity_fingerprint(proof->leaf, fingerprint) &&
-			   token_make(replay_secret(s->seen), v->name, fingerprint,
-				      now + (time_t)v->profile->ticket_lifetime, proof->token);
+	proof->has_token = token_claim(s, v, proof->leaf, &claim) &&
+			   replay_token_keys(s->memory.seen, s->token_life, keys) &&
+			   token_make(keys[0], &claim, now + (time_t)v->profile->ticket_lifetime,
+				      proof->token);
+	OPENSSL_cleanse(keys, sizeof(keys));
+}
+
+/* What a token was used for: the nth time in an epoch, for a service, a CA and a kind of key. */
+static bool token_use(const struct signer_request *head, const uint8_t *token, uint64_t epoch,
+		      unsigned n, uint8_t out[REPLAY_DIGEST_LEN])
+{
+	struct {
+		char label[24];
+		uint64_t epoch;
+		uint32_t service, ca, rsa, n;
+		uint8_t token[TOKEN_LEN];
+	} text = {.label = "ktlsgate token use",
+		  .epoch = epoch,
+		  .service = head->service,
+		  .ca = head->ca,
+		  .rsa = head->key_len != 0,
+		  .n = n};
+
+	memcpy(text.token, token, TOKEN_LEN);
+	return EVP_Digest(&text, sizeof(text), out, NULL, EVP_sha256(), NULL) == 1;
+}
+
+/*
+ * A token is for as many certificates as it takes, but not for a storm: what has been issued is in
+ * the workers' cache. Each of them may miss it there once at the same time.
+ */
+static struct verdict take_token(struct signer *s, const struct request *req, const uint8_t *token)
+{
+	uint64_t epoch = replay_epoch(s->memory.seen);
+	uint8_t digest[REPLAY_DIGEST_LEN];
+
+	for (unsigned n = 0; n < s->n + TOKEN_USES; n++) {
+		enum replay_verdict v;
+
+		if (!token_use(&req->head, token, epoch, n, digest))
+			return (struct verdict){SIGNER_RULE, FORGE_MEMORY};
+		v = replay_add(s->memory.seen, digest, epoch);
+		if (v != REPLAY_SEEN)
+			return replay_verdict(v);
+	}
+	return (struct verdict){SIGNER_TOKEN, TOKEN_EXHAUSTED};
+}
+
+static struct verdict take_place(struct signer *s, const struct request *req,
+				 const struct proof *proof)
+{
+	if (req->head.resumed)
+		return take_token(s, req, proof->token);
+	return replay_verdict(replay_add(s->memory.seen, proof->digest, proof->epoch));
 }
 
 /* out: only the token is set */
 static struct verdict decide(struct signer *s, const struct request *req, time_t now,
-			     struct signer_response *out, X509 **cert)
+			     struct signer_response *out, EVP_PKEY **key, X509 **cert)
 {
 	scoped_proof proof = {0};
 	scoped_certs *chain = NULL;
 	scoped_identity *id = NULL;
-	scoped_pkey *key = NULL;
 	struct verify_result chain_verdict;
 	const struct forging *forging = find_forging(s, &req->head);
 	const struct cfg_certkey *ca;
@@ -737,9 +922,9 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	if (!forging)
 		return (struct verdict){SIGNER_BAD_REQUEST, 0};
 	is = &s->issuers[req->head.vserver];
-	key = parse_key(req->key, req->head.key_len);
-	if (!key)
-		return (struct verdict){SIGNER_BAD_REQUEST, 0};
+	v = take_key(req, key);
+	if (v.status != SIGNER_OK)
+		return v;
 
 	v = req->head.resumed ? prove_by_token(s, is, req, now, &proof)
 			      : prove_by_transcript(s, is, req, &proof);
@@ -765,7 +950,7 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	policy = forging->policy;
 	if (ca->policy.lifespan && ca->policy.lifespan < policy.lifespan)
 		policy.lifespan = ca->policy.lifespan;
-	forged = forge_certificate(&forging->cas[req->head.ca], id, key, &policy, now, NULL, cert);
+	forged = forge_certificate(&forging->cas[req->head.ca], id, *key, &policy, now, NULL, cert);
 	OPENSSL_cleanse(&policy, sizeof(policy));
 	if (forged != FORGE_OK)
 		return (struct verdict){SIGNER_RULE, forged};
@@ -774,17 +959,15 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 		X509_free(TAKE_PTR(*cert));
 		return (struct verdict){SIGNER_RATE, 0};
 	}
+	/* Here at last it takes a place: what is refused for another reason takes none. */
+	v = take_place(s, req, &proof);
+	if (v.status != SIGNER_OK) {
+		X509_free(TAKE_PTR(*cert));
+		return v;
+	}
 	if (s->audit && audit_issued(s, &req->head, id->leaf, *cert) < 0) {
 		X509_free(TAKE_PTR(*cert));
 		return (struct verdict){SIGNER_AUDIT, 0};
-	}
-	/*
-	 * Only what was issued takes a place: refused handshakes cannot push others out.
-	 * The signer of another generation may have issued for it meanwhile.
-	 */
-	if (!req->head.resumed && !replay_add(s->seen, proof.digest)) {
-		X509_free(TAKE_PTR(*cert));
-		return (struct verdict){SIGNER_REPLAY, 0};
 	}
 	give_token(s, is->vserver, now, &proof);
 	out->has_token = proof.has_token;
@@ -792,7 +975,28 @@ static struct verdict decide(struct signer *s, const struct request *req, time_t
 	return (struct verdict){SIGNER_OK, 0};
 }
 
-/* NULL unless der is exactly one public key of a kind that may go into a certificate. */
+/* Made here, or proved to be the asker's: never anybody else's. */
+static struct verdict take_key(const struct request *req, EVP_PKEY **key)
+{
+	const struct signer_request *head = &req->head;
+	const struct new_key_claim claim = {.vserver = head->vserver,
+					    .service = head->service,
+					    .ca = head->ca,
+					    .proof = req->transcript,
+					    .proof_len = head->transcript_len};
+
+	if (!head->key_len && !head->signature_len)
+		*key = EVP_EC_gen("P-256");
+	else
+		*key = parse_key(req->key, head->key_len);
+	if (!*key)
+		return (struct verdict){SIGNER_BAD_REQUEST, 0};
+	if (head->key_len && !new_key_verify(*key, &claim, req->signature, head->signature_len))
+		return (struct verdict){SIGNER_KEY, 0};
+	return (struct verdict){SIGNER_OK, 0};
+}
+
+/* NULL unless der is exactly one public key of a kind that an asker may bring. */
 static EVP_PKEY *parse_key(const uint8_t *der, size_t len)
 {
 	const uint8_t *p = der;
@@ -806,33 +1010,26 @@ static EVP_PKEY *parse_key(const uint8_t *der, size_t len)
 static bool key_is_fit(EVP_PKEY *key)
 {
 	scoped_pkey_ctx *ctx = NULL;
-	char group[64];
-	int bits = EVP_PKEY_get_bits(key), explicit_curve = 0;
+	int bits = EVP_PKEY_get_bits(key);
 
-	if (EVP_PKEY_is_a(key, "EC")) {
-		EVP_PKEY_get_int_param(key, OSSL_PKEY_PARAM_EC_DECODED_FROM_EXPLICIT_PARAMS,
-				       &explicit_curve);
-		if (explicit_curve ||
-		    EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) != 1 ||
-		    strcmp(group, "prime256v1") != 0)
-			return false;
-	} else if (!EVP_PKEY_is_a(key, "RSA") || bits < RSA_MIN_BITS || bits > RSA_MAX_BITS) {
+	if (!EVP_PKEY_is_a(key, "RSA") || bits < RSA_MIN_BITS || bits > RSA_MAX_BITS)
 		return false;
-	}
 	ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
 	return ctx && EVP_PKEY_public_check_quick(ctx) == 1;
 }
 
-/* Returns false if it does not fit. */
-static bool append_certificate(struct signer_response *r, X509 *cert, size_t space)
+/* The certificate, behind its key if that was made here. False: it does not fit. */
+static bool append_issued(struct signer_response *r, const struct request *req, const EVP_PKEY *key,
+			  X509 *cert, size_t space)
 {
-	uint8_t *p = r->data;
-	int len = cert ? i2d_X509(cert, NULL) : 0;
+	size_t key_len = req->head.key_len ? 0 : NEW_KEY_SCALAR_LEN;
+	uint8_t *p = r->data + key_len;
+	int len = i2d_X509(cert, NULL);
 
-	if (len < 0 || (size_t)len > space)
+	if (len <= 0 || key_len + (size_t)len > space || (key_len && !new_key_scalar(key, r->data)))
 		return false;
-	if (cert)
-		r->cert_len = (uint32_t)i2d_X509(cert, &p);
+	r->key_len = (uint32_t)key_len;
+	r->cert_len = (uint32_t)i2d_X509(cert, &p);
 	return true;
 }
 

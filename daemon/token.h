@@ -15,12 +15,17 @@
 #define TOKEN_KEY_LEN 32
 #define TOKEN_LEN     40 /* when it ends, 8 bytes, and HMAC-SHA256 */
 
-/* fingerprint: of the client's leaf. False: out of memory. */
-bool token_make(const uint8_t key[TOKEN_KEY_LEN], const char *vserver,
-		const uint8_t fingerprint[FINGERPRINT_LEN], time_t end,
+/* Who has proved it, and to whom. */
+struct token_claim {
+	uint64_t generation; /* under another configuration the client proves it again */
+	const char *vserver; /* its name */
+	uint8_t fingerprint[FINGERPRINT_LEN]; /* of the client's leaf */
+};
+
+/* False: out of memory. */
+bool token_make(const uint8_t key[TOKEN_KEY_LEN], const struct token_claim *claim, time_t end,
 		uint8_t out[TOKEN_LEN]) must_check;
-bool token_check(const uint8_t key[TOKEN_KEY_LEN], const char *vserver,
-		 const uint8_t fingerprint[FINGERPRINT_LEN], time_t now,
+bool token_check(const uint8_t key[TOKEN_KEY_LEN], const struct token_claim *claim, time_t now,
 		 const uint8_t token[TOKEN_LEN]) must_check;
 /* As the token says itself: for who does not have the key. */
 time_t token_end(const uint8_t token[TOKEN_LEN]);

@@ -31,9 +31,11 @@ struct transcript {
 	struct reader signature;
 	const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN];
 	size_t n_servers;
+	uint8_t fresh[FRESH_LEN]; /* all zero: there is none */
 };
 
 struct server_hello {
+	struct reader session_id;
 	bool retry;
 	bool tls13;
 	uint16_t suite;
@@ -75,7 +77,7 @@ static bool read_hellos(struct reader *in, struct transcript *t);
 static bool read_server_hello(struct reader *in, struct server_hello *hello);
 static bool read_supported_version(struct reader *extensions, bool *tls13);
 static const char *suite_digest(uint16_t suite);
-static bool read_server_flight(struct reader *in, bool tls13, struct reader *certificate);
+static bool read_server_flight(struct reader *in, struct transcript *t, struct reader *certificate);
 static bool begins_with_ours(const struct transcript *t, struct reader list, bool *ours);
 static enum transcript_error read_client_certificates(struct reader *in, bool tls13, X509 **leaf,
 						      STACK_OF(X509) * untrusted);
@@ -93,7 +95,8 @@ static bool read_vector(struct reader *in, unsigned len_bytes, struct reader *ou
 
 enum transcript_error transcript_verify(const uint8_t *messages, size_t len,
 					const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN], size_t n,
-					X509 **leaf, STACK_OF(X509) * *untrusted)
+					X509 **leaf, STACK_OF(X509) * *untrusted,
+					uint8_t fresh[FRESH_LEN])
 {
 	struct transcript t = {.messages = messages, .servers = servers, .n_servers = n};
 	scoped_certs *rest = NULL;
@@ -115,6 +118,7 @@ enum transcript_error transcript_verify(const uint8_t *messages, size_t len,
 		return e;
 	*leaf = TAKE_PTR(first);
 	*untrusted = TAKE_PTR(rest);
+	memcpy(fresh, t.fresh, FRESH_LEN);
 	return TRANSCRIPT_OK;
 }
 
@@ -161,7 +165,7 @@ static enum transcript_error verify(struct transcript *t, struct reader in, X509
 	enum transcript_error e;
 	bool ours;
 
-	if (!read_hellos(&in, t) || !read_server_flight(&in, t->tls13, &server_certificates))
+	if (!read_hellos(&in, t) || !read_server_flight(&in, t, &server_certificates))
 		return TRANSCRIPT_MALFORMED;
 	if (!begins_with_ours(t, server_certificates, &ours))
 		return TRANSCRIPT_MALFORMED;
@@ -198,6 +202,9 @@ static bool read_hellos(struct reader *in, struct transcript *t)
 			return false;
 	}
 	t->tls13 = hello.tls13;
+	/* In TLS 1.3 it is the client's own. */
+	if (!t->tls13 && hello.session_id.left == FRESH_SESSION_ID_LEN)
+		memcpy(t->fresh, hello.session_id.p, FRESH_LEN);
 	t->digest = suite_digest(hello.suite);
 	return !t->tls13 || t->digest;
 }
@@ -210,15 +217,17 @@ static bool read_server_hello(struct reader *in, struct server_hello *hello)
 		0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb,
 		0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 	};
-	struct reader body, random, session_id, extensions = {0};
+	struct reader body, random, extensions = {0};
 	uint32_t version, suite, compression;
 
 	if (!read_message(in, SSL3_MT_SERVER_HELLO, &body))
 		return false;
 	if (!read_number(&body, 2, &version) || version != TLS1_2_VERSION ||
-	    !read_bytes(&body, SSL3_RANDOM_SIZE, &random) || !read_vector(&body, 1, &session_id) ||
-	    session_id.left > SSL_MAX_SSL_SESSION_ID_LENGTH || !read_number(&body, 2, &suite) ||
-	    !read_number(&body, 1, &compression) || compression != 0)
+	    !read_bytes(&body, SSL3_RANDOM_SIZE, &random) ||
+	    !read_vector(&body, 1, &hello->session_id) ||
+	    hello->session_id.left > SSL_MAX_SSL_SESSION_ID_LENGTH ||
+	    !read_number(&body, 2, &suite) || !read_number(&body, 1, &compression) ||
+	    compression != 0)
 		return false;
 	/* A TLS 1.2 server without extensions leaves out their length too. */
 	if (body.left && (!read_vector(&body, 2, &extensions) || body.left))
@@ -260,16 +269,40 @@ static const char *suite_digest(uint16_t suite)
 	}
 }
 
-static bool read_server_flight(struct reader *in, bool tls13, struct reader *certificates)
+/* RFC 8446 section 4.3.2. */
+static bool read_request_13(struct reader *in, uint8_t fresh[FRESH_LEN])
 {
-	if (tls13)
+	struct reader body, context, extensions, data;
+	bool found = false;
+	uint32_t type;
+
+	if (!read_message(in, SSL3_MT_CERTIFICATE_REQUEST, &body) ||
+	    !read_vector(&body, 1, &context) || context.left ||
+	    !read_vector(&body, 2, &extensions) || body.left)
+		return false;
+	while (extensions.left) {
+		if (!read_number(&extensions, 2, &type) || !read_vector(&extensions, 2, &data))
+			return false;
+		if (type != FRESH_EXTENSION)
+			continue;
+		if (found || data.left != FRESH_LEN)
+			return false;
+		memcpy(fresh, data.p, FRESH_LEN);
+		found = true;
+	}
+	return true;
+}
+
+static bool read_server_flight(struct reader *in, struct transcript *t, struct reader *certificates)
+{
+	if (t->tls13)
 		return skip_message(in, SSL3_MT_ENCRYPTED_EXTENSIONS) &&
-		       skip_message(in, SSL3_MT_CERTIFICATE_REQUEST) &&
-		       read_certificate_list(in, tls13, certificates) &&
+		       read_request_13(in, t->fresh) &&
+		       read_certificate_list(in, t->tls13, certificates) &&
 		       skip_message(in, SSL3_MT_CERTIFICATE_VERIFY) &&
 		       skip_message(in, SSL3_MT_FINISHED);
 
-	if (!read_certificate_list(in, tls13, certificates))
+	if (!read_certificate_list(in, t->tls13, certificates))
 		return false;
 	if (in->left && in->p[0] == SSL3_MT_CERTIFICATE_STATUS &&
 	    !skip_message(in, SSL3_MT_CERTIFICATE_STATUS))

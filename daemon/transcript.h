@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "fresh.h"
 #include "scoped.h"
 
 #define TRANSCRIPT_MAX	      65536
@@ -41,12 +42,14 @@ extern const char transcript_sigalgs[];
  *
  * TRANSCRIPT_OK: the signature verifies over exactly these messages under the
  * key of *leaf; *leaf and *untrusted (the rest of the client's Certificate
- * message, never NULL) are then owned by the caller. Nothing is said about
- * the chain: see verify.h.
+ * message, never NULL) are then owned by the caller, and fresh is what the client
+ * signed in the place of a fresh value: see fresh.h. All zero: nothing is there.
+ * Nothing is said about the chain (see verify.h), nor about fresh.
  */
 enum transcript_error transcript_verify(const uint8_t *messages, size_t len,
 					const uint8_t (*servers)[TRANSCRIPT_SERVER_LEN], size_t n,
-					X509 **leaf, STACK_OF(X509) * *untrusted) must_check;
+					X509 **leaf, STACK_OF(X509) * *untrusted,
+					uint8_t fresh[FRESH_LEN]) must_check;
 
 /*
  * SHA-256 over what the client signed: everything before the last message. The

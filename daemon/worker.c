@@ -62,7 +62,7 @@ int gate_init(struct gate *gate)
 	    !gate->tables)
 		return -ENOMEM;
 	for (unsigned i = 0; i < cfg->n_vservers; i++) {
-		ret = front_init(&gate->fronts[i], cfg->vservers[i]);
+		ret = front_init(&gate->fronts[i], cfg->vservers[i], gate->fresh);
 		if (!ret)
 			ret = balance_tables_init(&gate->tables[i], cfg->vservers[i]);
 		if (ret)

@@ -53,6 +53,7 @@ struct gate {
 	pthread_barrier_t set_up, go; /* of all workers and who starts them */
 	const int *listeners;	      /* [binding * workers + worker] */
 	const int *signer_fds;	      /* by worker */
+	const struct fresh *fresh;    /* what the signer publishes; borrowed */
 };
 
 struct listener {

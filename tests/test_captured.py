@@ -13,10 +13,10 @@ from test_resolver import hosts, inside  # noqa: F401, a fixture
 # Memory that each process shares with another one, and whether it may write it.
 SHARED = {
     "supervisor": {"ktlsgate-counters": "r", "ktlsgate-flows": "rw"},
-    "signer": {"ktlsgate-replay": "rw"},
+    "signer": {"ktlsgate-replay": "rw", "ktlsgate-fresh": "rw"},
     "resolver": {"ktlsgate-resolved": "rw"},
     "data": {"ktlsgate-counters": "rw", "ktlsgate-flows": "r", "ktlsgate-resolved": "r",
-             "[io_uring]": "rw"},
+             "ktlsgate-fresh": "r", "[io_uring]": "rw"},
 }
 
 

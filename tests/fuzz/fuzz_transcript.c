@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	uint8_t digest[TRANSCRIPT_DIGEST_LEN], servers[1][TRANSCRIPT_SERVER_LEN];
+	uint8_t digest[TRANSCRIPT_DIGEST_LEN], servers[1][TRANSCRIPT_SERVER_LEN], fresh[FRESH_LEN];
 	scoped_certs *untrusted = NULL;
 	scoped_x509 *leaf = NULL;
 	size_t len;
@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	data += 2 + len;
 	size -= 2 + len;
 	if (transcript_verify(data, size, (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 1,
-			      &leaf, &untrusted) == TRANSCRIPT_OK) {
+			      &leaf, &untrusted, fresh) == TRANSCRIPT_OK) {
 		if (!leaf || !untrusted || !transcript_digest(data, size, digest))
 			abort();
 	} else if (leaf || untrusted) {

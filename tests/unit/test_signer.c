@@ -159,6 +159,8 @@ static const char vservers[] =
 	"front,tight)V(noforge,web,"
 	"front,dull)";
 
+#define VSERVERS 10 /* as many */
+
 static void write_config(const char *more)
 {
 	FILE *f = fopen(in_dir("conf"), "w");
@@ -227,14 +229,15 @@ static unsigned service(const struct config *cfg, const char *name)
 
 struct process {
 	struct config *cfg;
+	struct signer_memory memory;
 	pid_t pid;
 	int worker[WORKERS];
 	int ready, stop;
 };
 
-static struct process start(const char *more)
+static struct process start_with(const char *more, const struct signer_memory *memory)
 {
-	struct process p = {0};
+	struct process p = {.memory = *memory};
 	int pairs[WORKERS][2], fds[WORKERS], ready[2], stop[2], status;
 
 	write_config(more);
@@ -252,7 +255,7 @@ static struct process start(const char *more)
 	MUST(p.pid >= 0);
 	if (p.pid == 0) {
 		MUST(dup2(open(in_dir("log"), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2) == 2);
-		status = signer_run(p.cfg, fds, WORKERS, ready[1], stop[0], replay_new());
+		status = signer_run(p.cfg, fds, WORKERS, ready[1], stop[0], memory);
 		config_free(p.cfg);
 		/* With a leak checker, let it look; the parent's own things are reachable. */
 		SANITIZED ? exit(status) : _exit(status);
@@ -264,6 +267,32 @@ static struct process start(const char *more)
 	return p;
 }
 
+static struct replay *new_set(void)
+{
+	scoped_fd fd = replay_make();
+	struct replay *r = replay_map(fd);
+
+	MUST(r);
+	return r;
+}
+
+static struct fresh *new_page(unsigned n)
+{
+	scoped_fd fd = fresh_new(n);
+	struct fresh *f = fresh_map_writable(fd, n);
+
+	MUST(f);
+	return f;
+}
+
+static struct process start(const char *more)
+{
+	const struct signer_memory memory = {
+		.seen = new_set(), .fresh = new_page(VSERVERS), .generation = 1};
+
+	return start_with(more, &memory);
+}
+
 static bool is_ready(const struct process *p)
 {
 	char byte = 'x';
@@ -271,8 +300,8 @@ static bool is_ready(const struct process *p)
 	return read(p->ready, &byte, 1) == 1 && byte == 0;
 }
 
-/* Returns the wait status. */
-static int stop(struct process *p)
+/* Returns the wait status; the memory is left. */
+static int end(struct process *p)
 {
 	int status;
 
@@ -283,6 +312,15 @@ static int stop(struct process *p)
 			close(p->worker[i]);
 	close(p->ready);
 	config_free(p->cfg);
+	return status;
+}
+
+static int stop(struct process *p)
+{
+	int status = end(p);
+
+	replay_free(p->memory.seen);
+	fresh_unmap(p->memory.fresh, VSERVERS);
 	return status;
 }
 
@@ -345,10 +383,36 @@ static const struct signer_response *ask(const struct process *p, unsigned worke
 		CHECK_INT(r_ ? (int)r_->detail : -1, want_detail);                                 \
 	} while (0)
 
+static bool signs_for(EVP_PKEY *private, EVP_PKEY *public)
+{
+	EVP_MD_CTX *sign = EVP_MD_CTX_new(), *check = EVP_MD_CTX_new();
+	uint8_t sig[256];
+	size_t len = sizeof(sig);
+	bool ok = EVP_DigestSignInit(sign, NULL, EVP_sha256(), NULL, private) == 1 &&
+		  EVP_DigestSign(sign, sig, &len, (const uint8_t *)"x", 1) == 1 &&
+		  EVP_DigestVerifyInit(check, NULL, EVP_sha256(), NULL, public) == 1 &&
+		  EVP_DigestVerify(check, sig, len, (const uint8_t *)"x", 1) == 1;
+
+	EVP_MD_CTX_free(sign);
+	EVP_MD_CTX_free(check);
+	return ok;
+}
+
+/* Where handshakes take place: whose fresh value they show. */
+static struct fresh_source here;
+
+static void go_to(const struct process *p, const char *name)
+{
+	here = (struct fresh_source){p->memory.fresh, vserver(p->cfg, name)};
+}
+
 static void handshake(const struct party *who, int version, bool retry, struct transcript_copy *t)
 {
-	struct handshake_case c = {
-		.server = &web, .client = who, .version = version, .retry = retry};
+	struct handshake_case c = {.server = &web,
+				   .client = who,
+				   .version = version,
+				   .retry = retry,
+				   .fresh = here.values ? &here : NULL};
 
 	unit_handshake(&c, t);
 }
@@ -360,6 +424,19 @@ static void alice(struct transcript_copy *t)
 
 /* ---- what is issued ---- */
 
+/* key NULL: the signer's. */
+static bool has_key(const struct signer_response *r, X509 *cert, EVP_PKEY *key)
+{
+	EVP_PKEY *made = r->key_len ? new_key_restore(cert, r->data) : NULL;
+	bool ok = !key == (r->key_len == NEW_KEY_SCALAR_LEN);
+
+	/* Not what is said about it, but what it can do. */
+	ok = ok && (key ? EVP_PKEY_eq(X509_get0_pubkey(cert), key) == 1
+			: made && signs_for(made, X509_get0_pubkey(cert)));
+	EVP_PKEY_free(made);
+	return ok;
+}
+
 static void check_issued(const struct signer_response *r, X509 *original, EVP_PKEY *key,
 			 const struct party *ca)
 {
@@ -370,9 +447,9 @@ static void check_issued(const struct signer_response *r, X509 *original, EVP_PK
 
 	CHECK(r && r->status == SIGNER_OK);
 	if (r && r->status == SIGNER_OK) {
-		p = r->data;
+		p = r->data + r->key_len;
 		cert = d2i_X509(NULL, &p, r->cert_len);
-		CHECK(cert && p == r->data + r->cert_len);
+		CHECK(cert && p == r->data + r->key_len + r->cert_len);
 		X509_STORE_add_cert(store, ca->cert);
 		X509_STORE_CTX_init(ctx, store, cert, NULL);
 		X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT);
@@ -381,7 +458,7 @@ static void check_issued(const struct signer_response *r, X509 *original, EVP_PK
 		CHECK_INT(X509_verify_cert(ctx), 1);
 		CHECK(X509_NAME_cmp(X509_get_subject_name(cert), X509_get_subject_name(original)) ==
 		      0);
-		CHECK(EVP_PKEY_eq(X509_get0_pubkey(cert), key) == 1);
+		CHECK(has_key(r, cert, key));
 		CHECK(X509_cmp_time(X509_get0_notAfter(cert), &(time_t){time(NULL) + 601}) < 0);
 		X509_free(cert);
 	}
@@ -402,8 +479,8 @@ static void test_issue(struct process *p)
 		for (int variant = 0; variant < 3; variant++) {
 			handshake(&who, variant ? TLS1_3_VERSION : TLS1_2_VERSION, variant == 2,
 				  &t);
-			check_issued(ask(p, i % WORKERS, vserver(p->cfg, "app"), new_key, &t),
-				     who.cert, new_key, &forge);
+			check_issued(ask(p, i % WORKERS, vserver(p->cfg, "app"), NULL, &t),
+				     who.cert, NULL, &forge);
 		}
 		unit_party_free(&who);
 	}
@@ -417,14 +494,174 @@ static void test_replay(struct process *p)
 	static struct transcript_copy t;
 
 	alice(&t);
-	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
-	CHECK_REFUSED(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_REPLAY, 0);
+	CHECK_REFUSED(ask(p, 1, vserver(p->cfg, "app"), NULL, &t), SIGNER_REPLAY, 0);
 	/* The last bytes are the signature: another one names the same handshake. */
 	t.bytes[t.len - 1] ^= 1;
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_REPLAY, 0);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_REPLAY, 0);
 	alice(&t);
-	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
+}
+
+/* ---- fresh values ---- */
+
+/* Alice's handshake with a gate that shows this. */
+static void alice_sees(const uint8_t value[FRESH_LEN], int version, struct transcript_copy *t)
+{
+	struct fresh *values = new_page(1);
+	struct handshake_case c = {.server = &web, .client = &client, .version = version};
+	const struct fresh_source source = {values, 0};
+
+	if (value) {
+		fresh_write(values, 1, 0, value);
+		fresh_publish(values, 1);
+		c.fresh = &source;
+	}
+	unit_handshake(&c, t);
+	fresh_unmap(values, 1);
+}
+
+static void make_value(const struct process *p, uint64_t epochs_ago, uint64_t generation,
+		       const char *name, uint8_t out[FRESH_LEN])
+{
+	const struct fresh_place place = {.epoch = replay_epoch(p->memory.seen) - epochs_ago,
+					  .generation = generation,
+					  .vserver = name};
+
+	MUST(fresh_make(replay_secret(p->memory.seen), &place, out));
+}
+
+/* timeout.handshake: 120 s, so an age of 25 epochs is the last one that is good. */
+static void test_fresh(struct process *p)
+{
+	static struct transcript_copy t;
+	unsigned app = vserver(p->cfg, "app");
+	uint8_t value[FRESH_LEN];
+
+	for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+		alice_sees(NULL, version, &t);
+		CHECK_REFUSED(ask(p, 0, app, NULL, &t), SIGNER_STALE, STALE_FOREIGN);
+		make_value(p, 26, 1, "app", value);
+		alice_sees(value, version, &t);
+		CHECK_REFUSED(ask(p, 0, app, NULL, &t), SIGNER_STALE, STALE_OLD);
+		make_value(p, 0, 2, "app", value);
+		alice_sees(value, version, &t);
+		CHECK_REFUSED(ask(p, 0, app, NULL, &t), SIGNER_STALE, STALE_FOREIGN);
+		make_value(p, 0, 1, "listed", value);
+		alice_sees(value, version, &t);
+		CHECK_REFUSED(ask(p, 0, app, NULL, &t), SIGNER_STALE, STALE_FOREIGN);
+		make_value(p, 0, 1, "app", value);
+		for (int i = 0; i < FRESH_LEN; i++) {
+			value[i] ^= 1;
+			alice_sees(value, version, &t);
+			CHECK_REFUSED(ask(p, 0, app, NULL, &t), SIGNER_STALE, STALE_FOREIGN);
+			value[i] ^= 1;
+		}
+		make_value(p, 24, 1, "app", value);
+		alice_sees(value, version, &t);
+		check_issued(ask(p, 0, app, NULL, &t), client.cert, NULL, &forge);
+	}
+}
+
+/* What is shown now is of now, and goes on. */
+static void test_published(struct process *p)
+{
+	uint8_t first[FRESH_LEN], next[FRESH_LEN];
+	struct fresh_place place = {.generation = 1, .vserver = "app"};
+	unsigned app = vserver(p->cfg, "app");
+
+	fresh_read(p->memory.fresh, app, first);
+	CHECK(fresh_check(replay_secret(p->memory.seen), &place, first));
+	CHECK(replay_epoch(p->memory.seen) - place.epoch <= 1);
+	for (int i = 0; i < 400; i++) {
+		fresh_read(p->memory.fresh, app, next);
+		if (memcmp(first, next, FRESH_LEN))
+			break;
+		usleep(50000);
+	}
+	CHECK(fresh_check(replay_secret(p->memory.seen), &place, next));
+	CHECK(memcmp(first, next, FRESH_LEN));
+	/* One that does not forge has nothing to show. */
+	fresh_read(p->memory.fresh, vserver(p->cfg, "noforge"), next);
+	for (int i = 0; i < FRESH_LEN; i++)
+		CHECK_INT(next[i], 0);
+}
+
+static void number_digest(unsigned n, uint8_t out[REPLAY_DIGEST_LEN])
+{
+	EVP_Digest(&n, sizeof(n), out, NULL, EVP_sha256(), NULL);
+}
+
+/* n digests of so long ago, as from other handshakes. Returns how many were taken. */
+static unsigned fill(struct replay *r, unsigned from, unsigned n, uint64_t epochs_ago)
+{
+	uint8_t d[REPLAY_DIGEST_LEN];
+	unsigned taken = 0;
+
+	for (unsigned i = from; i < from + n; i++) {
+		number_digest(i, d);
+		taken += replay_add(r, d, replay_epoch(r) - epochs_ago) == REPLAY_NEW;
+	}
+	return taken;
+}
+
+/*
+ * A recording of somebody else is not made new by handshakes of one's own, however many; nor by
+ * a signer's death, nor by another generation.
+ */
+static void test_recording(void)
+{
+	static struct transcript_copy used, unused, t;
+	struct process p = start(""), next;
+	struct signer_memory second;
+	unsigned app = vserver(p.cfg, "app");
+	int status;
+
+	MUST(is_ready(&p));
+	go_to(&p, "app");
+	alice(&used);
+	alice(&unused);
+	check_issued(ask(&p, 0, app, NULL, &used), client.cert, NULL, &forge);
+	CHECK_INT(fill(p.memory.seen, 0, 100000, 0), 100000);
+	CHECK_REFUSED(ask(&p, 0, app, NULL, &used), SIGNER_REPLAY, 0);
+
+	/* Nor when there is no room for one more: then nobody gets any. */
+	CHECK_INT(fill(p.memory.seen, 100000, REPLAY_ENTRIES, 0), REPLAY_ENTRIES - 100001);
+	CHECK_REFUSED(ask(&p, 0, app, NULL, &used), SIGNER_REPLAY, 0);
+	CHECK_REFUSED(ask(&p, 0, app, NULL, &unused), SIGNER_FULL, 0);
+	CHECK_INT(stop(&p), 0);
+
+	p = start("");
+	MUST(is_ready(&p));
+	go_to(&p, "app");
+	alice(&used);
+	alice(&unused);
+	check_issued(ask(&p, 0, app, NULL, &used), client.cert, NULL, &forge);
+	/* The next generation runs beside it, with what all of them share. */
+	second = p.memory;
+	second.fresh = new_page(VSERVERS);
+	second.generation = 2;
+	next = start_with("", &second);
+	MUST(is_ready(&next));
+	CHECK_REFUSED(ask(&next, 0, app, NULL, &used), SIGNER_REPLAY, 0);
+	CHECK_REFUSED(ask(&next, 0, app, NULL, &unused), SIGNER_STALE, STALE_FOREIGN);
+	CHECK_INT(end(&next), 0);
+	fresh_unmap(second.fresh, VSERVERS);
+
+	MUST(kill(p.pid, SIGKILL) == 0);
+	status = end(&p);
+	CHECK(WIFSIGNALED(status));
+	next = start_with("", &p.memory);
+	MUST(is_ready(&next));
+	go_to(&next, "app");
+	CHECK_REFUSED(ask(&next, 0, app, NULL, &used), SIGNER_REPLAY, 0);
+	check_issued(ask(&next, 0, app, NULL, &unused), client.cert, NULL, &forge);
+	alice(&t);
+	check_issued(ask(&next, 0, app, NULL, &t), client.cert, NULL, &forge);
+	CHECK_INT(stop(&next), 0);
+	here = (struct fresh_source){0};
+	issued = refused = 0; /* whoever counts lines of the log has another one */
 }
 
 static void test_vserver(struct process *p)
@@ -432,16 +669,22 @@ static void test_vserver(struct process *p)
 	static struct transcript_copy t;
 
 	alice(&t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "second"), new_key, &t), SIGNER_NO_PROOF,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "second"), NULL, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_NOT_OUR_SERVER);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "plain"), new_key, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "noforge"), new_key, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask(p, 0, p->cfg->n_vservers, new_key, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask(p, 0, UINT32_MAX, new_key, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "others"), new_key, &t), SIGNER_CHAIN,
-		      X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "plain"), NULL, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "noforge"), NULL, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, p->cfg->n_vservers, NULL, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask(p, 0, UINT32_MAX, NULL, &t), SIGNER_BAD_REQUEST, 0);
+	/* The same certificate, but other clients, and other lists of those revoked. */
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "others"), NULL, &t), SIGNER_STALE, STALE_FOREIGN);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "listed"), NULL, &t), SIGNER_STALE, STALE_FOREIGN);
 	/* No refusal has used it up. */
-	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
+	go_to(p, "others");
+	alice(&t);
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "others"), NULL, &t), SIGNER_CHAIN,
+		      X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
+	go_to(p, "app");
 }
 
 /* A worker that asks for what is not its vserver's: other services, other CAs. */
@@ -449,7 +692,7 @@ static void test_foreign(struct process *p)
 {
 	static struct transcript_copy t;
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
-	struct signer_ask a = {.vserver = vserver(p->cfg, "app"), .key = new_key};
+	struct signer_ask a = {.vserver = vserver(p->cfg, "app")};
 	ssize_t len;
 
 	alice(&t);
@@ -471,7 +714,7 @@ static void test_foreign(struct process *p)
 	}
 	a.ca = 0;
 	len = signer_build_request(1, &a, buf);
-	check_issued(ask_bytes(p, 0, buf, (size_t)len), client.cert, new_key, &forge);
+	check_issued(ask_bytes(p, 0, buf, (size_t)len), client.cert, NULL, &forge);
 }
 
 /*
@@ -488,12 +731,12 @@ static void test_flood(struct process *p)
 
 	alice(&t);
 	t.bytes[20] ^= 1; /* refused, after the whole work of a signature */
-	len = build(p, 1, vserver(p->cfg, "app"), new_key, &t, buf);
+	len = build(p, 1, vserver(p->cfg, "app"), NULL, &t, buf);
 	while (send(p->worker[0], buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) == len)
 		sent++;
 	CHECK(sent > 8);
 	alice(&t);
-	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
 	/* Others may have had to wait for it; none is lost. */
 	for (; received < sent; received++) {
 		r = receive(p, 0);
@@ -508,17 +751,17 @@ static void test_proof(struct process *p)
 
 	alice(&t);
 	t.bytes[20] ^= 1;
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_BAD_SIGNATURE);
 	t.bytes[20] ^= 1;
 	t.len--;
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_MALFORMED);
 	t.len = 0;
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_MALFORMED);
 	unit_handshake(&nobody, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_NO_PROOF,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_NO_PROOF,
 		      TRANSCRIPT_NO_CERTIFICATE);
 }
 
@@ -552,10 +795,8 @@ static void test_ocsp(struct process *p)
 {
 	static struct transcript_copy t;
 	static uint8_t buf[SIGNER_MESSAGE_MAX], response[OCSP_RESPONSE_MAX];
-	struct signer_ask a = {.vserver = vserver(p->cfg, "asked"),
-			       .key = new_key,
-			       .transcript = t.bytes,
-			       .ocsp = response};
+	struct signer_ask a = {
+		.vserver = vserver(p->cfg, "asked"), .transcript = t.bytes, .ocsp = response};
 	const struct {
 		const struct party *about;
 		int status, error;
@@ -568,7 +809,9 @@ static void test_ocsp(struct process *p)
 	};
 	const struct signer_response *r = NULL;
 
+	go_to(p, "asked");
 	alice(&t);
+	go_to(p, "app");
 	a.service = cfg_service_at(p->cfg->vservers[a.vserver], 0)->index;
 	a.transcript_len = t.len;
 	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
@@ -583,7 +826,7 @@ static void test_ocsp(struct process *p)
 		if (answers[i].error)
 			CHECK_REFUSED(r, SIGNER_CHAIN, answers[i].error);
 	}
-	check_issued(r, client.cert, new_key, &forge);
+	check_issued(r, client.cert, NULL, &forge);
 }
 
 /* The signer looks at the lists itself. */
@@ -591,13 +834,17 @@ static void test_revoked(struct process *p)
 {
 	static struct transcript_copy t;
 
+	go_to(p, "listed");
 	handshake(&revoked, TLS1_3_VERSION, false, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "listed"), new_key, &t), SIGNER_CHAIN,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "listed"), NULL, &t), SIGNER_CHAIN,
 		      X509_V_ERR_CERT_REVOKED);
-	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), revoked.cert, new_key, &forge);
+	go_to(p, "app");
+	handshake(&revoked, TLS1_3_VERSION, false, &t);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), revoked.cert, NULL, &forge);
+	go_to(p, "listed");
 	alice(&t);
-	check_issued(ask(p, 0, vserver(p->cfg, "listed"), new_key, &t), client.cert, new_key,
-		     &forge);
+	go_to(p, "app");
+	check_issued(ask(p, 0, vserver(p->cfg, "listed"), NULL, &t), client.cert, NULL, &forge);
 }
 
 /* The handshakes succeed here: the "worker" accepts any chain. */
@@ -610,20 +857,23 @@ static void test_chain(struct process *p)
 	struct party bad_mail = unit_party("P-256", "Alice", &client_ca, -60, 3600);
 
 	handshake(&expired, TLS1_3_VERSION, false, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_CHAIN,
 		      X509_V_ERR_CERT_HAS_EXPIRED);
 	handshake(&early, TLS1_2_VERSION, false, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_CHAIN,
 		      X509_V_ERR_CERT_NOT_YET_VALID);
 	handshake(&alien, TLS1_3_VERSION, false, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), SIGNER_CHAIN,
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), SIGNER_CHAIN,
 		      X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
-	check_issued(ask(p, 0, vserver(p->cfg, "others"), new_key, &t), alien.cert, new_key,
-		     &forge);
+	go_to(p, "others");
+	handshake(&alien, TLS1_3_VERSION, false, &t);
+	check_issued(ask(p, 0, vserver(p->cfg, "others"), NULL, &t), alien.cert, NULL, &forge);
 
 	add_extension(&bad_mail, &client_ca, NID_subject_alt_name, "email:alice@bad.example");
+	go_to(p, "narrow");
 	handshake(&bad_mail, TLS1_3_VERSION, false, &t);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "narrow"), new_key, &t), SIGNER_RULE,
+	go_to(p, "app");
+	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "narrow"), NULL, &t), SIGNER_RULE,
 		      FORGE_CA_CONSTRAINT);
 	unit_party_free(&expired);
 	unit_party_free(&early);
@@ -633,7 +883,9 @@ static void test_chain(struct process *p)
 
 /* ---- what is malformed ---- */
 
+/* A request with a key and a signature of any kind. */
 static const struct signer_response *ask_der(struct process *p, const uint8_t *key, size_t key_len,
+					     const uint8_t *sig, size_t sig_len,
 					     const struct transcript_copy *t)
 {
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
@@ -641,52 +893,82 @@ static const struct signer_response *ask_der(struct process *p, const uint8_t *k
 				      .vserver = vserver(p->cfg, "app"),
 				      .service = service(p->cfg, "back"),
 				      .key_len = (uint32_t)key_len,
+				      .signature_len = (uint32_t)sig_len,
 				      .transcript_len = (uint32_t)t->len};
 	size_t at = offsetof(struct signer_request, data);
 
 	memcpy(buf, &head, at);
 	memcpy(buf + at, key, key_len);
-	memcpy(buf + at + key_len, t->bytes, t->len);
-	return ask_bytes(p, 0, buf, at + key_len + t->len);
+	memcpy(buf + at + key_len, sig, sig_len);
+	memcpy(buf + at + key_len + sig_len, t->bytes, t->len);
+	return ask_bytes(p, 0, buf, at + key_len + sig_len + t->len);
 }
 
+/* Only RSA keys are brought by the asker. */
 static void test_new_key(struct process *p)
 {
 	static struct transcript_copy t;
-	EVP_PKEY *unfit[] = {unit_key("P-384"), unit_key("ED25519"), unit_key("RSA-PSS"), NULL};
-	uint8_t der[512], *out = der;
-	int len = i2d_PUBKEY(new_key, &out);
+	EVP_PKEY *unfit[] = {new_key, unit_key("P-384"), unit_key("ED25519"), unit_key("RSA-PSS"),
+			     NULL};
 	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
-	EVP_PKEY *explicit_params = NULL;
+	uint8_t der[1024], sig[NEW_KEY_SIGNATURE_MAX] = {1};
 
 	alice(&t);
 	EVP_PKEY_keygen_init(ctx);
 	EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, 1024);
-	EVP_PKEY_generate(ctx, &unfit[3]);
+	EVP_PKEY_generate(ctx, &unfit[4]);
 	EVP_PKEY_CTX_free(ctx);
 	for (size_t i = 0; i < ARRAY_SIZE(unfit); i++) {
-		CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), unfit[i], &t), SIGNER_BAD_REQUEST,
-			      0);
-		EVP_PKEY_free(unfit[i]);
-	}
-	/* P-256 spelled out: an explicit curve is not a name. */
-	ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-	MUST(EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_group_name(ctx, "P-256") == 1 &&
-	     EVP_PKEY_CTX_set_ec_param_enc(ctx, OPENSSL_EC_EXPLICIT_CURVE) == 1 &&
-	     EVP_PKEY_generate(ctx, &explicit_params) == 1);
-	CHECK_REFUSED(ask(p, 0, vserver(p->cfg, "app"), explicit_params, &t), SIGNER_BAD_REQUEST,
-		      0);
-	EVP_PKEY_free(explicit_params);
-	EVP_PKEY_CTX_free(ctx);
+		uint8_t *out = der;
+		int len = i2d_PUBKEY(unfit[i], &out);
 
-	der[len] = 0;
-	CHECK_REFUSED(ask_der(p, der, (size_t)len + 1, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask_der(p, der, (size_t)len - 1, &t), SIGNER_BAD_REQUEST, 0);
-	CHECK_REFUSED(ask_der(p, der, 0, &t), SIGNER_BAD_REQUEST, 0);
-	der[len - 1] ^= 1; /* not on the curve any more */
-	CHECK_REFUSED(ask_der(p, der, (size_t)len, &t), SIGNER_BAD_REQUEST, 0);
-	der[len - 1] ^= 1;
-	check_issued(ask_der(p, der, (size_t)len, &t), client.cert, new_key, &forge);
+		CHECK_REFUSED(ask_der(p, der, (size_t)len, sig, 64, &t), SIGNER_BAD_REQUEST, 0);
+		if (i)
+			EVP_PKEY_free(unfit[i]);
+	}
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
+}
+
+/* A certificate in the client's name for a key that the asker only knows of. */
+static void test_foreign_key(struct process *p)
+{
+	static struct transcript_copy t, other;
+	EVP_PKEY *theirs = unit_key("RSA"), *ours = unit_key("RSA");
+	uint8_t der[1024], sig[NEW_KEY_SIGNATURE_MAX], *out = der;
+	size_t len = (size_t)i2d_PUBKEY(theirs, &out), sig_len;
+	struct new_key_claim claim = {.vserver = vserver(p->cfg, "app"),
+				      .service = service(p->cfg, "back")};
+	struct new_key_claim others[4];
+
+	alice(&t);
+	alice(&other);
+	claim.proof = t.bytes;
+	claim.proof_len = t.len;
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		others[i] = claim;
+	others[0].vserver++;
+	others[1].service++;
+	others[2].ca++;
+	others[3].proof = other.bytes;
+	others[3].proof_len = other.len;
+
+	CHECK_REFUSED(ask_der(p, der, len, sig, 0, &t), SIGNER_KEY, 0);
+	sig_len = new_key_sign(ours, &claim, sig);
+	CHECK_REFUSED(ask_der(p, der, len, sig, sig_len, &t), SIGNER_KEY, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		sig_len = new_key_sign(theirs, &others[i], sig);
+		CHECK_REFUSED(ask_der(p, der, len, sig, sig_len, &t), SIGNER_KEY, 0);
+	}
+	sig_len = new_key_sign(theirs, &claim, sig);
+	CHECK_REFUSED(ask_der(p, der, len, sig, sig_len - 1, &t), SIGNER_KEY, 0);
+	CHECK_REFUSED(ask_der(p, der, 0, sig, sig_len, &t), SIGNER_BAD_REQUEST, 0);
+	CHECK_REFUSED(ask_der(p, der, len - 1, sig, sig_len, &t), SIGNER_BAD_REQUEST, 0);
+	sig[10] ^= 1;
+	CHECK_REFUSED(ask_der(p, der, len, sig, sig_len, &t), SIGNER_KEY, 0);
+	sig[10] ^= 1;
+	check_issued(ask_der(p, der, len, sig, sig_len, &t), client.cert, theirs, &forge);
+	EVP_PKEY_free(theirs);
+	EVP_PKEY_free(ours);
 }
 
 static void test_garbage(struct process *p)
@@ -705,18 +987,18 @@ static void test_garbage(struct process *p)
 	CHECK_REFUSED(ask_bytes(p, 0, buf, sizeof(buf)), SIGNER_BAD_REQUEST, 0);
 
 	alice(&t);
-	len = build(p, 9, vserver(p->cfg, "app"), new_key, &t, buf);
+	len = build(p, 9, vserver(p->cfg, "app"), NULL, &t, buf);
 	MUST(len > 0);
 	for (size_t n = 0; n < (size_t)len; n += n < 200 ? 1 : 31)
 		CHECK_REFUSED(ask_bytes(p, 0, buf, n), SIGNER_BAD_REQUEST, 0);
 	CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len + 1), SIGNER_BAD_REQUEST, 0);
 	/* Lengths that only add up modulo 2^32. */
-	((struct signer_request *)buf)->key_len -= 1000;
+	((struct signer_request *)buf)->signature_len -= 1000;
 	((struct signer_request *)buf)->transcript_len += 1000;
-	((struct signer_request *)buf)->key_len -= (uint32_t)t.len;
+	((struct signer_request *)buf)->signature_len -= (uint32_t)t.len;
 	((struct signer_request *)buf)->transcript_len += (uint32_t)t.len;
 	CHECK_REFUSED(ask_bytes(p, 0, buf, (size_t)len), SIGNER_BAD_REQUEST, 0);
-	check_issued(ask(p, 0, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 0, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
 }
 
 /* ---- workers that misbehave ---- */
@@ -736,15 +1018,15 @@ static void test_worker_does_not_read(struct process *p)
 	}
 	refused += asked;
 	alice(&t);
-	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
 	/* More than one queue's worth, and no answer is lost. */
 	while (answers < asked && poll(&more, 1, 5000) > 0)
 		answers += recv(p->worker[0], &(char[64]){0}, 64, MSG_DONTWAIT) > 0;
 	CHECK(asked > 100);
 	CHECK_INT(answers, asked);
 	alice(&t);
-	r = ask(p, 0, vserver(p->cfg, "app"), new_key, &t);
-	check_issued(r, client.cert, new_key, &forge);
+	r = ask(p, 0, vserver(p->cfg, "app"), NULL, &t);
+	check_issued(r, client.cert, NULL, &forge);
 }
 
 static unsigned long cpu_ticks(pid_t pid)
@@ -773,7 +1055,7 @@ static void test_worker_dies(struct process *p)
 	close(p->worker[0]);
 	p->worker[0] = -1;
 	alice(&t);
-	check_issued(ask(p, 1, vserver(p->cfg, "app"), new_key, &t), client.cert, new_key, &forge);
+	check_issued(ask(p, 1, vserver(p->cfg, "app"), NULL, &t), client.cert, NULL, &forge);
 	before = cpu_ticks(p->pid);
 	usleep(500000);
 	CHECK(cpu_ticks(p->pid) - before < 10); /* does not spin on the dead socket */
@@ -1375,10 +1657,9 @@ static void test_wrong_key(void)
 static void test_messages(void)
 {
 	static uint8_t transcript[TRANSCRIPT_MAX + 1], buf[SIGNER_MESSAGE_MAX];
-	static _Alignas(struct signer_response) uint8_t in[64];
+	static _Alignas(struct signer_response) uint8_t in[128];
 	struct signer_response *r = (struct signer_response *)in;
-	struct signer_ask a = {
-		.key = new_key, .transcript = transcript, .transcript_len = TRANSCRIPT_MAX};
+	struct signer_ask a = {.transcript = transcript, .transcript_len = TRANSCRIPT_MAX};
 	size_t head = offsetof(struct signer_response, data);
 	char text[128];
 
@@ -1399,6 +1680,16 @@ static void test_messages(void)
 	*r = (struct signer_response){.status = SIGNER_STATUSES};
 	CHECK(!signer_parse_response(in, head));
 
+	*r = (struct signer_response){.key_len = NEW_KEY_SCALAR_LEN, .cert_len = 10};
+	CHECK(signer_parse_response(in, head + NEW_KEY_SCALAR_LEN + 10) == r);
+	CHECK(!signer_parse_response(in, head + NEW_KEY_SCALAR_LEN));
+	r->key_len--;
+	CHECK(!signer_parse_response(in, head + NEW_KEY_SCALAR_LEN + 9));
+	*r = (struct signer_response){.key_len = UINT32_MAX, .cert_len = 11};
+	CHECK(!signer_parse_response(in, head + 10));
+	*r = (struct signer_response){.status = SIGNER_REPLAY, .key_len = NEW_KEY_SCALAR_LEN};
+	CHECK(!signer_parse_response(in, head + NEW_KEY_SCALAR_LEN));
+
 	*r = (struct signer_response){.status = SIGNER_CHAIN,
 				      .detail = X509_V_ERR_CERT_HAS_EXPIRED};
 	signer_status_text(r, text, sizeof(text));
@@ -1409,11 +1700,6 @@ static void test_messages(void)
 		signer_status_text(r, text, sizeof(text));
 		CHECK(strlen(text) > 5);
 	}
-}
-
-static void number_digest(unsigned n, uint8_t out[REPLAY_DIGEST_LEN])
-{
-	EVP_Digest(&n, sizeof(n), out, NULL, EVP_sha256(), NULL);
 }
 
 /* The token that came with an answer, and a proof made with it. */
@@ -1439,7 +1725,6 @@ static const struct signer_response *ask_resumed(const struct process *p, unsign
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
 	struct signer_ask a = {.vserver = vs,
 			       .service = cfg_service_at(p->cfg->vservers[vs], 0)->index,
-			       .key = new_key,
 			       .transcript = t->bytes,
 			       .transcript_len = t->len,
 			       .resumed = true};
@@ -1460,10 +1745,11 @@ static void test_token(struct process *p)
 	uint8_t token[TOKEN_LEN], again[TOKEN_LEN];
 
 	alice(&t);
-	r = ask(p, 0, app, new_key, &t);
+	r = ask(p, 0, app, NULL, &t);
 	CHECK(r && r->status == SIGNER_OK && !r->has_token); /* session_tickets is off there */
+	go_to(p, "tickets");
 	alice(&t);
-	r = ask(p, 0, tickets, new_key, &t);
+	r = ask(p, 0, tickets, NULL, &t);
 	CHECK(r && r->status == SIGNER_OK && r->has_token);
 	memcpy(token, r->token, TOKEN_LEN);
 	CHECK(token_end(token) - time(NULL) <= 7200 && token_end(token) - time(NULL) > 7100);
@@ -1471,11 +1757,11 @@ static void test_token(struct process *p)
 	for (int i = 0; i < 2; i++) { /* as often as the client resumes */
 		make_proof(token, &client, &t);
 		r = ask_resumed(p, tickets, &t);
-		check_issued(r, client.cert, new_key, &forge);
+		check_issued(r, client.cert, NULL, &forge);
 		CHECK(r && r->has_token && !memcmp(r->token, token, TOKEN_LEN));
 	}
-	CHECK_REFUSED(ask_resumed(p, app, &t), SIGNER_TOKEN, 0);
-	CHECK_REFUSED(ask_resumed(p, other, &t), SIGNER_TOKEN, 0);
+	CHECK_REFUSED(ask_resumed(p, app, &t), SIGNER_TOKEN, TOKEN_INVALID);
+	CHECK_REFUSED(ask_resumed(p, other, &t), SIGNER_TOKEN, TOKEN_INVALID);
 	for (int i = 0; i < TOKEN_LEN; i++) {
 		memcpy(again, token, TOKEN_LEN);
 		again[i] ^= 1;
@@ -1492,58 +1778,199 @@ static void test_token(struct process *p)
 		CHECK_REFUSED(ask_resumed(p, tickets, &cut), SIGNER_TOKEN, 0);
 	}
 	/* A proof is no transcript, nor the other way round. */
-	CHECK_REFUSED(ask(p, 0, tickets, new_key, &t), SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED);
+	CHECK_REFUSED(ask(p, 0, tickets, NULL, &t), SIGNER_NO_PROOF, TRANSCRIPT_MALFORMED);
 	alice(&t);
 	CHECK_REFUSED(ask_resumed(p, tickets, &t), SIGNER_TOKEN, 0);
+	go_to(p, "app");
 	unit_party_free(&stranger);
+}
+
+/* A worker that was captured has no use for more than one that was not. */
+static void test_token_storm(struct process *p)
+{
+	static struct transcript_copy t;
+	unsigned tickets = vserver(p->cfg, "tickets"), good = 0, exhausted = 0;
+	uint64_t first = replay_epoch(p->memory.seen), epochs;
+	const struct signer_response *r;
+
+	go_to(p, "tickets");
+	handshake(&revoked, TLS1_3_VERSION, false, &t); /* here nobody has a list */
+	go_to(p, "app");
+	r = ask(p, 0, tickets, NULL, &t);
+	MUST(r && r->has_token);
+	make_proof(r->token, &revoked, &t);
+	for (int i = 0; i < 200; i++) {
+		r = ask_resumed(p, tickets, &t);
+		good += r && r->status == SIGNER_OK;
+		exhausted += r && r->status == SIGNER_TOKEN && r->detail == TOKEN_EXHAUSTED;
+	}
+	epochs = replay_epoch(p->memory.seen) - first + 1;
+	CHECK_INT(good + exhausted, 200);
+	CHECK(good >= 10 && good <= 10 * epochs); /* one for each worker, and eight more */
+}
+
+/* Under another configuration, which may trust others, the client proves itself anew. */
+static void test_token_of_another_generation(void)
+{
+	static struct transcript_copy t;
+	struct process p = start(""), next;
+	struct signer_memory second = p.memory;
+	unsigned tickets = vserver(p.cfg, "tickets");
+	const struct signer_response *r;
+
+	MUST(is_ready(&p));
+	go_to(&p, "tickets");
+	alice(&t);
+	r = ask(&p, 0, tickets, NULL, &t);
+	MUST(r && r->has_token);
+	make_proof(r->token, &client, &t);
+	second.fresh = new_page(VSERVERS);
+	second.generation = 2;
+	next = start_with("", &second);
+	MUST(is_ready(&next));
+	CHECK_REFUSED(ask_resumed(&next, tickets, &t), SIGNER_TOKEN, 0);
+	check_issued(ask_resumed(&p, tickets, &t), client.cert, NULL, &forge);
+	CHECK_INT(end(&next), 0);
+	fresh_unmap(second.fresh, VSERVERS);
+	/* A signer that was started again knows it. */
+	CHECK_INT(end(&p), 0);
+	next = start_with("", &p.memory);
+	MUST(is_ready(&next));
+	check_issued(ask_resumed(&next, tickets, &t), client.cert, NULL, &forge);
+	CHECK_INT(stop(&next), 0);
+	here = (struct fresh_source){0};
+	issued = refused = 0;
 }
 
 static void test_token_ends(void)
 {
 	static const uint8_t key[TOKEN_KEY_LEN] = {1}, other[TOKEN_KEY_LEN] = {2};
-	uint8_t print[FINGERPRINT_LEN] = {3}, token[TOKEN_LEN];
+	struct token_claim claim = {.generation = 7, .vserver = "app", .fingerprint = {3}}, is;
+	uint8_t token[TOKEN_LEN];
 
-	CHECK(token_make(key, "app", print, 1000, token));
+	CHECK(token_make(key, &claim, 1000, token));
 	CHECK_INT(token_end(token), 1000);
-	CHECK(token_check(key, "app", print, 999, token));
-	CHECK(!token_check(key, "app", print, 1000, token));
-	CHECK(!token_check(other, "app", print, 999, token));
-	CHECK(!token_check(key, "ap", print, 999, token));
-	print[0] = 4;
-	CHECK(!token_check(key, "app", print, 999, token));
+	CHECK(token_check(key, &claim, 999, token));
+	CHECK(!token_check(key, &claim, 1000, token));
+	CHECK(!token_check(other, &claim, 999, token));
+	is = claim;
+	is.vserver = "ap";
+	CHECK(!token_check(key, &is, 999, token));
+	is = claim;
+	is.generation = 8;
+	CHECK(!token_check(key, &is, 999, token));
+	is = claim;
+	is.fingerprint[0] = 4;
+	CHECK(!token_check(key, &is, 999, token));
+}
+
+static uint64_t milliseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Each key serves for a period, and is known for one more. */
+static void test_token_keys(void)
+{
+	uint8_t first[2][REPLAY_SECRET_LEN], keys[2][REPLAY_SECRET_LEN];
+	struct replay *r = new_set();
+	uint64_t began = milliseconds();
+
+	CHECK(replay_token_keys(r, 1, first) && replay_token_keys(r, 1, keys));
+	CHECK(!memcmp(first, keys, sizeof(keys)) || milliseconds() - began >= 1000);
+	CHECK(memcmp(first[0], first[1], REPLAY_SECRET_LEN));
+	for (int i = 0; i < 200 && !memcmp(first[0], keys[0], REPLAY_SECRET_LEN); i++) {
+		usleep(20000);
+		CHECK(replay_token_keys(r, 1, keys));
+	}
+	CHECK(memcmp(first[0], keys[0], REPLAY_SECRET_LEN));
+	/* A machine that let us wait for longer has made both of them new. */
+	CHECK(!memcmp(first[0], keys[1], REPLAY_SECRET_LEN) || milliseconds() - began >= 2000);
+	/* What another generation needs for longer is kept for longer. */
+	CHECK(replay_token_keys(r, 3600, first) && replay_token_keys(r, 1, keys));
+	CHECK(!memcmp(first, keys, sizeof(keys)));
+	replay_free(r);
 }
 
 static void test_replay_set(void)
 {
-	struct replay *r = replay_new();
+	scoped_fd fd = replay_make();
+	struct replay *r = replay_map(fd), *same;
 	uint8_t d[REPLAY_DIGEST_LEN];
-	unsigned wrong = 0, total = 3 * REPLAY_ENTRIES + 7;
+	unsigned wrong = 0;
 
 	MUST(r);
-	for (unsigned n = 0; n < total; n++) {
+	replay_window(r, 10);
+	replay_window(r, 5); /* it never shrinks */
+	for (unsigned n = 0; n < 1000; n++) {
 		number_digest(n, d);
-		wrong += replay_seen(r, d);
-		CHECK(replay_add(r, d));
-		wrong += !replay_seen(r, d);
+		wrong += replay_look(r, d) != REPLAY_NEW;
+		wrong += replay_add(r, d, replay_epoch(r) - 8) != REPLAY_NEW;
+		wrong += replay_add(r, d, replay_epoch(r)) != REPLAY_SEEN;
 	}
-	/* Exactly the last REPLAY_ENTRIES are there. */
-	for (unsigned n = 0; n < total; n++) {
+	/* Full, and it forgets nothing. */
+	CHECK_INT(fill(r, 1000, REPLAY_ENTRIES, 0), REPLAY_ENTRIES - 1000);
+	number_digest(2 * REPLAY_ENTRIES, d);
+	CHECK_INT(replay_look(r, d), REPLAY_FULL);
+	CHECK_INT(replay_add(r, d, replay_epoch(r)), REPLAY_FULL);
+	for (unsigned n = 0; n < REPLAY_ENTRIES; n++) {
 		number_digest(n, d);
-		wrong += replay_seen(r, d) != (n >= total - REPLAY_ENTRIES);
+		wrong += replay_look(r, d) != REPLAY_SEEN;
 	}
 	CHECK_INT(wrong, 0);
+	/* The same memory, as another process maps it. */
+	same = replay_map(fd);
+	MUST(same);
+	CHECK_INT(replay_look(same, d), REPLAY_SEEN);
+	CHECK(!memcmp(replay_secret(r), replay_secret(same), REPLAY_SECRET_LEN));
+	CHECK_INT(replay_epoch(r), replay_epoch(same));
+	replay_free(same);
+	replay_free(r);
+
+	/* What has left the window makes room. */
+	r = new_set();
+	replay_window(r, 2);
+	CHECK_INT(fill(r, 0, 3 * REPLAY_ENTRIES + 7, 5), 3 * REPLAY_ENTRIES + 7);
 	replay_free(r);
 	/* Digests that share all a hash could look at. */
-	r = replay_new();
+	r = new_set();
 	memset(d, 0, sizeof(d));
 	for (unsigned n = 0; n < 256; n++) {
 		d[31] = (uint8_t)n;
-		wrong += replay_seen(r, d);
-		CHECK(replay_add(r, d));
+		wrong += replay_look(r, d) != REPLAY_NEW;
+		CHECK_INT(replay_add(r, d, replay_epoch(r)), REPLAY_NEW);
 	}
 	CHECK_INT(wrong, 0);
 	replay_free(r);
 	replay_free(NULL);
+}
+
+static void test_fresh_page(void)
+{
+	scoped_fd fd = fresh_new(3);
+	struct fresh *f = fresh_map_writable(fd, 3);
+	const struct fresh *same = fresh_map(fd, 3);
+	uint8_t a[FRESH_LEN], b[FRESH_LEN], got[FRESH_LEN];
+
+	MUST(f && same);
+	memset(a, 1, sizeof(a));
+	memset(b, 2, sizeof(b));
+	fresh_write(f, 6, 2, a);
+	fresh_publish(f, 6);
+	fresh_write(f, 7, 2, b); /* not there before it is published */
+	fresh_read(same, 2, got);
+	CHECK(!memcmp(got, a, FRESH_LEN));
+	fresh_publish(f, 7);
+	fresh_read(same, 2, got);
+	CHECK(!memcmp(got, b, FRESH_LEN));
+	fresh_read(same, 1, got);
+	CHECK(memcmp(got, a, FRESH_LEN) && memcmp(got, b, FRESH_LEN));
+	fresh_unmap(same, 3);
+	fresh_unmap(f, 3);
+	fresh_unmap(NULL, 3);
 }
 
 int main(void)
@@ -1553,19 +1980,27 @@ int main(void)
 	make_world();
 	test_messages();
 	test_replay_set();
+	test_fresh_page();
 	test_token_ends();
+	test_token_keys();
 	test_system_calls();
 	test_resolver();
 	test_drop();
 	test_drop_capabilities();
 	test_wrong_key();
+	test_recording();
+	test_token_of_another_generation();
 
 	p = start(geteuid() == 0 ? "dataplane.user = nobody" : "");
 	CHECK(is_ready(&p));
+	go_to(&p, "app");
 	test_process(&p);
 	test_issue(&p);
 	test_replay(&p);
+	test_fresh(&p);
+	test_published(&p);
 	test_token(&p);
+	test_token_storm(&p);
 	test_vserver(&p);
 	test_foreign(&p);
 	test_flood(&p);
@@ -1574,6 +2009,7 @@ int main(void)
 	test_revoked(&p);
 	test_ocsp(&p);
 	test_new_key(&p);
+	test_foreign_key(&p);
 	test_garbage(&p);
 	test_worker_does_not_read(&p);
 	test_worker_dies(&p);

@@ -27,6 +27,7 @@ static enum transcript_error check_len(const struct transcript_copy *t, size_t l
 	uint8_t servers[2][TRANSCRIPT_SERVER_LEN];
 	STACK_OF(X509) *untrusted = (STACK_OF(X509) *)1;
 	X509 *leaf = (X509 *)1;
+	uint8_t fresh[FRESH_LEN];
 	enum transcript_error e;
 	/* Its own allocation, so that valgrind and ASan see every byte read too far. */
 	uint8_t *copy = malloc(len ? len : 1);
@@ -34,7 +35,7 @@ static enum transcript_error check_len(const struct transcript_copy *t, size_t l
 	memcpy(copy, t->bytes, len);
 	servers_of(expected, servers);
 	e = transcript_verify(copy, len, (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 2, &leaf,
-			      &untrusted);
+			      &untrusted, fresh);
 	free(copy);
 	CHECK_INT(ERR_peek_error(), 0);
 	if (e == TRANSCRIPT_OK) {
@@ -188,7 +189,7 @@ static void test_output(void)
 	struct party client = unit_party("P-256", "client", &ca, -60, 3600);
 	struct handshake_case c = {
 		.server = &server, .client = &client, .version = TLS1_3_VERSION, .extra = ca.cert};
-	uint8_t servers[2][TRANSCRIPT_SERVER_LEN];
+	uint8_t servers[2][TRANSCRIPT_SERVER_LEN], fresh[FRESH_LEN];
 	STACK_OF(X509) * untrusted;
 	X509 *leaf;
 
@@ -197,7 +198,7 @@ static void test_output(void)
 		unit_handshake(&c, &t);
 		CHECK_INT(transcript_verify(t.bytes, t.len,
 					    (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 2,
-					    &leaf, &untrusted),
+					    &leaf, &untrusted, fresh),
 			  TRANSCRIPT_OK);
 		CHECK(leaf && X509_cmp(leaf, client.cert) == 0);
 		CHECK_INT(sk_X509_num(untrusted), c.extras);
@@ -212,6 +213,66 @@ static void test_output(void)
 	c.extras = VERIFY_SENT_MAX;
 	unit_handshake(&c, &t);
 	CHECK_INT(check(&t), TRANSCRIPT_TOO_MUCH);
+	unit_party_free(&client);
+}
+
+static bool is_zero(const uint8_t value[FRESH_LEN])
+{
+	static const uint8_t zero[FRESH_LEN];
+
+	return !memcmp(value, zero, FRESH_LEN);
+}
+
+/* What stands in the place of a fresh value. */
+static void fresh_of(const struct transcript_copy *t, uint8_t out[FRESH_LEN])
+{
+	uint8_t servers[2][TRANSCRIPT_SERVER_LEN];
+	STACK_OF(X509) *untrusted = NULL;
+	X509 *leaf = NULL;
+
+	servers_of(server.cert, servers);
+	CHECK_INT(transcript_verify(t->bytes, t->len,
+				    (const uint8_t(*)[TRANSCRIPT_SERVER_LEN])servers, 2, &leaf,
+				    &untrusted, out),
+		  TRANSCRIPT_OK);
+	X509_free(leaf);
+	sk_X509_pop_free(untrusted, X509_free);
+}
+
+/* It comes out as it was put in, in each version; no two ServerHellos have the same session id. */
+static void test_fresh(void)
+{
+	static struct transcript_copy t, again;
+	struct party client = unit_party("P-256", "client", &ca, -60, 3600);
+	scoped_fd fd = fresh_new(3);
+	struct fresh *values = fresh_map_writable(fd, 3);
+	uint8_t want[FRESH_LEN], got[FRESH_LEN];
+	const struct fresh_source source = {values, 1};
+
+	MUST(values);
+	memset(want, 0xa5, sizeof(want));
+	fresh_write(values, 7, 1, want);
+	fresh_publish(values, 7);
+	for (int variant = 0; variant < 3; variant++) {
+		struct handshake_case c = {.server = &server,
+					   .client = &client,
+					   .version = variant ? TLS1_3_VERSION : TLS1_2_VERSION,
+					   .retry = variant == 2};
+
+		unit_handshake(&c, &t);
+		fresh_of(&t, got);
+		CHECK(is_zero(got) || !variant); /* a session id of OpenSSL's own */
+		c.fresh = &source;
+		unit_handshake(&c, &t);
+		fresh_of(&t, got);
+		CHECK(!memcmp(got, want, FRESH_LEN));
+		unit_handshake(&c, &again);
+		CHECK(memcmp(t.bytes + t.at[1] + 4 + 2 + 32 + 1,
+			     again.bytes + again.at[1] + 4 + 2 + 32 + 1, FRESH_SESSION_ID_LEN));
+		write_seed(&t, server.cert);
+		test_tampered(&t);
+	}
+	fresh_unmap(values, 3);
 	unit_party_free(&client);
 }
 
@@ -415,6 +476,7 @@ int main(int argc, char **argv)
 
 	test_accepted();
 	test_output();
+	test_fresh();
 	test_no_certificate();
 	test_resumed();
 	test_weak();

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include "fresh_tls.h"
 
 /* A test that cannot set up its own world has nothing to say. */
 #define MUST(cond)                                                                                 \
@@ -110,10 +111,11 @@ struct handshake_case {
 	const struct party *server, *client; /* client NULL: sends no certificate */
 	X509 *extra;			     /* sent after the client's certificate, extras times */
 	unsigned extras;
-	bool retry;		    /* make the server send a HelloRetryRequest */
-	bool staple;		    /* the server sends an OCSP response */
-	const char *client_sigalgs; /* what the server asks for; NULL: OpenSSL's list */
-	SSL_SESSION **session;	    /* set: resumed; else where the new one goes */
+	bool retry;			  /* make the server send a HelloRetryRequest */
+	bool staple;			  /* the server sends an OCSP response */
+	const char *client_sigalgs;	  /* what the server asks for; NULL: OpenSSL's list */
+	SSL_SESSION **session;		  /* set: resumed; else where the new one goes */
+	const struct fresh_source *fresh; /* NULL: the server shows no fresh value */
 };
 
 static inline void unit_message(int write_p, int version, int type, const void *buf, size_t len,
@@ -167,6 +169,8 @@ static inline SSL_CTX *unit_ctx(const struct handshake_case *c, bool server)
 		MUST(SSL_CTX_set1_groups_list(ctx, server ? "P-384" : "X25519:P-384"));
 	if (server && c->staple)
 		SSL_CTX_set_tlsext_status_cb(ctx, unit_staple);
+	if (server && c->fresh)
+		MUST(!fresh_tls_use(ctx, c->fresh));
 	if (server && c->client_sigalgs)
 		MUST(SSL_CTX_set1_client_sigalgs_list(ctx, c->client_sigalgs));
 	return ctx;

@@ -6,7 +6,6 @@
  */
 #include <fcntl.h>
 #include <math.h>
-#include <openssl/ec.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <poll.h>
@@ -32,6 +31,7 @@ static struct {
 	pid_t pid;
 	int fd, ready, stop;
 } signer;
+static struct signer_memory memory = {.generation = 1};
 static struct party *clients;
 static X509 *intermediate;
 static size_t n_clients;
@@ -59,13 +59,16 @@ static void start_signer(void)
 	int pair[2], ready[2], stop[2];
 	char byte;
 
+	memory.seen = replay_map(replay_make());
+	memory.fresh = fresh_map_writable(fresh_new(cfg->n_vservers), cfg->n_vservers);
+	MUST(memory.seen && memory.fresh);
 	MUST(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0 && pipe(ready) == 0 &&
 	     pipe(stop) == 0);
 	signer.pid = fork();
 	MUST(signer.pid >= 0);
 	if (!signer.pid) {
 		close(stop[1]);
-		_exit(signer_run(cfg, &pair[1], 1, ready[1], stop[0], replay_new()));
+		_exit(signer_run(cfg, &pair[1], 1, ready[1], stop[0], &memory));
 	}
 	close(pair[1]);
 	close(ready[1]);
@@ -118,33 +121,34 @@ static void read_clients(const char *directory)
 	globfree(&found);
 }
 
-/* For the first vserver. */
-static struct signer_ask ask_of(const struct transcript_copy *t, EVP_PKEY *key)
+/* For the first vserver; the key is the signer's to make. */
+static struct signer_ask ask_of(const struct transcript_copy *t)
 {
 	return (struct signer_ask){.service = cfg_service_at(cfg->vservers[0], 0)->index,
-				   .key = key,
 				   .transcript = t->bytes,
 				   .transcript_len = t->len};
 }
 
-static struct request make_request(size_t i, EVP_PKEY *key)
+static struct request make_request(size_t i)
 {
 	static uint8_t buf[SIGNER_MESSAGE_MAX];
 	static struct transcript_copy transcript;
 	const struct cfg_certkey *web = cfg->vservers[0]->certkeys.items[0];
 	struct party server = {web->pkey, web->cert};
+	const struct fresh_source fresh = {memory.fresh, 0};
 	struct handshake_case c = {.version = TLS1_3_VERSION,
 				   .server = &server,
 				   .client = &clients[i % n_clients],
 				   .extra = intermediate,
-				   .extras = 1};
+				   .extras = 1,
+				   .fresh = &fresh};
 	struct request r = {0};
 	struct signer_ask ask;
 	ssize_t len;
 
 	unit_handshake(&c, &transcript);
 	MUST(transcript.done);
-	ask = ask_of(&transcript, key);
+	ask = ask_of(&transcript);
 	len = signer_build_request(i, &ask, buf);
 	MUST(len > 0);
 	r.len = (size_t)len;
@@ -154,13 +158,13 @@ static struct request make_request(size_t i, EVP_PKEY *key)
 	return r;
 }
 
-static struct request *make_requests(size_t n, EVP_PKEY *key)
+static struct request *make_requests(size_t n)
 {
 	struct request *requests = calloc(n, sizeof(*requests));
 
 	MUST(requests);
 	for (size_t i = 0; i < n; i++)
-		requests[i] = make_request(i, key);
+		requests[i] = make_request(i);
 	return requests;
 }
 
@@ -261,12 +265,7 @@ static void load(struct request *requests, size_t n, double gap, const char *nam
 	       requests[n * 99 / 100].took);
 }
 
-/* ---- keys, which workers make ---- */
-
-static EVP_PKEY *p256(void)
-{
-	return EVP_EC_gen("P-256");
-}
+/* ---- RSA keys, which the data process makes ---- */
 
 static EVP_PKEY *rsa2048(void)
 {
@@ -286,7 +285,6 @@ int main(int argc, char **argv)
 {
 	size_t n = argc == 4 ? strtoul(argv[3], NULL, 10) : 0;
 	struct request *requests;
-	EVP_PKEY *key;
 	double gap;
 
 	if (!n) {
@@ -297,19 +295,16 @@ int main(int argc, char **argv)
 	start_signer();
 	MUST(config_load_keys(cfg, CFG_KEYS_SERVING, stderr) == 0);
 	read_clients(argv[2]);
-	key = p256();
-	requests = make_requests(n, key);
+	requests = make_requests(n);
 	gap = (double)rush(requests, n) / (double)n;
 	free_requests(requests, n);
-	requests = make_requests(n, key); /* a transcript is good for once */
+	requests = make_requests(n); /* a transcript is good for once */
 	load(requests, n, gap * 2, "half");
 	free_requests(requests, n);
-	requests = make_requests(n, key);
+	requests = make_requests(n);
 	load(requests, n, gap * 1.25, "four_fifths");
 	free_requests(requests, n);
-	EVP_PKEY_free(key);
 	provider_use();
-	make_keys("p256", p256, n);
 	make_keys("rsa2048", rsa2048, RSA_KEYS);
 	stop_signer();
 	return 0;
