@@ -154,6 +154,7 @@ static enum reason verify_reason(int error)
 	case X509_V_ERR_CERT_REVOKED:
 		return REASON_backend_cert_revoked;
 	case VERIFY_ERR_CRL_MISSING:
+	case VERIFY_ERR_CRL_INVALID:
 		return REASON_backend_crl_missing;
 	case VERIFY_ERR_CRL_EXPIRED:
 		return REASON_backend_crl_expired;

@@ -410,6 +410,7 @@ static enum reason verify_reason(int error)
 	case X509_V_ERR_CERT_REVOKED:
 		return REASON_client_cert_revoked;
 	case VERIFY_ERR_CRL_MISSING:
+	case VERIFY_ERR_CRL_INVALID:
 		return REASON_client_crl_missing;
 	case VERIFY_ERR_CRL_EXPIRED:
 		return REASON_client_crl_expired;

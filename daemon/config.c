@@ -16,7 +16,10 @@
 #include <time.h>
 #include <openssl/err.h>
 #include "config_types.h"
+#include "crl.h"
+#include "crl_history.h"
 #include "forge.h"
+#include "identity.h"
 #include "machine.h"
 #include "own.h"
 #include "pem.h"
@@ -112,7 +115,8 @@ struct notes {
 
 struct loader {
 	struct config *cfg;
-	bool with_keys;
+	bool checking; /* all that can be: keys and signatures of CRLs, too */
+	const char *crl_history;
 	struct report report;
 	struct notes *notes[SCOPES]; /* by index of the object */
 	unsigned n_notes[SCOPES];
@@ -553,6 +557,64 @@ static void load_crl_file(void *arg, const char *path)
 		complain_at(loading->l, loading->k, loading->object, "%s: %s", path, why);
 }
 
+/* Those of a side that somebody looks at, with a name in name; else without crls. */
+static struct crl_list crls_of(const struct cfg_profile *p, const struct cfg_revocation *r,
+			       char name[CFG_KEY_MAX])
+{
+	bool client = r == &p->client_revocation;
+
+	snprintf(name, CFG_KEY_MAX, "profile.%s.%s_crl", p->name, client ? "client" : "server");
+	if (r->crl_check == REVOCATION_OFF || !r->crl_files)
+		return (struct crl_list){.name = name};
+	return (struct crl_list){name, r->crl_files, r->crls, client ? p->client_ca : p->server_ca};
+}
+
+/* A list that nobody who may has signed must not take the place of one that somebody has. */
+static void check_crl_signer(struct loader *l, const struct crl_loading *loading, X509_CRL *crl,
+			     const struct crl_list *list)
+{
+	const char *ca = strstr(list->name, "client_crl") ? "client_ca" : "server_ca";
+	const struct said *s = said(l, loading->k, loading->object);
+	char issuer[256];
+
+	identity_subject(X509_CRL_get_issuer(crl), issuer, sizeof(issuer));
+	switch (crl_signer(crl, list->cas)) {
+	case CRL_SIGNER_KNOWN:
+		return;
+	case CRL_SIGNER_OTHER:
+		complain_at(l, loading->k, loading->object,
+			    "the CRL of %s is not signed by the CA of that name in %s; fetch it "
+			    "again, or add the CA's other certificate there",
+			    issuer, ca);
+		return;
+	case CRL_SIGNER_UNKNOWN:
+		log_warn("%s:%u: %s: the CRL of %s cannot be verified before a peer shows that "
+			 "CA; add its certificate to %s",
+			 s->at.file, s->at.line, list->name, issuer, ca);
+	}
+}
+
+static void complain_of_history(void *arg, const char *what)
+{
+	const struct crl_loading *loading = arg;
+
+	complain_at(loading->l, loading->k, loading->object, "%s", what);
+}
+
+static void check_crls(struct loader *l, struct crl_loading *loading,
+		       const struct cfg_revocation *r)
+{
+	char name[CFG_KEY_MAX];
+	struct crl_list list = crls_of(l->cfg->profiles[loading->object], r, name);
+
+	if (!list.crls || said(l, loading->k, loading->object)->wrong)
+		return;
+	for (int i = 0; l->checking && i < sk_X509_CRL_num(list.crls); i++)
+		check_crl_signer(l, loading, sk_X509_CRL_value(list.crls, i), &list);
+	if (crl_history_check(l->crl_history, &list, complain_of_history, loading))
+		l->report.out_of_memory = true;
+}
+
 static void load_crls(struct loader *l, const char *side, unsigned object, struct cfg_revocation *r)
 {
 	char files[CFG_KEY_MAX], check[CFG_KEY_MAX];
@@ -567,6 +629,7 @@ static void load_crls(struct loader *l, const char *side, unsigned object, struc
 	loading = (struct crl_loading){l, crl, object, r->crls};
 	if (!r->crls || !for_each_file(r->crl_files, load_crl_file, &loading))
 		l->report.out_of_memory = true;
+	check_crls(l, &loading, r);
 	if (r->crl_check != REVOCATION_OFF && !said(l, crl, object)->value)
 		complain_at(l, crl_check, object,
 			    "there is no CRL to look at; set profile.%s.%s_crl",
@@ -1211,7 +1274,7 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	check_vservers(l);
 	check_own_addresses(l);
 	derive_bindings(l);
-	if (l->with_keys)
+	if (l->checking)
 		check_keys(l);
 }
 
@@ -1247,9 +1310,11 @@ static int keep_origins(const struct loader *l)
 	return 0;
 }
 
-static int load_config(const struct cfg_texts *t, bool with_keys, FILE *errors, struct config **out)
+static int load_config(const struct cfg_texts *t, bool checking, FILE *errors, struct config **out)
 {
-	struct loader l = {.with_keys = with_keys, .report.path = t->list[0].name};
+	struct loader l = {.checking = checking,
+			   .crl_history = t->crl_history,
+			   .report.path = t->list[0].name};
 	int err;
 
 	*out = NULL;
@@ -1289,11 +1354,31 @@ int config_load(const char *path, FILE *errors, struct config **out)
 	return err;
 }
 
-int config_check_texts(const struct cfg_texts *t, FILE *errors)
+static int write_crl_history(const struct config *cfg, FILE *out)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < 2 * cfg->n_profiles; i++) {
+		const struct cfg_profile *p = cfg->profiles[i / 2];
+		char name[CFG_KEY_MAX];
+		struct crl_list list =
+			crls_of(p, i % 2 ? &p->server_revocation : &p->client_revocation, name);
+
+		if (list.crls)
+			err = crl_history_write(&list, out);
+	}
+	return err;
+}
+
+int config_check_texts(const struct cfg_texts *t, FILE *errors, FILE *crl_history)
 {
 	struct config *cfg;
 	int err = load_config(t, true, errors, &cfg);
 
+	if (!err && crl_history && write_crl_history(cfg, crl_history)) {
+		fprintf(errors, "%s: out of memory\n", t->list[0].name);
+		err = -ENOMEM;
+	}
 	config_free(cfg);
 	return err;
 }
@@ -1305,7 +1390,7 @@ int config_check(const char *path, FILE *errors)
 
 	if (err)
 		return err;
-	err = config_check_texts(&t, errors);
+	err = config_check_texts(&t, errors, NULL);
 	config_texts_free(&t);
 	return err;
 }

@@ -400,6 +400,7 @@ struct cfg_text {
 struct cfg_texts {
 	struct cfg_text *list;
 	unsigned n;
+	char *crl_history; /* of what ran before, see crl_history.h; NULL: nothing did */
 };
 
 /* Reads path and the files of its directory. Errors as in config_load(). NUL-safe to free then. */
@@ -429,11 +430,12 @@ int config_load_texts(const struct cfg_texts *t, FILE *errors, struct config **o
 int config_load(const char *path, FILE *errors, struct config **out) must_check;
 
 /*
- * The same with the private key of every certkey, used or not, in the same
- * report: what there is to be said about a configuration. The keys are wiped,
- * but OpenSSL leaves traces of them (pem.h): for a process that then ends.
+ * The same with the private key of every certkey, used or not, and with the signatures of CRLs, in
+ * the same report: what there is to be said about a configuration. The keys are wiped, but OpenSSL
+ * leaves traces of them (pem.h): for a process that then ends. crl_history, may be NULL: on success
+ * is written there what the next configuration's texts have to hold.
  */
-int config_check_texts(const struct cfg_texts *t, FILE *errors) must_check;
+int config_check_texts(const struct cfg_texts *t, FILE *errors, FILE *crl_history) must_check;
 int config_check(const char *path, FILE *errors) must_check;
 
 /*

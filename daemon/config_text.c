@@ -45,6 +45,10 @@ int config_texts_copy(const struct cfg_texts *t, struct cfg_texts *out)
 	int err = 0;
 
 	*out = (struct cfg_texts){0};
+	if (t->crl_history) {
+		out->crl_history = strdup(t->crl_history);
+		err = out->crl_history ? 0 : -ENOMEM;
+	}
 	for (unsigned i = 0; !err && i < t->n; i++)
 		err = config_texts_add(out, t->list[i].name, t->list[i].text, t->list[i].len);
 	if (err)
@@ -59,6 +63,7 @@ void config_texts_free(struct cfg_texts *t)
 		free(t->list[i].text);
 	}
 	free(t->list);
+	free(t->crl_history);
 	*t = (struct cfg_texts){0};
 }
 
@@ -178,6 +183,18 @@ struct sealed_text {
 	uint64_t name_len, len;
 };
 
+static void seal_one(const char *name, const char *text, size_t len, FILE *out)
+{
+	struct sealed_text head = {strlen(name), len};
+
+	fwrite(&head, sizeof(head), 1, out);
+	fwrite(name, 1, head.name_len + 1, out);
+	fwrite(text, 1, head.len + 1, out);
+}
+
+/* The history of CRLs comes last, with a name that no text has. */
+#define CRL_HISTORY ""
+
 int config_texts_seal(const struct cfg_texts *t)
 {
 	scoped_mem char *all = NULL;
@@ -186,14 +203,10 @@ int config_texts_seal(const struct cfg_texts *t)
 
 	if (!out)
 		return -ENOMEM;
-	for (unsigned i = 0; i < t->n; i++) {
-		const struct cfg_text *text = &t->list[i];
-		struct sealed_text head = {strlen(text->name), text->len};
-
-		fwrite(&head, sizeof(head), 1, out);
-		fwrite(text->name, 1, head.name_len + 1, out);
-		fwrite(text->text, 1, head.len + 1, out);
-	}
+	for (unsigned i = 0; i < t->n; i++)
+		seal_one(t->list[i].name, t->list[i].text, t->list[i].len, out);
+	if (t->crl_history)
+		seal_one(CRL_HISTORY, t->crl_history, strlen(t->crl_history), out);
 	return fclose(out) ? -ENOMEM : shared_memory_copy("ktlsgate-config", all, len);
 }
 
@@ -211,6 +224,11 @@ static int unseal_one(const char **p, const char *end, struct cfg_texts *out)
 	    head.name_len + head.len + 2 > (size_t)(end - name))
 		return -EINVAL;
 	*p = name + head.name_len + head.len + 2;
+	if (!head.name_len) {
+		free(out->crl_history);
+		out->crl_history = strndup(name + 1, head.len);
+		return out->crl_history ? 0 : -ENOMEM;
+	}
 	return config_texts_add(out, name, name + head.name_len + 1, head.len);
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include "verify.h"
 #include "verify_rules.h"
@@ -178,9 +179,27 @@ static bool is_issuer(const struct crl *c, const X509 *issuer)
 	return !X509_NAME_cmp(X509_CRL_get_issuer(c->crl), X509_get_subject_name(issuer));
 }
 
+enum crl_signer crl_signer(X509_CRL *crl, const STACK_OF(X509) * cas)
+{
+	enum crl_signer found = CRL_SIGNER_UNKNOWN;
+
+	for (int i = 0; i < sk_X509_num(cas); i++) {
+		X509 *ca = sk_X509_value(cas, i);
+
+		if (X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(ca)) != 0)
+			continue;
+		if (X509_get_key_usage(ca) & KU_CRL_SIGN &&
+		    X509_CRL_verify(crl, X509_get0_pubkey(ca)) == 1)
+			return CRL_SIGNER_KNOWN;
+		found = CRL_SIGNER_OTHER;
+	}
+	ERR_clear_error();
+	return found;
+}
+
 /* ---- the set ---- */
 
-static time_t this_update(const X509_CRL *crl)
+time_t crl_this_update(const X509_CRL *crl)
 {
 	struct tm tm;
 
@@ -189,7 +208,7 @@ static time_t this_update(const X509_CRL *crl)
 
 static int newest_first(const X509_CRL *const *a, const X509_CRL *const *b)
 {
-	time_t x = this_update(*a), y = this_update(*b);
+	time_t x = crl_this_update(*a), y = crl_this_update(*b);
 
 	return x < y ? 1 : x > y ? -1 : 0;
 }
@@ -209,7 +228,7 @@ bool crl_superseded(const STACK_OF(X509_CRL) * crls, const X509_CRL *crl)
 	for (int i = 0; i < sk_X509_CRL_num(crls); i++) {
 		const X509_CRL *other = sk_X509_CRL_value(crls, i);
 
-		if (this_update(other) > this_update(crl) &&
+		if (crl_this_update(other) > crl_this_update(crl) &&
 		    !X509_NAME_cmp(X509_CRL_get_issuer(other), X509_CRL_get_issuer(crl)) &&
 		    same_extension(other, crl, NID_authority_key_identifier) &&
 		    same_extension(other, crl, NID_issuing_distribution_point))
@@ -347,15 +366,18 @@ static int verdict(struct crl *c, X509 *cert, time_t now)
 int crl_set_check(struct crl_set *set, X509 *cert, X509 *issuer, time_t now)
 {
 	/* RFC 5280 6.3.3 (f); UINT32_MAX without the extension. */
-	if (!(X509_get_key_usage(issuer) & KU_CRL_SIGN))
-		return VERIFY_ERR_CRL_MISSING;
+	bool may_sign = X509_get_key_usage(issuer) & KU_CRL_SIGN, named = false;
+
 	for (unsigned i = 0; i < set->n; i++) {
 		struct crl *c = &set->crls[i];
 
-		if (is_issuer(c, issuer) && in_scope(c, cert) &&
-		    X509_cmp_time(X509_CRL_get0_lastUpdate(c->crl), &now) < 0 &&
+		if (!is_issuer(c, issuer) || !in_scope(c, cert))
+			continue;
+		named = true;
+		if (may_sign && X509_cmp_time(X509_CRL_get0_lastUpdate(c->crl), &now) < 0 &&
 		    is_signed_by(set, c, issuer))
 			return verdict(c, cert, now);
 	}
-	return VERIFY_ERR_CRL_MISSING;
+	/* A list that stands where the CA's was must not make "revoked" to "unknown". */
+	return named ? VERIFY_ERR_CRL_INVALID : VERIFY_ERR_CRL_MISSING;
 }

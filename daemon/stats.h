@@ -80,6 +80,8 @@
 	X(half_closes, "directions closed while the other went on")                                \
 	X(drain_timeouts, "sides closed before all bytes had left")                                \
 	X(pipes_active, "pipes borrowed now")                                                      \
+	X(reloads_refused,                                                                         \
+	  "configurations, or changed CRLs, that could not be used: what ran goes on")             \
 	X(flow_log_lost, "lines that log.flows has lost: the disk was too slow or full")           \
 	X(reads_copied,                                                                            \
 	  "reads that took plaintext to user space: no pipe, or dataplane.relay = copy")
@@ -129,7 +131,8 @@ void stats_print_table(FILE *out);
 #define STATS_WORKERS 256 /* of one data process */
 
 /* One number for each member of struct stats, at its place. */
-#define STATS_VALUES (sizeof(struct stats) / sizeof(uint64_t))
+#define STATS_VALUES	  (sizeof(struct stats) / sizeof(uint64_t))
+#define STATS_INDEX(name) (offsetof(struct stats, name) / sizeof(uint64_t))
 struct stats_sums {
 	uint64_t value[STATS_VALUES];
 };

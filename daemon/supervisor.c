@@ -21,7 +21,8 @@
 #include "steer.h"
 
 #define RETIRE_MS     2000
-#define CHECK_SECONDS 60    /* a configuration that takes longer to check is refused */
+#define CHECK_SECONDS 60	  /* a configuration that takes longer to check is refused */
+#define SAID_MAX      (16u << 20) /* bytes that a check may say; more is refused as well */
 #define FLOWS_MS      100   /* how often limit.flows hears of retired generations' connections */
 #define MAX_FLOWS     65536 /* entries of the BPF flow maps */
 
@@ -125,24 +126,28 @@ static int open_signals(void)
 
 /* ---- checking a configuration ---- */
 
-/* In a process that then ends: the keys that it has seen, our children would have. */
+/*
+ * In a process that then ends: the keys that it has seen, our children would have. It writes either
+ * errors or, with status 0, the history of CRLs for the next check.
+ */
 _Noreturn static void check_and_exit(const struct cfg_texts *texts, int fd)
 {
-	FILE *errors = fdopen(fd, "w");
-	int status = !errors || sandbox_forbid_dumps() || config_check_texts(texts, errors);
+	FILE *out = fdopen(fd, "w");
+	int status = !out || sandbox_forbid_dumps() || config_check_texts(texts, out, out);
 
-	if (errors)
-		fflush(errors);
+	if (out && fflush(out))
+		status = EXIT_FAILURE;
 	_exit(status);
 }
 
 /* What the process writes until it ends, or is late. */
-static void pass_on(int fd, FILE *errors)
+static void pass_on(int fd, FILE *said)
 {
 	uint64_t end = timer_clock() + CHECK_SECONDS * 1000ull;
+	size_t all = 0;
 	char buf[4096];
 
-	for (;;) {
+	while (all < SAID_MAX) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		uint64_t now = timer_clock();
 		ssize_t n;
@@ -152,25 +157,35 @@ static void pass_on(int fd, FILE *errors)
 		n = read(fd, buf, sizeof(buf));
 		if (n <= 0)
 			return;
-		fwrite(buf, 1, (size_t)n, errors);
+		fwrite(buf, 1, (size_t)n, said);
+		all += (size_t)n;
 	}
 }
 
-static int check_apart(const char *path, const struct cfg_texts *texts, FILE *errors)
+/* What the process says is in *said, to be freed, whatever is returned. */
+static int run_check(const char *path, const struct cfg_texts *texts, FILE *errors, char **said)
 {
 	int fds[2], status = -1;
+	size_t len;
+	FILE *out = open_memstream(said, &len);
 	pid_t pid;
 
-	if (pipe2(fds, O_CLOEXEC))
+	if (!out)
+		return -ENOMEM;
+	if (pipe2(fds, O_CLOEXEC)) {
+		fclose(out);
 		return -errno;
+	}
 	fflush(NULL);
 	pid = fork();
 	if (!pid)
 		check_and_exit(texts, fds[1]);
 	close(fds[1]);
 	if (pid > 0)
-		pass_on(fds[0], errors);
+		pass_on(fds[0], out);
 	close(fds[0]);
+	if (fclose(out))
+		return -ENOMEM;
 	if (pid < 0) {
 		fprintf(errors, "%s: cannot be checked: %s\n", path, strerror(errno));
 		return -EAGAIN;
@@ -185,8 +200,23 @@ static int check_apart(const char *path, const struct cfg_texts *texts, FILE *er
 	return status ? -EINVAL : 0;
 }
 
+/* If it is good, texts have the history that it makes. */
+static int check_apart(const char *path, struct cfg_texts *texts, FILE *errors)
+{
+	scoped_mem char *said = NULL;
+	int err = run_check(path, texts, errors, &said);
+
+	if (err) {
+		fputs(said ? said : "out of memory\n", errors);
+		return err;
+	}
+	free(texts->crl_history);
+	texts->crl_history = TAKE_PTR(said);
+	return 0;
+}
+
 /* Checks everything that can be; what is returned differs from what runs in nothing fixed. */
-static int load_checked(struct supervisor *s, const struct cfg_texts *texts, FILE *errors,
+static int load_checked(struct supervisor *s, struct cfg_texts *texts, FILE *errors,
 			struct config **out)
 {
 	int err = check_apart(s->path, texts, errors);
@@ -606,6 +636,17 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	return 0;
 }
 
+/* The files as they are now, with the history of what runs. */
+static int read_anew(const struct supervisor *s, FILE *errors, struct cfg_texts *out)
+{
+	int err = config_read(s->path, errors, out);
+
+	if (err || !s->texts.crl_history)
+		return err;
+	out->crl_history = strdup(s->texts.crl_history);
+	return out->crl_history ? 0 : -ENOMEM;
+}
+
 void supervisor_reload(struct supervisor *s, const char *name, const char *text, size_t len,
 		       char **answer)
 {
@@ -620,7 +661,7 @@ void supervisor_reload(struct supervisor *s, const char *name, const char *text,
 		return;
 	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRIu64, timer_clock() * 1000);
 	if (!name)
-		err = config_read(s->path, errors, &texts);
+		err = read_anew(s, errors, &texts);
 	else
 		err = config_texts_copy(&s->texts, &texts);
 	if (!err && text)
@@ -631,6 +672,8 @@ void supervisor_reload(struct supervisor *s, const char *name, const char *text,
 		err = change(s, &texts, errors);
 	config_texts_free(&texts);
 	tell_state(s, "READY=1\n");
+	if (err)
+		s->shared.ended.value[STATS_INDEX(reloads_refused)]++;
 	if (!fclose(errors) && err) {
 		log_error("configuration refused, nothing has changed:");
 		log_lines(why);

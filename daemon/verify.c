@@ -282,7 +282,8 @@ static int crl_error(const struct verifier *v, STACK_OF(X509) * chain, time_t no
 	for (*depth = sk_X509_num(chain) - 2; v->crls && *depth >= 0; (*depth)--) {
 		error = crl_set_check(v->crls, sk_X509_value(chain, *depth),
 				      sk_X509_value(chain, *depth + 1), now);
-		if (v->policy.crl_check == REVOCATION_OPTIONAL && error != X509_V_ERR_CERT_REVOKED)
+		if (v->policy.crl_check == REVOCATION_OPTIONAL &&
+		    (error == VERIFY_ERR_CRL_MISSING || error == VERIFY_ERR_CRL_EXPIRED))
 			error = X509_V_OK;
 		if (error != X509_V_OK)
 			return error;
@@ -459,6 +460,8 @@ const char *verify_error_text(int error)
 		return "no valid CRL of the issuer";
 	case VERIFY_ERR_CRL_EXPIRED:
 		return "the CRL of the issuer has expired";
+	case VERIFY_ERR_CRL_INVALID:
+		return "the CRL in the issuer's name is not signed with its key, or not valid yet";
 	case VERIFY_ERR_OCSP:
 		return "no valid OCSP response";
 	default:

@@ -37,7 +37,8 @@ enum verify_error {
 	VERIFY_ERR_COPIES,
 	VERIFY_ERR_CONSTRAINTS,
 	VERIFY_ERR_RESOURCES,
-	VERIFY_ERR_COMPARISONS
+	VERIFY_ERR_COMPARISONS,
+	VERIFY_ERR_CRL_INVALID /* there is a CRL in the issuer's name, but it is not valid */
 };
 
 /* Whether an answer about revocation is looked for, and whether a path is refused without one. */

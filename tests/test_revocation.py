@@ -3,7 +3,9 @@
 
 import concurrent.futures
 import os
+import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -636,6 +638,95 @@ def test_crl_changes(gate, pki, backend, authority, root, tmp_path):
     assert not g.log_contains("generation 3") and g.log().count("nothing has changed") == 1
 
 
+def known_ca(pki, port, mode, *crls, **more):
+    """The intermediate CA is in client_ca, so that its lists can be verified at once."""
+    bundle = pki.directory / "root-and-intermediate.pem"
+    bundle.write_bytes(pki.client_root.cert_file.read_bytes() +
+                       pki.client_intermediate.cert_file.read_bytes())
+    return front(pki, port, mode, *crls, profile__front__client_ca=bundle, **more)
+
+
+def forged(pki, directory, ca):
+    """A list in ca's name, newer than all others, that somebody else has signed."""
+    stranger = pki._issue("stranger", ca.cert.subject, pki._key("ec", "stranger"), ca=True)
+    where = directory / "stranger"
+    where.mkdir()
+    return Authority(where, stranger).crl(begin=-1)
+
+
+NOT_SIGNED = "the CRL of CN=ktlsgate test client-intermediate is not signed by the CA of that name"
+BACK = "the CRL of CN=ktlsgate test client-intermediate "
+
+
+@pytest.mark.parametrize("bad, how, why", [
+    ("forged", "watch", NOT_SIGNED),
+    ("older", "reload", BACK + r"is of \S+Z, and that in force of \S+Z"),
+    ("number", "reload", BACK + r"has the number 02, and that in force 04"),
+    ("gone", "reload", "there is no CRL of CN=ktlsgate test client-intermediate any more"),
+])
+def test_crl_does_not_go_back(gate, pki, backend, authority, root, tmp_path, how, bad, why):
+    """What would make a revoked client a good one again is refused; the list in force stays it."""
+    alice, bob, path = pki.client("Alice"), pki.client("Bob"), tmp_path / "the.crl"
+    older, second = authority.crl(begin=-7200), authority.crl(begin=-10)
+    authority.revoke(alice)
+    third, fourth = authority.crl(begin=-60), authority.crl(begin=-60)
+    assert third
+    replace(fourth, path)
+    g = gate(known_ca(pki, backend.port, "optional", path, root.crl(),
+                      config__watch="1s" if how == "watch" else "0"))
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+    replace({"forged": forged(pki, tmp_path, pki.client_intermediate), "older": older,
+             "number": second, "gone": root.crl()}[bad], path)
+    if how == "reload":
+        g.process.send_signal(signal.SIGHUP)
+    assert wait_until(lambda: g.log_contains("configuration refused, nothing has changed"), 10)
+    assert g.log_contains(rf"profile\.front\.client_crl = .*: {why}"), g.log()
+    assert g.stats()["reloads_refused"] == 1 and g.stats()["generation"] == 1
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+    passes(g, pki, certkey=bob)
+    # the next one that is as it should be comes into force
+    replace(authority.crl(begin=-1), path)
+    if how == "reload":
+        g.process.send_signal(signal.SIGHUP)
+    assert wait_until(lambda: g.log_contains("reloaded: generation 2"), 10), g.log()
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+
+
+def test_crl_that_is_not_wanted_any_more(gate, pki, backend, authority, root):
+    """Whoever changes the setting means it."""
+    alice = pki.client("Alice")
+    authority.revoke(alice)
+    g = gate(known_ca(pki, backend.port, "optional", authority.crl(), root.crl()))
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+    g.reload(profile__front__client_crl=root.crl())
+    passes(g, pki, certkey=alice)
+
+
+@MODE
+def test_forged_crl_of_a_ca_that_only_clients_have(gate, pki, backend, authority, root, tmp_path,
+                                                   mode):
+    """Nobody can verify it when it is loaded: it makes nobody a good client all the same."""
+    alice, path = pki.client("Alice"), tmp_path / "the.crl"
+    authority.revoke(alice)
+    replace(authority.crl(), path)
+    g = gate(front(pki, backend.port, mode, path, root.crl()))
+    assert g.log_contains("the CRL of CN=ktlsgate test client-intermediate cannot be verified "
+                          "before a peer shows that CA; add its certificate to client_ca")
+    refused(g, pki, "client_cert_revoked", "certificate_revoked", certkey=alice)
+    g.stop()
+    g = gate(front(pki, backend.port, mode, forged(pki, tmp_path, pki.client_intermediate),
+                   root.crl()))
+    refused(g, pki, "client_crl_missing", "certificate_unknown", certkey=alice)
+
+
+def test_forged_crl_is_an_error_of_the_configuration(pki, tmp_path, authority, root):
+    conf = known_ca(pki, 9443, "optional", authority.crl(), root.crl())
+    assert check(tmp_path, conf) == (0, "")
+    conf["profile.front.client_crl"] = forged(pki, tmp_path, pki.client_intermediate)
+    code, said = check(tmp_path, conf)
+    assert code and NOT_SIGNED in said and f"{tmp_path}/conf:" in said and said.count("\n") == 1
+
+
 def test_crl_expires(gate, pki, backend, authority, root):
     """It is said before, and when it has happened; a list that has been replaced does not matter."""
     begin = time.time()
@@ -645,7 +736,7 @@ def test_crl_expires(gate, pki, backend, authority, root):
     assert g.log_contains(soon + r"expires in [1-5] s\n")
     assert begin + 4 <= g.stats()["crl_next_update"] <= time.time() + 5
     assert g.log_contains(soon + r"has expired\n", 10) and time.time() >= begin + 4
-    assert g.log().count("the CRL of") == 2
+    assert len(re.findall(r"the CRL of .* (expires in|has expired)", g.log())) == 2
 
 
 def test_crl_next_update_without_lists(gate, pki, backend):

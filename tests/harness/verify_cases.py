@@ -29,7 +29,7 @@ UNHANDLED, INVALID_NON_CA, INVALID_EXTENSION, EXPLICIT_POLICY = 34, 37, 41, 43
 PERMITTED, EXCLUDED, CONSTRAINT_TYPE, NAME_SYNTAX = 47, 48, 51, 53
 EE_KEY, CA_KEY, CA_MD, EE_MD = 66, 67, 68, 68
 KEY, SERIAL, BUDGET, CRL_MISSING, CRL_EXPIRED = range(0x1000, 0x1005)
-REVOKED, OPTIONAL, MANDATORY = 23, 1, 2
+REVOKED, OPTIONAL, MANDATORY, CRL_INVALID = 23, 1, 2, 0x1012
 OK, REFUSED, UNFIT = "ok", "refused", "unfit"
 
 ROOT = Cert("Root")
@@ -962,12 +962,13 @@ def revocation():
     yield from both("none-of-the-root", "4.4.1", OK, REFUSED, [of_ca], error=CRL_MISSING)
     yield from both("wrong-issuer-name", "4.4.5", OK, REFUSED,
                     [of_root, crl(CA_, [alice], name=dn("Other CA"))], error=CRL_MISSING)
-    yield from both("damaged", "4.4.4", OK, REFUSED, [of_root, crl(CA_, damage=True)],
-                    error=CRL_MISSING)
-    yield from both("other-key", "4.4.4", OK, REFUSED, [of_root, crl(CA_, signer=key("no one"))],
-                    error=CRL_MISSING)
-    yield from both("not-yet", "4.4.11", OK, REFUSED,
-                    [of_root, crl(CA_, this=NOW + DAY, until=NOW + 2 * DAY)], error=CRL_MISSING)
+    # a list that stands in the place of the CA's must not be as good as none
+    yield from both("damaged", "4.4.4", REFUSED, REFUSED, [of_root, crl(CA_, damage=True)],
+                    error=CRL_INVALID)
+    yield from both("other-key", "4.4.4", REFUSED, REFUSED,
+                    [of_root, crl(CA_, signer=key("no one"))], error=CRL_INVALID)
+    yield from both("not-yet", "4.4.11", REFUSED, REFUSED,
+                    [of_root, crl(CA_, this=NOW + DAY, until=NOW + 2 * DAY)], error=CRL_INVALID)
     yield from both("expired", "4.4.11", OK, REFUSED,
                     [of_root, crl(CA_, this=NOW - 9 * DAY, until=NOW - DAY)], error=CRL_EXPIRED)
     yield from both("expired-general", "4.4.12", OK, REFUSED,
@@ -987,8 +988,8 @@ def revocation():
                     [of_root, crl(CA_, [alice]), crl(CA_, this=NOW - 60, signer=key("no one"))],
                     error=REVOKED)
     mute = Cert("CA", ROOT, exts=[basic_constraints(), key_usage("keyCertSign")])
-    yield from both("ca-may-not-sign-crls", "4.7.4", OK, REFUSED, [of_root, of_ca],
-                    [client(mute), mute], error=CRL_MISSING)
+    yield from both("ca-may-not-sign-crls", "4.7.4", REFUSED, REFUSED, [of_root, of_ca],
+                    [client(mute), mute], error=CRL_INVALID)
     rsa_root = Cert("Root R", kind="RSA-2048")
     below_rsa = Cert("CA", rsa_root)
     yield from both("signed-with-rsa", "4.4", REFUSED, REFUSED, [crl(rsa_root, [below_rsa]), of_ca],
