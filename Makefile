@@ -269,7 +269,7 @@ fuzz:
 	@mkdir -p $(B)/fuzz
 	@for f in tests/fuzz/fuzz_*.c; do n=$$(basename $$f .c); \
 		$(CLANG) -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Idaemon -D_GNU_SOURCE \
-		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/pem.c \
+		-DKTLSGATE_VERSION='"fuzz"' -o $(B)/fuzz/$$n $$f daemon/log.c daemon/file_trust.c daemon/pem.c \
 		daemon/alpn.c daemon/staple.c daemon/config_table.c daemon/config_types.c daemon/config.c daemon/config_text.c daemon/forge.c daemon/forge_explain.c \
 		daemon/identity.c daemon/names.c daemon/path.c daemon/crl.c daemon/crl_history.c daemon/verify_rules.c daemon/verify.c daemon/transcript.c daemon/record.c daemon/keys.c \
 		-lssl -lcrypto || exit 1; \

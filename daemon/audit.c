@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <openssl/x509v3.h>
 #include "escape.h"
+#include "file_trust.h"
 #include "identity.h"
 #include "log.h"
 #include "names.h"
@@ -50,6 +51,21 @@ static int repair(struct audit *a)
 	return write(a->fd, "\n", 1) == 1 ? 0 : -errno;
 }
 
+static int check_trust(const struct audit *a)
+{
+	char why[256];
+	struct stat st;
+
+	if (fstat(a->fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	if (!file_trust(a->path, &st, FILE_LOG, why, sizeof(why)))
+		return 0;
+	log_error("audit.log = %s: %s", a->path, why);
+	return -EPERM;
+}
+
 int audit_open(const char *path, bool sync, struct audit **out)
 {
 	struct audit *a = calloc(1, sizeof(*a));
@@ -64,6 +80,8 @@ int audit_open(const char *path, bool sync, struct audit **out)
 	if (a->fd < 0)
 		ret = -errno;
 	else if ((a->path = strdup(path)))
+		ret = check_trust(a);
+	if (!ret)
 		ret = repair(a);
 	if (!ret) {
 		*out = a;

@@ -788,20 +788,16 @@ static void printf_like(3, 4)
 static void load_key(struct cfg_certkey *ck, struct report *r)
 {
 	scoped_pkey *pkey = NULL;
+	enum file_use use = ck->forging ? FILE_OF_OWNER : FILE_OF_GROUP;
 	char why[CFG_WHY_MAX];
-	mode_t mode = 0;
 
 	if (pkcs11_uri(ck->key_file) ? pkcs11_load_key(ck->key_file, ck->passphrase_file, &pkey,
 						       why, sizeof(why)) < 0
-				     : pem_load_key(ck->key_file, ck->passphrase_file, &pkey, &mode,
+				     : pem_load_key(ck->key_file, ck->passphrase_file, use, &pkey,
 						    why, sizeof(why)) < 0) {
 		complain_key(r, ck, "%s", why);
 		return;
 	}
-	if (mode & 077)
-		log_warn("%s:%u: certkey.%s.key = %s: others than its owner may use this file "
-			 "(mode %04o); chmod 600 it",
-			 ck->key_where.file, ck->key_where.line, ck->name, ck->key_file, mode);
 	if (EVP_PKEY_eq(X509_get0_pubkey(ck->cert), pkey) != 1) {
 		complain_key(
 			r, ck,

@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include "file_trust.h"
 #include "flowlog.h"
 #include "log.h"
 #include "thread.h"
@@ -26,6 +28,29 @@ struct flowlog {
 	bool stop;
 };
 
+/* Appending: rotated by copytruncate, and shared with the generation before. */
+static int open_log(const char *path)
+{
+	scoped_fd fd =
+		open(path,
+		     O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW,
+		     0640);
+	char why[256];
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -errno;
+	/* /dev/null, say: everybody may write to it. */
+	if (S_ISCHR(st.st_mode))
+		return TAKE_FD(fd);
+	if (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode))
+		return -EINVAL;
+	if (!file_trust(path, &st, FILE_LOG, why, sizeof(why)))
+		return TAKE_FD(fd);
+	log_error("log.flows = %s: %s", path, why);
+	return -EPERM;
+}
+
 int flowlog_open(const char *path, _Atomic uint64_t *lost, struct flowlog **out)
 {
 	struct flowlog *log;
@@ -41,11 +66,9 @@ int flowlog_open(const char *path, _Atomic uint64_t *lost, struct flowlog **out)
 	pthread_cond_init(&log->filled, NULL);
 	log->fill = malloc(BUFFER_SIZE);
 	log->drain = malloc(BUFFER_SIZE);
-	/* Appending: rotated by copytruncate, and shared with the generation before. */
-	log->fd =
-		open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640);
+	log->fd = open_log(path);
 	if (log->fd < 0 || !log->fill || !log->drain) {
-		int err = log->fd < 0 ? -errno : -ENOMEM;
+		int err = log->fd < 0 ? log->fd : -ENOMEM;
 
 		log_error("log.flows = %s: %s", path, strerror(-err));
 		flowlog_close(log);

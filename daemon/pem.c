@@ -21,7 +21,7 @@
 struct content {
 	char *text;
 	size_t len;
-	mode_t mode;
+	struct stat st;
 };
 
 static void content_wipe(struct content *c)
@@ -52,31 +52,29 @@ static int read_fully(int fd, struct content *c)
 static int content_read(const char *path, off_t max, struct content *c, char *why, size_t why_len)
 {
 	scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
 	int err;
 
-	if (fd < 0 || fstat(fd, &st) < 0) {
+	if (fd < 0 || fstat(fd, &c->st) < 0) {
 		err = errno;
 		snprintf(why, why_len, "cannot be opened: %s; give a PEM file we may read",
 			 strerror(err));
 		return -err;
 	}
-	c->mode = st.st_mode & 07777;
-	if (!S_ISREG(st.st_mode)) {
+	if (!S_ISREG(c->st.st_mode)) {
 		snprintf(why, why_len, "is %s; give a PEM file",
-			 S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
+			 S_ISDIR(c->st.st_mode) ? "a directory" : "not a regular file");
 		return -EINVAL;
 	}
-	if (st.st_size > max) {
+	if (c->st.st_size > max) {
 		snprintf(why, why_len, "is larger than %d MiB; give a PEM file", (int)(max >> 20));
 		return -EFBIG;
 	}
-	if (!st.st_size) {
+	if (!c->st.st_size) {
 		snprintf(why, why_len, "is empty; give a PEM file");
 		return -EINVAL;
 	}
-	c->text = OPENSSL_malloc(st.st_size);
-	c->len = c->text ? st.st_size : 0;
+	c->text = OPENSSL_malloc(c->st.st_size);
+	c->len = c->text ? c->st.st_size : 0;
 	err = c->text ? read_fully(fd, c) : -ENOMEM;
 	if (err < 0)
 		snprintf(why, why_len, "cannot be read: %s; give a PEM file we may read",
@@ -248,7 +246,8 @@ static bool passphrase_path(const char *file, char path[4096])
 	return true;
 }
 
-int pem_load_passphrase(const char *file, char out[PEM_PASSPHRASE_MAX], char *why, size_t why_len)
+int pem_load_passphrase(const char *file, enum file_use use, char out[PEM_PASSPHRASE_MAX],
+			char *why, size_t why_len)
 {
 	scoped_content c = {0};
 	char path[4096], text[200];
@@ -267,6 +266,11 @@ int pem_load_passphrase(const char *file, char out[PEM_PASSPHRASE_MAX], char *wh
 		/* What content_read() asks for is PEM, which this is not. */
 		snprintf(why, why_len, "the passphrase's file %s %.*s; name one we may read", path,
 			 (int)strcspn(text, ";"), text);
+		return err;
+	}
+	err = file_trust(path, &c.st, use, text, sizeof(text));
+	if (err) {
+		snprintf(why, why_len, "the passphrase's file %s: %s", path, text);
 		return err;
 	}
 	for (n = 0; n < c.len && c.text[n] != '\n' && c.text[n] != '\r'; n++)
@@ -366,15 +370,15 @@ static int find_key(BIO *bio, const char *passphrase, EVP_PKEY **out, char *why,
 	return -EINVAL;
 }
 
-int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, mode_t *mode,
+int pem_load_key(const char *path, const char *passphrase_file, enum file_use use, EVP_PKEY **out,
 		 char *why, size_t why_len)
 {
 	char passphrase[PEM_PASSPHRASE_MAX];
 	scoped_content c = {0};
+	scoped_pkey *key = NULL;
 	scoped_bio *bio = NULL;
 	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
 
-	*mode = c.mode;
 	if (err < 0)
 		return err;
 	bio = BIO_new_mem_buf(c.text, c.len);
@@ -383,9 +387,13 @@ int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, 
 		return -ENOMEM;
 	}
 	if (passphrase_file)
-		err = pem_load_passphrase(passphrase_file, passphrase, why, why_len);
+		err = pem_load_passphrase(passphrase_file, use, passphrase, why, why_len);
 	if (!err)
-		err = find_key(bio, passphrase_file ? passphrase : NULL, out, why, why_len);
+		err = find_key(bio, passphrase_file ? passphrase : NULL, &key, why, why_len);
 	OPENSSL_cleanse(passphrase, sizeof(passphrase));
+	if (!err)
+		err = file_trust(path, &c.st, use, why, why_len);
+	if (!err)
+		*out = TAKE_PTR(key);
 	return err;
 }

@@ -6,7 +6,7 @@
 #ifndef KTLSGATE_PEM_H
 #define KTLSGATE_PEM_H
 
-#include <sys/types.h>
+#include "file_trust.h"
 #include "scoped.h"
 
 /*
@@ -24,12 +24,11 @@ int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t 
 
 /*
  * The first private key of the file. passphrase_file: what an encrypted key is
- * opened with, the first line of that file; NULL: none. *mode is set to the file's permissions
- * once it was opened. Every copy of the file's text is wiped; OpenSSL 3.0's
- * decoder leaves one copy of the decoded secret on the heap, so only a process
- * that may hold the key may call this.
+ * opened with, the first line of that file; NULL: none. Either file is refused if others may use
+ * it, see file_trust(). Every copy of the file's text is wiped; OpenSSL 3.0's decoder leaves one
+ * copy of the decoded secret on the heap, so only a process that may hold the key may call this.
  */
-int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, mode_t *mode,
+int pem_load_key(const char *path, const char *passphrase_file, enum file_use use, EVP_PKEY **out,
 		 char *why, size_t why_len) must_check;
 
 /*
@@ -38,7 +37,7 @@ int pem_load_key(const char *path, const char *passphrase_file, EVP_PKEY **out, 
  * Returns 0 or -errno.
  */
 #define PEM_PASSPHRASE_MAX 1024
-int pem_load_passphrase(const char *file, char out[PEM_PASSPHRASE_MAX], char *why,
-			size_t why_len) must_check;
+int pem_load_passphrase(const char *file, enum file_use use, char out[PEM_PASSPHRASE_MAX],
+			char *why, size_t why_len) must_check;
 
 #endif

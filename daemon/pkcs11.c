@@ -90,7 +90,7 @@ static int open_engine(ENGINE *e, const char *uri, const char *pin_file, char *w
 			      "check module-path");
 	if (!pin_file)
 		return 0;
-	ret = pem_load_passphrase(pin_file, pin, why, why_len);
+	ret = pem_load_passphrase(pin_file, FILE_OF_OWNER, pin, why, why_len);
 	if (!ret && ENGINE_ctrl_cmd_string(e, "PIN", pin, 0) != 1)
 		ret = failed(why, why_len, "the engine takes no PIN", PACKAGE);
 	OPENSSL_cleanse(pin, sizeof(pin));

@@ -559,6 +559,13 @@ static void log_lines(const char *text)
 	}
 }
 
+static void warn_of_root(const struct config *cfg)
+{
+	if (geteuid() == 0 && !cfg->user)
+		log_warn("dataplane.user is not set: the processes that face the network and hold "
+			 "the keys run as root; set it to an unprivileged user, e.g. ktlsgate");
+}
+
 /* Takes cfg. */
 static int start_first(struct supervisor *s, struct config *cfg, FILE *errors)
 {
@@ -589,6 +596,7 @@ static int start(struct supervisor *s)
 	if (err)
 		return err;
 	log_open("ktlsgated", cfg->log_level);
+	warn_of_root(cfg);
 	errors = open_memstream(&why, &len);
 	if (!errors) {
 		config_free(cfg);
@@ -628,6 +636,7 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	s->texts = *texts;
 	*texts = (struct cfg_texts){0};
 	log_open("ktlsgated", s->current->cfg->log_level);
+	warn_of_root(cfg);
 	log_info("reloaded: generation %u, %u vserver%s; generation %u goes on with %" PRIu64
 		 " flow%s",
 		 s->current->number, cfg->n_vservers, plural(cfg->n_vservers), before->number,

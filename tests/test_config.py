@@ -4,6 +4,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -549,18 +550,52 @@ def test_longest_line(conf):
     assert run(*CHECK, c.path).returncode == 0
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
-def test_key_of_others_is_a_warning(conf, files, mode):
+@pytest.mark.parametrize("key, mode, cure", [
+    ("forge", 0o640, 600), ("forge", 0o604, 600), ("forge", 0o622, 600),
+    ("web", 0o604, 640), ("web", 0o620, 640), ("web", 0o660, 640), ("web", 0o640, None),
+])
+def test_key_that_others_may_use(conf, files, key, mode, cure):
+    """A forging key is its owner's alone; a serving key may be read by a group."""
     c = conf({})
-    (files / "web.key").chmod(mode)
+    (files / f"{key}.key").chmod(mode)
     try:
         result = run(*CHECK, c.path)
     finally:
-        (files / "web.key").chmod(0o600)
-    assert result.returncode == 0
-    assert len(result.stderr.splitlines()) == 1
-    assert f"warning: {c.path}:{c.line('certkey.web.key')}: certkey.web.key = " in result.stderr
-    assert f"(mode {mode:04o}); chmod 600 it" in result.stderr
+        (files / f"{key}.key").chmod(0o600)
+    if cure is None:
+        assert (result.returncode, result.stderr) == (0, "")
+        return
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert f"{c.path}:{c.line(f'certkey.{key}.key')}: certkey.{key}.key = " in result.stderr
+    assert f"others than its owner may use this file (mode {mode:04o}); chmod {cure} it" \
+        in result.stderr
+
+
+@pytest.mark.parametrize("what", ["owner", "directory", "above", "link", "passphrase"])
+def test_key_that_others_may_replace(conf, files, tmp_path, what):
+    key, conf_keys = tmp_path / "above/directory/forge.key", {}
+    key.parent.mkdir(parents=True)
+    shutil.copy(files / "forge.key", key)
+    key.chmod(0o600)
+    if what == "owner":
+        os.chown(key, 65534, -1)
+    elif what == "link":
+        (tmp_path / "open").mkdir()
+        (tmp_path / "open").chmod(0o777)
+        (tmp_path / "open/forge.key").symlink_to(key)
+        key = tmp_path / "open/forge.key"
+    elif what == "passphrase":
+        conf_keys["certkey.forge.key_passphrase_file"] = str(tmp_path / "word")
+        (tmp_path / "word").write_text("word\n")
+        (tmp_path / "word").chmod(0o644)
+    else:
+        (key.parent if what == "directory" else key.parent.parent).chmod(0o770)
+        os.chown(key.parent if what == "directory" else key.parent.parent, -1, 65534)
+    result = run(*CHECK, conf({"certkey.forge.key": str(key), **conf_keys}).path)
+    assert result.returncode == 1 and "certkey.forge.key = " in result.stderr
+    assert {"owner": "belongs to user 65534; chown it to root",
+            "passphrase": "word: others than its owner may use this file (mode 0644); chmod 600 it",
+            }.get(what, "can replace it; chown it to root and chmod go-w it") in result.stderr
 
 
 # ---- printers ----

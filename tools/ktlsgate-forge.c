@@ -329,9 +329,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 static int load_key(const char *path, EVP_PKEY **out)
 {
 	char why[256];
-	mode_t mode;
 
-	return pem_load_key(path, NULL, out, &mode, why, sizeof(why)) ? unusable(path, why) : 0;
+	return pem_load_key(path, NULL, FILE_OF_OWNER, out, why, sizeof(why)) ? unusable(path, why)
+									      : 0;
 }
 
 static int check_ca(const struct options *o, const struct forge_ca *ca)
