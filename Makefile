@@ -94,7 +94,9 @@ FAULT_CALLS := splice send recv sendmsg recvmsg poll setsockopt getsockopt socke
 WRAP        := $(FAULT_CALLS:%=-Wl,--wrap=%)
 FAULTY      := $(B)/tests/ktlsgated-faults
 CASES := $(B)/tests/ktlsgate-verify-cases
-TESTPROGS := $(PEER) $(RELAY) $(CASES) $(FAULTY) $(PRELOAD)
+# A daemon whose processes can be captured by a test.
+CAPTURED := $(B)/tests/ktlsgated-captured
+TESTPROGS := $(PEER) $(RELAY) $(CASES) $(FAULTY) $(CAPTURED) $(PRELOAD)
 $(B)/tests/%.o: CPPFLAGS += -Itests/fault
 $(PEER): $(patsubst %.c,$(B)/%.o,$(wildcard tests/peer/*.c))
 	$(call say,LINK,$@)
@@ -112,6 +114,11 @@ $(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
+$(CAPTURED): $(B)/daemon/main.o $(B)/tests/captured/captured.o $(LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=poll,--wrap=answer_run,--wrap=resolver_run -o $@ $^ \
+		$(LIBS) -lm
 $(PRELOAD): tests/fault/preload.c
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)

@@ -61,6 +61,40 @@ static int open_signer_sockets(struct generation *g)
 	return 0;
 }
 
+/* One of its ends was: nothing makes it whole again. */
+static bool is_shut_down(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) != 0;
+}
+
+/* Options that a data process can set on its end, as the signer's has them. */
+static void reset_signer_socket(int fd, int untouched)
+{
+	struct timeval for_ever = {0};
+	int size = 0;
+	socklen_t len = sizeof(size);
+
+	(void)fcntl(fd, F_SETFL, O_NONBLOCK);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &for_ever, sizeof(for_ever));
+	if (getsockopt(untouched, SOL_SOCKET, SO_SNDBUF, &size, &len))
+		return;
+	size /= 2; /* the kernel tells, and keeps, twice of what it is given */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
+/* False: they are of no use any more. */
+static bool mend_signer_sockets(struct generation *g)
+{
+	for (unsigned i = 0; i < g->cfg->workers; i++) {
+		if (is_shut_down(g->worker_ends[i]) || is_shut_down(g->signer_ends[i]))
+			return false;
+		reset_signer_socket(g->worker_ends[i], g->signer_ends[i]);
+	}
+	return true;
+}
+
 static int open_stop(struct generation *g)
 {
 	int stop[2];
@@ -442,6 +476,20 @@ bool generation_wait(struct generation *g)
 	return well;
 }
 
+/* For the next data process, whatever the last one did to what they share. */
+static void mend_after_data(struct generation *g)
+{
+	if (g->retired || mend_signer_sockets(g))
+		return;
+	log_error("the data process had shut down its sockets to the signer: both begin anew");
+	close_all(g->worker_ends, g->cfg->workers);
+	close_all(g->signer_ends, g->cfg->workers);
+	if (open_signer_sockets(g))
+		log_error("sockets to the signer: %s", strerror(errno));
+	if (g->children[ROLE_SIGNER])
+		kill(g->children[ROLE_SIGNER], SIGKILL);
+}
+
 static enum role kind_of(const struct generation *g, pid_t pid)
 {
 	int kind = 0;
@@ -475,6 +523,7 @@ bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int sta
 	if (kind == ROLE_DATA) {
 		generation_forget_counted(g, sh);
 		close_fd(&g->channel);
+		mend_after_data(g);
 	}
 	if (kind == ROLE_DATA && g->retired)
 		close_fd(&g->stop_write);

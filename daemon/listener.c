@@ -232,6 +232,62 @@ int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *erro
 	return err;
 }
 
+static bool listens(int fd)
+{
+	int is = 0;
+	socklen_t len = sizeof(is);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) && is;
+}
+
+/*
+ * What shutdown(2) has left would be handed down to accepted connections, which then ended at once.
+ * An address of no family undoes it, and a connection to somewhere else; the socket stays bound.
+ */
+static void disconnect(int fd)
+{
+	const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+
+	(void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
+/* Whether it did not listen. */
+static bool mend(int fd, const struct config *cfg, bool all)
+{
+	bool well = listens(fd);
+	int err;
+
+	if (well && !all)
+		return false;
+	if (!well)
+		disconnect(fd);
+	sockopt_reset(fd);
+	err = tune_and_listen(fd, cfg);
+	if (err)
+		log_error("a listening socket cannot be had back: %s", strerror(-err));
+	return !well;
+}
+
+unsigned listeners_mend(struct listeners *l, const struct config *cfg, bool all)
+{
+	unsigned mended = 0;
+
+	for (unsigned i = 0; i < l->n; i++) {
+		const struct listener_group *g = &l->groups[i];
+		char text[CFG_ADDRESS_TEXT];
+		unsigned n = 0;
+
+		for (unsigned w = 0; w < l->workers; w++)
+			n += mend(g->fds[w], cfg, all);
+		if (n)
+			log_error("%s: a data process has shut down %u listening sockets; they "
+				  "listen again",
+				  cfg_address_text(&g->address.ss, text), n);
+		mended += n;
+	}
+	return mended;
+}
+
 void listeners_tune(struct listeners *l, const struct config *cfg)
 {
 	for (unsigned i = 0; i < l->n; i++) {

@@ -24,6 +24,12 @@ struct listeners {
  * address, and -errno.
  */
 int listeners_open(struct listeners *l, struct config *cfg, int *out, FILE *errors) must_check;
+/*
+ * A data process shares them, and can shut them down or bend them for all that come after it. Those
+ * that do not listen any more are made to; all: a data process has died, and everything it can have
+ * changed is as cfg says again. How many did not listen, after a line about each group.
+ */
+unsigned listeners_mend(struct listeners *l, const struct config *cfg, bool all) must_check;
 /* Makes those that were there before as cfg says: connections to come have its socket.client.*. */
 void listeners_tune(struct listeners *l, const struct config *cfg);
 /* Closes the sockets of addresses that cfg does not name; NULL: of all. */

@@ -41,6 +41,8 @@
  * certificate is not slowed down.
  */
 #define NICE 10
+/* Of a worker's socket; it may have been shut down in one direction only. */
+#define HUNG_UP (EPOLLHUP | EPOLLERR | EPOLLRDHUP)
 
 _Static_assert(REPLAY_DIGEST_LEN == TRANSCRIPT_DIGEST_LEN, "transcripts are what is replayed");
 _Static_assert(REPLAY_SECRET_LEN == TOKEN_KEY_LEN, "the tokens' keys are kept there");
@@ -461,7 +463,7 @@ static bool forges(const struct cfg_vserver *v)
 
 static int watch(struct signer *s, int stop_fd)
 {
-	struct epoll_event event = {.events = EPOLLIN};
+	struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP};
 
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	for (unsigned i = 0; s->epoll >= 0 && i <= s->n; i++) {
@@ -581,7 +583,7 @@ static int serve(struct signer *s)
 		for (int i = 0; i < n; i++) {
 			if (events[i].data.u32 == s->n)
 				return 0;
-			answer(s, events[i].data.u32, events[i].events & (EPOLLHUP | EPOLLERR));
+			answer(s, events[i].data.u32, events[i].events & HUNG_UP);
 		}
 	}
 }
@@ -620,7 +622,7 @@ static void send_unsent(struct signer *s, unsigned worker)
 	uint8_t *answer = TAKE_PTR(u->answer);
 	size_t len = u->len;
 
-	wait_for(s, worker, EPOLLIN);
+	wait_for(s, worker, EPOLLIN | EPOLLRDHUP);
 	send_answer(s, worker, answer, len);
 	OPENSSL_clear_free(answer, len);
 }

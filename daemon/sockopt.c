@@ -3,12 +3,14 @@
 #include "sockopt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #define IPV4_SYSCTL "/proc/sys/net/ipv4/"
 #define NAME_MAX_CC 16 /* TCP_CA_NAME_MAX */
@@ -142,6 +144,10 @@ void sockopt_reset(int fd)
 	(void)!set_buffer(fd, SO_RCVBUF, payload(fresh, SO_RCVBUF));
 	(void)!set_buffer(fd, SO_SNDBUF, payload(fresh, SO_SNDBUF));
 	setsockopt(fd, SOL_SOCKET, SO_BUF_LOCK, &none, sizeof(none));
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){0}, sizeof(struct linger));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){0}, sizeof(struct timeval));
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &none, sizeof(none));
+	(void)fcntl(fd, F_SETFL, 0);
 	if (!getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, name, &len))
 		(void)!set_congestion_control(fd, name);
 }

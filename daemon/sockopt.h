@@ -39,7 +39,7 @@ int sockopt_congestion_check(const char *name, char *why, size_t len) must_check
  * refused; the others are set.
  */
 int sockopt_set(int fd, const struct sockopt *o) must_check;
-/* Back to what a new socket has. */
+/* Back to what a new socket has, in all that a data process can change. */
 void sockopt_reset(int fd);
 
 /* TCP has nothing to do with this connection any more: reset, given up, or closed by both ends. */

@@ -23,7 +23,8 @@
 #define RETIRE_MS     2000
 #define CHECK_SECONDS 60	  /* a configuration that takes longer to check is refused */
 #define SAID_MAX      (16u << 20) /* bytes that a check may say; more is refused as well */
-#define FLOWS_MS      100   /* how often limit.flows hears of retired generations' connections */
+#define FLOWS_MS      100 /* how often limit.flows hears of retired generations' connections */
+#define LOOK_MS	      1000 /* between two looks at the listening sockets, with a retired generation */
 #define MAX_FLOWS     65536 /* entries of the BPF flow maps */
 
 /* ---- what needs rights, once ---- */
@@ -694,6 +695,12 @@ void supervisor_reload(struct supervisor *s, const char *name, const char *text,
 
 /* ---- watching ---- */
 
+static void mend_listeners(struct supervisor *s, bool all)
+{
+	if (listeners_mend(&s->listeners, s->current->cfg, all))
+		add_sockets(s->shared.steer, s->current);
+}
+
 static void reap(struct supervisor *s)
 {
 	int status;
@@ -705,8 +712,10 @@ static void reap(struct supervisor *s)
 
 			if (!g || !generation_reap(g, &s->shared, pid, status))
 				continue;
-			if (g->channel < 0)
+			if (g->channel < 0) {
 				requests_lost(s, g);
+				mend_listeners(s, true);
+			}
 			if (!generation_over(g))
 				break;
 			log_info("generation %u has ended: its last flow has", g->number);
@@ -767,6 +776,18 @@ static bool has_flows_to_tell(const struct supervisor *s, const struct generatio
 	return g->retired && g->flows_most && s->current->cfg->limit_flows;
 }
 
+/* A retired data process has the sockets of the one that accepts. */
+static void look_at_listeners(struct supervisor *s)
+{
+	uint64_t now = timer_clock();
+
+	if (now < s->next_look)
+		return;
+	s->next_look = now + LOOK_MS;
+	if (supervisor_newest_below(s, s->current->number))
+		mend_listeners(s, false);
+}
+
 /* Milliseconds until something is due; -1: for ever. */
 static int patience(const struct supervisor *s)
 {
@@ -778,6 +799,8 @@ static int patience(const struct supervisor *s)
 	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		const struct generation *g = s->generations[i];
 
+		if (g && g->retired)
+			ms = earlier(ms, LOOK_MS);
 		if (g && has_flows_to_tell(s, g))
 			ms = earlier(ms, FLOWS_MS);
 		if (g && !generation_runs(g))
@@ -824,6 +847,7 @@ static void watch(struct supervisor *s)
 			reload_and_forget(s, false);
 		expiry_turn(&s->expiry, s->current->cfg);
 		tell_flows(s);
+		look_at_listeners(s);
 		if (!all_alive(s))
 			start_missing(s);
 	}

@@ -28,7 +28,8 @@ struct supervisor {
 	struct generation *generations[GENERATIONS_MAX]; /* by slot */
 	struct generation *current;
 	unsigned last_number;
-	bool bpf; /* there is a directory for its maps */
+	uint64_t next_look; /* timer_clock(): at the listening sockets */
+	bool bpf;	    /* there is a directory for its maps */
 };
 
 /*

@@ -62,19 +62,20 @@ class Ktlsgated:
     """
     conf: see settings(); engine, workers and the control socket are added here. fault: a Fault,
     preloaded. faults: of the injector, tests/fault, for a gate built with it: "soft SEED",
-    "hard SEED [SITE]" or "off".
+    "hard SEED [SITE]" or "off". captured: a Captured, for a gate whose processes it can take over.
     inside: what is put in front of the command to run it elsewhere; see netns.py.
     """
 
     recent = []  # gates started since the last test began, and those still running
 
-    def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, inside=(),
-                 build=BUILD, **options):
+    def __init__(self, directory, pki, engine, conf, *, fault=None, faults=None, captured=None,
+                 inside=(), build=BUILD, **options):
         directory.mkdir()
         self.build = build
         self.inside = inside
-        self.env = {**os.environ, **(fault.env if fault else {})}
-        self.pki, self.engine, self.faults = pki, engine, faults
+        self.env = {**os.environ, **(fault.env if fault else {}),
+                    **(captured.env if captured else {})}
+        self.pki, self.engine, self.faults, self.captured = pki, engine, faults, captured
         self.log_file = directory / "ktlsgated.log"
         self.conf_file = directory / "ktlsgate.conf"
         # Short whatever the directory: a UNIX socket's path has 107 bytes at most.
@@ -101,6 +102,8 @@ class Ktlsgated:
             name, env = "tests/ktlsgated-faults", {
                 **self.env, "KTLSGATE_FAULTS": self.faults,
                 "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+        if self.captured:
+            name = "tests/ktlsgated-captured"
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen([*self.inside, self.build / name, "-c",
                                              self.conf_file],
