@@ -101,6 +101,21 @@ int bpf_dir_pin(const char *dir, const char *name, int fd)
 	return err;
 }
 
+int bpf_dir_open(const char *dir, const char *name, unsigned access)
+{
+	union bpf_attr attr = {.file_flags = access};
+	char path[PATH_MAX];
+	int fd, err = path_of(path, sizeof(path), dir, name);
+
+	attr.pathname = (uintptr_t)path;
+	fd = err ? err : (int)syscall(__NR_bpf, BPF_OBJ_GET, &attr, sizeof(attr));
+	if (fd >= 0)
+		return fd;
+	err = err ? err : -errno;
+	log_warn("bpf: cannot open %s in %s: %s%s", name, dir, strerror(-err), bpf_dir_hint(err));
+	return err;
+}
+
 void bpf_dir_unpin(const char *dir, const char *name)
 {
 	char path[PATH_MAX];

@@ -16,6 +16,12 @@ int bpf_dir_make(const char *dir) must_check;
 /* Pins the object behind fd as dir/name. Logs why not. */
 int bpf_dir_pin(const char *dir, const char *name, int fd) must_check;
 
+/*
+ * Another descriptor of the map that is pinned there, for a process that may only do so much with
+ * it: BPF_F_RDONLY or BPF_F_WRONLY. A descriptor, or -errno after a log line.
+ */
+int bpf_dir_open(const char *dir, const char *name, unsigned access) must_check;
+
 void bpf_dir_unpin(const char *dir, const char *name);
 
 /* Removes dir unless something is still pinned there. */

@@ -23,7 +23,7 @@
 
 struct count {
 	struct count_bpf *skel; /* NULL: made by count_use() */
-	int flows, flow_info;	/* maps; the skeleton's, if there is one */
+	int flows, flow_info;	/* maps, see count_flows_map(); owned if there is a skeleton */
 	char *bpf_dir;		/* NULL: nothing pinned */
 	char *home;		/* the cgroup we came from */
 	char *cgroup;		/* our own; NULL: not made */
@@ -227,6 +227,16 @@ static void unpin(const struct count *count)
 	bpf_dir_remove(count->bpf_dir);
 }
 
+/* What a data process is given: it can change no counter, and read nobody's description. */
+static int open_maps(struct count *count)
+{
+	count->flows = bpf_dir_open(count->bpf_dir, MAP_FLOWS, BPF_F_RDONLY);
+	if (count->flows < 0)
+		return count->flows;
+	count->flow_info = bpf_dir_open(count->bpf_dir, MAP_FLOW_INFO, BPF_F_WRONLY);
+	return count->flow_info < 0 ? count->flow_info : 0;
+}
+
 int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows, struct count **out)
 {
 	scoped_count *count = calloc(1, sizeof(*count));
@@ -235,6 +245,7 @@ int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows,
 	*out = NULL;
 	if (!count)
 		return -ENOMEM;
+	count->flows = count->flow_info = -1;
 	err = find_home(count);
 	if (err)
 		return err;
@@ -250,8 +261,9 @@ int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows,
 	err = enter_cgroup(count);
 	if (err)
 		return err;
-	count->flows = bpf_map__fd(count->skel->maps.flows);
-	count->flow_info = bpf_map__fd(count->skel->maps.flow_info);
+	err = open_maps(count);
+	if (err)
+		return err;
 	*out = TAKE_PTR(count);
 	return 0;
 }
@@ -274,6 +286,24 @@ int count_use(int flows, int flow_info, struct count **out)
 	(*out)->flows = flows;
 	(*out)->flow_info = flow_info;
 	return 0;
+}
+
+void count_forget_invented(const struct count *count)
+{
+	int flows = bpf_map__fd(count->skel->maps.flows);
+	int infos = bpf_map__fd(count->skel->maps.flow_info);
+	unsigned left = 2 * bpf_map__max_entries(count->skel->maps.flow_info);
+	uint64_t key, next;
+	bool any = !bpf_map_get_next_key(infos, NULL, &next);
+	struct flow_value flow;
+
+	/* Walking begins anew when the kernel deletes an entry at that moment: not for ever. */
+	while (any && left--) {
+		key = next;
+		any = !bpf_map_get_next_key(infos, &key, &next);
+		if (bpf_map_lookup_elem(flows, &key, &flow))
+			bpf_map_delete_elem(infos, &key);
+	}
 }
 
 /* ---- one flow ---- */
@@ -343,6 +373,10 @@ void count_close(struct count *count)
 		return;
 	if (count->bpf_dir)
 		unpin(count);
+	if (count->flows >= 0)
+		close(count->flows);
+	if (count->flow_info >= 0)
+		close(count->flow_info);
 	unload(count->skel);
 	if (count->moved && move_to(count->home))
 		log_debug("count: cannot move back to %s: %s", count->home, strerror(errno));

@@ -24,11 +24,20 @@ struct count;
 int count_open(const char *bpf_dir, const char *cgroup_name, unsigned max_flows,
 	       struct count **out) must_check;
 
-/* The maps flows and flow_info, by descriptor; they stay count's. -1 if count is NULL. */
+/*
+ * The maps flows, to be read only, and flow_info, to be written only, by descriptor; they stay
+ * count's. -1 if count is NULL.
+ */
 int count_flows_map(const struct count *count);
 int count_flow_info_map(const struct count *count);
-/* In a data process: what works on two maps that it was given, now the caller's. -ENOMEM */
+/* In a data process: what works on two maps that it was given, now its own. -ENOMEM */
 int count_use(int flows, int flow_info, struct count **out) must_check;
+
+/*
+ * Forgets what was said of connections that there are not. A data process that has ended may have
+ * said anything of any number, and the kernel forgets it only when such a connection closes.
+ */
+void count_forget_invented(const struct count *count);
 
 /*
  * Adds info to fd's counters in the map flow_info, until the socket closes.

@@ -264,7 +264,7 @@ static void tell_data(const struct generation *g, const struct shared *sh,
 	b->fd[BRIEF_FRESH] = g->fresh_read;
 	b->fd[BRIEF_FLOWS] = count_flows_map(sh->count);
 	b->fd[BRIEF_FLOW_INFO] = count_flow_info_map(sh->count);
-	b->fd[BRIEF_SHIELD_STATS] = sh->lookup ? lookup_map(sh->lookup, MAP_SHIELD_STATS) : -1;
+	b->fd[BRIEF_SHIELD_STATS] = lookup_stats_map(sh->lookup);
 	b->fd[BRIEF_STEER_LOAD] = sh->steer ? steer_map(sh->steer, MAP_STEER_LOAD) : -1;
 	memcpy(b->list, g->worker_ends, b->n_sockets * sizeof(*b->list));
 	memcpy(b->list + b->n_sockets, g->listeners, b->n_listeners * sizeof(*b->list));
@@ -477,8 +477,10 @@ bool generation_wait(struct generation *g)
 }
 
 /* For the next data process, whatever the last one did to what they share. */
-static void mend_after_data(struct generation *g)
+static void mend_after_data(struct generation *g, const struct shared *sh)
 {
+	if (sh->count)
+		count_forget_invented(sh->count);
 	if (g->retired || mend_signer_sockets(g))
 		return;
 	log_error("the data process had shut down its sockets to the signer: both begin anew");
@@ -523,7 +525,7 @@ bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int sta
 	if (kind == ROLE_DATA) {
 		generation_forget_counted(g, sh);
 		close_fd(&g->channel);
-		mend_after_data(g);
+		mend_after_data(g, sh);
 	}
 	if (kind == ROLE_DATA && g->retired)
 		close_fd(&g->stop_write);

@@ -23,6 +23,7 @@ struct lookup {
 	struct bpf_link *link;
 	vserver_name *names; /* by place in shield_stats; "" behind the last */
 	unsigned n_names;
+	int stats; /* see lookup_stats_map(); -1: none */
 };
 
 /* ---- counters: a vserver of the same name keeps its place ---- */
@@ -239,12 +240,28 @@ int lookup_open(const char *bpf_dir, struct lookup **out)
 	scoped_lookup *lookup = calloc(1, sizeof(*lookup));
 
 	*out = NULL;
-	if (lookup)
+	if (lookup) {
 		lookup->bpf_dir = strdup(bpf_dir);
+		lookup->stats = -1;
+	}
 	if (!lookup || !lookup->bpf_dir)
 		return -ENOMEM;
 	*out = TAKE_PTR(lookup);
 	return 0;
+}
+
+static void close_stats(struct lookup *lookup)
+{
+	if (lookup->stats >= 0)
+		close(lookup->stats);
+	lookup->stats = -1;
+}
+
+static int open_stats(struct lookup *lookup)
+{
+	close_stats(lookup);
+	lookup->stats = bpf_dir_open(lookup->bpf_dir, MAP_SHIELD_STATS, BPF_F_RDONLY);
+	return lookup->stats < 0 ? lookup->stats : 0;
 }
 
 int lookup_set(struct lookup *lookup, const struct config *cfg, const struct lookup_plan *plan,
@@ -278,7 +295,13 @@ int lookup_set(struct lookup *lookup, const struct config *cfg, const struct loo
 	free(lookup->names);
 	lookup->names = TAKE_PTR(names);
 	lookup->n_names = n_names;
-	return pin(lookup, skel);
+	err = pin(lookup, skel);
+	return err ? err : open_stats(lookup);
+}
+
+int lookup_stats_map(const struct lookup *lookup)
+{
+	return lookup ? lookup->stats : -1;
 }
 
 int lookup_map(const struct lookup *lookup, const char *name)
@@ -299,6 +322,7 @@ void lookup_close(struct lookup *lookup)
 	}
 	if (lookup->skel)
 		unpin(lookup);
+	close_stats(lookup);
 	lookup_bpf__destroy(lookup->skel);
 	free(lookup->bpf_dir);
 	free(lookup->names);

@@ -28,6 +28,12 @@ int lookup_set(struct lookup *lookup, const struct config *cfg, const struct loo
 /* A map of the program in force, by its name in maps.h; -ENOENT before lookup_set(). */
 int lookup_map(const struct lookup *lookup, const char *name) must_check;
 
+/*
+ * The map shield_stats, to be read only, for a data process; the descriptor stays lookup's. -1 if
+ * lookup is NULL, or it could not be opened.
+ */
+int lookup_stats_map(const struct lookup *lookup);
+
 /* Only in the process that opened it: detaches, unpins and frees. NULL-safe. */
 void lookup_close(struct lookup *lookup);
 SCOPED_DEFINE(lookup, struct lookup, lookup_close)

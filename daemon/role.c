@@ -65,6 +65,11 @@ static bool has_unix_backends(const struct config *cfg)
 	return false;
 }
 
+static bool has_maps(const struct brief *b)
+{
+	return b->fd[BRIEF_FLOWS] >= 0 || b->fd[BRIEF_SHIELD_STATS] >= 0;
+}
+
 /* Its descriptor is needed no more. */
 static int close_mapped(int fd, const void *memory, const char *what)
 {
@@ -126,7 +131,7 @@ static int run_data(const struct brief *b, struct config *cfg)
 	provider_use();
 	if (gate_init(&gate) || sandbox_drop_privileges(cfg->user, has_unix_backends(cfg)) ||
 	    workers_start(&gate) || answer_yield() || limits_check_memory(gate.limits) ||
-	    sandbox_data(has_unix_backends(cfg)))
+	    sandbox_data(has_unix_backends(cfg), has_maps(b)))
 		return EXIT_FAILURE;
 	workers_go(&gate);
 	if (write(b->fd[BRIEF_READY], "", 1) != 1)

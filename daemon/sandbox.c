@@ -160,7 +160,7 @@ int sandbox_signer(bool token)
 	return load_filter(filter, r);
 }
 
-int sandbox_data(bool unix_sockets)
+int sandbox_data(bool unix_sockets, bool maps)
 {
 	static const int calls[] = {
 		/* flows: most goes through the rings, which are restricted in ring.c */
@@ -183,6 +183,12 @@ int sandbox_data(bool unix_sockets)
 		SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction),
 		SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
 		SCMP_SYS(exit), SCMP_SYS(exit_group)};
+	/* A map's descriptor says what may be done to it. */
+	static const struct exact elements[] = {
+		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
+		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM},
+		{SCMP_SYS(bpf), 0, BPF_MAP_DELETE_ELEM},
+	};
 	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
 	int r;
 
@@ -195,6 +201,8 @@ int sandbox_data(bool unix_sockets)
 		r = allow_data(filter);
 	if (r == 0 && unix_sockets)
 		r = allow_stream(filter, AF_UNIX);
+	if (r == 0 && maps)
+		r = allow_exact(filter, elements, ARRAY_SIZE(elements));
 	/* For the workers too, whose rings are made and restricted. */
 	if (r == 0)
 		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
@@ -359,7 +367,7 @@ static int load_filter(scmp_filter_ctx filter, int r)
 
 /*
  * No executable memory, no sockets but TCP's and of those the options that flows need, one ioctl,
- * map elements only, no signals to others (not even by F_SETOWN: the signer may be of the same
+ * no signals to others (not even by F_SETOWN: the signer may be of the same
  * user).
  */
 static int allow_data(scmp_filter_ctx filter)
@@ -387,9 +395,6 @@ static int allow_data(scmp_filter_ctx filter)
 	};
 	const struct exact exact[] = {
 		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
-		{SCMP_SYS(bpf), 0, BPF_MAP_LOOKUP_ELEM},
-		{SCMP_SYS(bpf), 0, BPF_MAP_UPDATE_ELEM},
-		{SCMP_SYS(bpf), 0, BPF_MAP_DELETE_ELEM},
 		{SCMP_SYS(fcntl), 1, F_GETFL},
 		{SCMP_SYS(fcntl), 1, F_SETFL},
 		{SCMP_SYS(fcntl), 1, F_GETPIPE_SZ},

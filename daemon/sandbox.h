@@ -42,11 +42,11 @@ int sandbox_signer(bool token) must_check;
 
 /*
  * The data process's system calls and no others, for all its threads to come:
- * TCP sockets and those options of them that it uses, rings, pipes, elements of BPF maps it was
- * given; no file, no program, no other kind of socket but, if there are backends behind them,
- * UNIX stream sockets. Returns as sandbox_signer().
+ * TCP sockets and those options of them that it uses, rings, pipes, elements of the BPF maps that
+ * it was given, if there are any; no file, no program, no other kind of socket but, if there are
+ * backends behind them, UNIX stream sockets. Returns as sandbox_signer().
  */
-int sandbox_data(bool unix_sockets) must_check;
+int sandbox_data(bool unix_sockets, bool maps) must_check;
 
 /*
  * The resolver's, for all its threads: files to be read, the libraries of name services among

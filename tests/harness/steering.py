@@ -58,11 +58,12 @@ def gate(inside, pki, tmp_path, engine):
     """
     made = []
 
-    def start(conf, *, started=True, **changes):
+    def start(conf, *, started=True, captured=None, **changes):
         name = f"gate{len(made)}"
         conf = {"bpf.dir": f"/sys/fs/bpf/ktlsgate-test-{os.getpid()}-{name}", **conf,
                 **{key.replace("__", "."): value for key, value in changes.items()}}
-        made.append(Ktlsgated(tmp_path / name, pki, engine, conf, inside=inside))
+        made.append(Ktlsgated(tmp_path / name, pki, engine, conf, inside=inside,
+                              captured=captured))
         if started:
             made[-1].start()
         return made[-1]

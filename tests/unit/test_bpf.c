@@ -574,6 +574,18 @@ static void check_new_configuration(struct lookup *l, const struct lookup_plan *
 	CHECK(strstr(shown, "rule 192.0.2.0/24 deny run-time dropped 0\n"));
 }
 
+/* What a data process gets of a map that is not its own: counters to be read. */
+static void check_cannot_change(int map, uint32_t first)
+{
+	uint64_t key = first;
+	uint8_t value[4096] = {0};
+
+	CHECK(map >= 0);
+	CHECK_INT(bpf_map_lookup_elem(map, &key, value), first ? -ENOENT : 0);
+	CHECK_INT(bpf_map_update_elem(map, &key, value, BPF_ANY), -EPERM);
+	CHECK_INT(bpf_map_delete_elem(map, &key), -EPERM);
+}
+
 static void test_shield(void)
 {
 	struct config cfg = shield_example(NULL, 0);
@@ -589,6 +601,7 @@ static void test_shield(void)
 	CHECK_SHOWN(lookup, "ok\nsource limit none\n");
 	check_commands(lookup);
 	check_new_configuration(lookup, &plan, steer);
+	check_cannot_change(lookup_stats_map(lookup), 0);
 	lookup_close(lookup);
 	steer_close(steer);
 	CHECK(access(bpf_dir, F_OK) && errno == ENOENT);
@@ -911,6 +924,24 @@ static bool in_cgroup(const char *name)
 	return false;
 }
 
+/* It writes descriptions, and reads none: others may have written some. */
+static void check_maps_of_data_process(const struct count *count)
+{
+	struct flow_info info = example_info(), got;
+	int map = count_flow_info_map(count);
+	uint64_t key = 1;
+
+	check_cannot_change(count_flows_map(count), 1);
+	CHECK_INT(bpf_map_update_elem(map, &key, &info, BPF_ANY), 0);
+	CHECK_INT(bpf_map_lookup_elem(map, &key, &got), -EPERM);
+	CHECK_INT(bpf_map_delete_elem(map, &key), 0);
+	for (; key < 100; key++)
+		CHECK_INT(bpf_map_update_elem(map, &key, &info, BPF_ANY), 0);
+	count_forget_invented(count);
+	for (key = 1; key < 100; key++)
+		CHECK(!has_entry(MAP_FLOW_INFO, key));
+}
+
 static void test_count(void)
 {
 	struct count *count = NULL;
@@ -931,6 +962,7 @@ static void test_count(void)
 	}
 	check_deferred_accept(count);
 	check_flow_info(count);
+	check_maps_of_data_process(count);
 	check_reset();
 	count_close(count);
 	CHECK(!in_cgroup(cgroup_name));

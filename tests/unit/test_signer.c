@@ -1305,6 +1305,15 @@ static void do_next_key(void)
 
 	syscall(SYS_bpf, BPF_MAP_GET_NEXT_KEY, attr, sizeof(attr));
 }
+static void do_elements(void)
+{
+	static const int commands[] = {BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM,
+				       BPF_MAP_DELETE_ELEM};
+	char attr[128] = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		syscall(SYS_bpf, commands[i], attr, sizeof(attr));
+}
 static void do_accept(void)
 {
 	accept4(0, NULL, NULL, 0);
@@ -1334,12 +1343,12 @@ static int sandboxed(int (*sandbox)(void), void (*what)(void))
 
 static int data_sandbox(void)
 {
-	return sandbox_data(false);
+	return sandbox_data(false, true);
 }
 
 static int unix_data_sandbox(void)
 {
-	return sandbox_data(true);
+	return sandbox_data(true, false);
 }
 
 static int resolver_sandbox(void)
@@ -1559,6 +1568,8 @@ static void test_system_calls(void)
 		check_killed(sandboxed(strict_signer, forbidden[i]), i);
 	CHECK_INT(sandboxed(data_sandbox, do_tcp), 0);
 	CHECK_INT(sandboxed(data_sandbox, do_options_of_flows), 0);
+	CHECK_INT(sandboxed(data_sandbox, do_elements), 0);
+	check_killed(sandboxed(unix_data_sandbox, do_elements), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(not_data); i++)
 		check_killed(sandboxed(data_sandbox, not_data[i]), i);
 	CHECK_INT(sandboxed(unix_data_sandbox, do_unix_stream), 0);
