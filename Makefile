@@ -117,7 +117,7 @@ $(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
 $(CAPTURED): $(B)/daemon/main.o $(B)/tests/captured/captured.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=poll,--wrap=answer_run,--wrap=resolver_run -o $@ $^ \
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=poll,--wrap=__poll_chk,--wrap=answer_run,--wrap=resolver_run -o $@ $^ \
 		$(LIBS) -lm
 $(PRELOAD): tests/fault/preload.c
 	$(call say,LINK,$@)

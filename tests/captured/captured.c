@@ -487,6 +487,7 @@ static void act(void)
 
 int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
+int __wrap___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t len);
 void __real_answer_run(void *gate, int channel);
 void __wrap_answer_run(void *gate, int channel);
 int __real_resolver_run(const void *cfg, void *table, int ready, int stop);
@@ -535,4 +536,11 @@ int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout)
 		if (ready || (timeout >= 0 && left <= 0))
 			return ready;
 	}
+}
+
+/* What poll() is where the compiler knows how many there can be (_FORTIFY_SOURCE). */
+int __wrap___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t len)
+{
+	(void)len;
+	return __wrap_poll(fds, n, timeout);
 }
