@@ -7,13 +7,10 @@
 
 #include <string.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
-#define ENSURE(cond)                                                                               \
-	do {                                                                                       \
-		if (!(cond))                                                                       \
-			abort();                                                                   \
-	} while (0)
+/* control_splits() hands over one byte at a time. */
+static const struct fuzz_bound bound = {.base_us = 5000, .byte_ns = 4000};
 
 #define FIRST_SEQ 7
 
@@ -174,21 +171,24 @@ static void control_splits(uint16_t version, bool from_server, const uint8_t *da
 		ENSURE(split.illegal || version == TLS_13);
 }
 
+static void run(void *arg)
+{
+	struct fuzz_input in = *(struct fuzz_input *)arg;
+	uint8_t choice = (uint8_t)fuzz_byte(&in), type = (uint8_t)fuzz_byte(&in);
+
+	begin(choice);
+	open_arbitrary(in.p, in.left);
+	open_authentic(type, in.p, in.left);
+	control_arbitrary(rx.version, choice & 0x80, in.p, in.left);
+	control_splits(rx.version, choice & 0x80, in.p, in.left);
+	end();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	uint8_t choice, type;
+	struct fuzz_input in = {data, size};
 
-	if (size < 2)
-		return 0;
-	choice = data[0];
-	type = data[1];
-	data += 2;
-	size -= 2;
-	begin(choice);
-	open_arbitrary(data, size);
-	open_authentic(type, data, size);
-	control_arbitrary(rx.version, choice & 0x80, data, size);
-	control_splits(rx.version, choice & 0x80, data, size);
-	end();
+	if (size >= 2)
+		fuzz_bounded(&bound, size, run, &in);
 	return 0;
 }
