@@ -107,3 +107,36 @@ def test_generated_parts_are_fresh(tmp_path):
     shutil.copytree(MAN, tmp_path / "man")
     run(ROOT / "tools/mkman", program("ktlsgated"), tmp_path / "man")
     assert all((tmp_path / "man" / p.name).read_text() == p.read_text() for p in MAN.iterdir())
+
+
+# ---- the documents ----
+
+
+def named_tests():
+    """(document, file, function or "") of each `tests/FILE::FUNCTION` in docs/."""
+    for document in sorted((ROOT / "docs").glob("*.md")):
+        for file, function in re.findall(r"`(tests/[\w/.-]+\.(?:py|c))(?:::(\w+))?`", document.read_text()):
+            yield document.name, file, function
+
+
+def is_there(file, function):
+    path = ROOT / file
+    return path.exists() and (not function or re.search(rf"^(static void|def) {function}\(",
+                                                        path.read_text(), re.MULTILINE))
+
+
+def test_tests_that_documents_name_are_there():
+    found = list(named_tests())
+    assert any(function for _, _, function in found)
+    assert [name for name in found if not is_there(*name[1:])] == []
+
+
+def test_each_asset_has_a_test():
+    """A row of docs/security.md's table names one, or says that nothing stops anybody."""
+    text = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| (.*) \|$", text[text.index("| asset |"):text.index("## What the signer")],
+                      re.MULTILINE)[2:]
+    assert len(rows) > 20
+    for row in rows:
+        *_, defence, tests = row.split(" | ")
+        assert "::" in tests or defence.startswith("Nothing"), row
