@@ -15,7 +15,7 @@
 #define DIGEST_HEX    (2 * FINGERPRINT_LEN + 1)
 #define NUMBER_BITS   160 /* RFC 5280 5.2.3: 20 octets */
 #define NUMBER_HEX    (NUMBER_BITS / 4 + 2)
-#define NO_NUMBER     "-"
+#define NO_NUMBER     "none"
 #define LIST_NAME_MAX 256
 #define ISSUER_MAX    256
 
@@ -90,12 +90,14 @@ static void number_of(const X509_CRL *crl, char out[NUMBER_HEX])
 	ERR_clear_error();
 }
 
+/* False as well if one is NO_NUMBER, of which no digit can be read. */
 static bool is_less(const char *number, const char *than)
 {
 	scoped_bn *a = NULL, *b = NULL;
+	bool both = BN_hex2bn(&a, number) > 0 && BN_hex2bn(&b, than) > 0;
 
-	return strcmp(number, NO_NUMBER) && strcmp(than, NO_NUMBER) && BN_hex2bn(&a, number) &&
-	       BN_hex2bn(&b, than) && BN_cmp(a, b) < 0;
+	ERR_clear_error();
+	return both && BN_cmp(a, b) < 0;
 }
 
 /* ---- lines ---- */
@@ -134,8 +136,10 @@ int crl_history_write(const struct crl_list *l, FILE *out)
 	return err;
 }
 
-_Static_assert(LIST_NAME_MAX == 256 && DIGEST_HEX == 65 && NUMBER_HEX == 42 && ISSUER_MAX == 256,
-	       "the widths below");
+/* The widths below. */
+_Static_assert(DIGEST_HEX == 65 && NUMBER_HEX == 42, "of digits");
+_Static_assert(LIST_NAME_MAX == 256, "of a list's name");
+_Static_assert(ISSUER_MAX == 256, "of an issuer");
 
 static bool read_entry(const char *line, struct entry *out)
 {

@@ -61,9 +61,9 @@ static void add_der(struct name_parts *p, unsigned char *der, int len)
 {
 	static const char digits[] = "0123456789abcdef";
 
-	p->unusable = p->unusable || len < 0;
+	p->unusable = p->unusable || len < 0 || !der;
 	name_parts_add(p, PART_DER);
-	for (int i = 0; i < len && !p->unusable && !p->no_memory; i++) {
+	for (int i = 0; der && i < len && !p->unusable && !p->no_memory; i++) {
 		name_parts_add(p, (unsigned char)digits[der[i] >> 4]);
 		name_parts_add(p, (unsigned char)digits[der[i] & 15]);
 	}
