@@ -153,7 +153,7 @@ def test_first_record_is_no_handshake(gate, pki, backend):
 def test_garbage_in_a_handshake_record(gate, pki, backend):
     g = gate(settings(pki, backend.port))
     with g.ends_with("client_protocol"), clients.tcp(g.port) as s:
-        s.sendall(b"\x16\x03\x01\x02\x00" + os.urandom(512))
+        s.sendall(b"\x16\x03\x01\x02\x00\xff" + os.urandom(511))  # 1: a ClientHello, and a long one
         assert raw_alert(s)[0] == 2
     assert not backend.seen  # no ClientHello, no connection
 
