@@ -144,7 +144,7 @@ const struct cfg_key cfg_keys[] = {
 	 .word = "auto", .unit = "connections", .min = 0, .max = 10000000, .value = "auto",
 	 .help = "of those, from one source; auto: half of limit.handshakes, 16 at least"},
 	{"limit.handshake_size", GLOBAL(limit_handshake_size), .type = &type_number, .unit = "KiB",
-	 .min = 16, .max = 1024, .value = "32",
+	 .min = 16, .max = 1024, .value = "40",
 	 .help = "that a client may send in its handshake, ClientHello and certificates included"},
 	{"limit.flows_per_source", GLOBAL(limit_flows_per_source), .type = &type_number,
 	 .unit = "connections", .min = 0, .max = 10000000, .value = "0",
