@@ -305,6 +305,8 @@ static void await_turn(struct flow_handshake *h)
 	stat_inc(w->stats, handshakes_waiting_active);
 }
 
+static void await_client(struct flow *f);
+
 /* More than any ClientHello that is sent today. */
 #define HELLO_ENOUGH 4096
 
@@ -335,6 +337,8 @@ static void client_speaks(struct ring_op *op, int res)
 	} else if (!f->hs->waiting && (res & POLLRDHUP || has_spoken(f))) {
 		await_turn(f->hs);
 		client_deadline(f, UINT64_MAX); /* it waits for us now */
+	} else if (!f->hs->waiting && !op->armed) {
+		await_client(f); /* the kernel may end a multishot poll, and more is to come */
 	}
 }
 
@@ -588,7 +592,7 @@ static void remember_hello(struct flow *f)
 {
 	uint8_t random[HELLO_RANDOM];
 
-	if (f->stage == FLOW_STAGE_HANDSHAKE &&
+	if (f->stage == FLOW_STAGE_HANDSHAKE && f->backend.hs &&
 	    SSL_get_client_random(f->backend.hs->ssl, random, sizeof(random)) == sizeof(random))
 		hellos_add(f->worker->gate->hellos, &f->hs->hello, random, f->service);
 }

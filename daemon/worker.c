@@ -545,8 +545,9 @@ void workers_stop(struct gate *gate)
 {
 	for (unsigned i = 0; i < gate->n_workers; i++)
 		worker_call(&gate->workers[i], stop, NULL);
-	for (unsigned i = 0; i < gate->n_workers; i++) {
+	for (unsigned i = 0; i < gate->n_workers; i++)
 		pthread_join(gate->workers[i].thread, NULL);
+	/* Not before: they wake each other. */
+	for (unsigned i = 0; i < gate->n_workers; i++)
 		close(gate->workers[i].wake_fd);
-	}
 }
