@@ -84,6 +84,49 @@ def test_client(gate_of_chains, pki, client, chains, name, version):
         clients.ping(other)
 
 
+def cut_small(c):
+    """Handshake records of c that are not encrypted leave one byte each."""
+    whole, encrypted = c._send, []
+
+    def send(data):
+        at, small = 0, b""
+        while at < len(data):
+            head, n = data[at:at + 3], int.from_bytes(data[at + 3:at + 5], "big")
+            body = data[at + 5:at + 5 + n]
+            if head[0] == peer.HANDSHAKE and not encrypted:
+                small += b"".join(head + b"\0\1" + body[k:k + 1] for k in range(n))
+            else:
+                encrypted.append(head[0])
+                small += data[at:at + 5 + n]
+            at += 5 + n
+        whole(small)
+
+    c._send = send
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_small_records(gate_of_chains, pki, client, chains, version):
+    """
+    Cut as small as it goes: what is served is served, and a long list of certificates costs in
+    proportion to what is sent. In TLS 1.2, where it can be cut, limit.handshake_size ends that.
+    """
+    g = gate_of_chains
+    reason, alert = {"1.2": ("client_handshake_size", "illegal_parameter"),
+                     "1.3": ("client_cert_invalid", "decrypt_error")}[version]
+    with g.ends_with("client_truncated"):
+        with clients.connect(g.port, pki=pki, version=version, certkey=client) as c:
+            cut_small(c)
+            assert c.handshake(), c.ended
+            clients.ping(c)
+    spent = cpu_ms(g.process.pid)
+    with g.ends_with(reason):
+        with clients.connect(g.port, pki=pki, version=version, certkey=shown(chains, "wide")) as c:
+            cut_small(c)
+            assert not (c.handshake() and c.recv())
+            assert c.ended == f"alert {alert}"
+    assert cpu_ms(g.process.pid) - spent < CPU_MS
+
+
 @pytest.mark.parametrize("version", peer.VERSIONS)
 @pytest.mark.parametrize("name", ["many-certificates", "purposes"])
 def test_backend(gate, pki, client, chains, tmp_path, name, version):
