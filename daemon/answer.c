@@ -382,6 +382,7 @@ struct answering {
 	struct gate *gate;
 	int channel, watch;
 	bool retired;
+	struct expiry expiry; /* of the CRLs */
 	struct replies replies;
 };
 
@@ -409,6 +410,12 @@ static bool obey(struct answering *a)
 	return true;
 }
 
+/* Of what poll(2) may wait; -1: for ever. */
+static int earlier(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 /* The watchdog first, then one message, then a little of each answer. False: it is time to end. */
 static bool turn(struct answering *a)
 {
@@ -420,9 +427,14 @@ static bool turn(struct answering *a)
 
 	if (a->retired && (wait < 0 || wait > RETIRED_LOOK_MS))
 		wait = RETIRED_LOOK_MS;
+	if (!a->retired)
+		wait = earlier(wait, expiry_wait(&a->expiry, a->gate->cfg));
 	ready = poll(p, 2 + n, wait);
 	if (ready < 0)
 		return errno == EINTR;
+	/* The CRLs of a retired configuration are nobody's concern. */
+	if (!a->retired)
+		expiry_turn(&a->expiry, a->gate->cfg);
 	if (p[1].revents)
 		answer_watchdog(a->gate, &a->watch);
 	if (p[0].revents && !obey(a))

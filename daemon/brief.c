@@ -14,7 +14,7 @@
 
 #define MAGIC "ktlsgate brief 1"
 
-static const char *const names[ROLES] = {"signer", "resolver", "data"};
+static const char *const names[ROLES] = {"signer", "resolver", "data", "check"};
 
 const char *role_name(enum role role)
 {

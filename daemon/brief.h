@@ -16,6 +16,8 @@ enum role {
 	ROLE_SIGNER,
 	ROLE_RESOLVER, /* only if a service has a name */
 	ROLE_DATA,
+	GENERATION_ROLES,	       /* those before are a generation's, and live as long as it */
+	ROLE_CHECK = GENERATION_ROLES, /* looks at a configuration, and ends */
 	ROLES
 };
 
@@ -25,6 +27,7 @@ const char *role_name(enum role role);
 enum brief_fd {
 	BRIEF_TEXTS,	   /* the configuration, see config_texts_seal() */
 	BRIEF_READY,	   /* a pipe: a byte says that the process is ready */
+	BRIEF_SAID,	   /* a pipe: what the check says, see config_check_texts() */
 	BRIEF_STOP,	   /* a pipe: the process ends when the other end is closed */
 	BRIEF_CHANNEL,	   /* to the supervisor, see answer.h */
 	BRIEF_SEEN,	   /* replay_map() */

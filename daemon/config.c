@@ -113,9 +113,17 @@ struct notes {
 	struct said *said;   /* by row of the table */
 };
 
+/* What is looked at, each with all before it. */
+enum depth {
+	TEXTS,
+	CERTIFICATES,
+	KEYS
+};
+
 struct loader {
+	const struct cfg_texts *texts;
 	struct config *cfg;
-	bool checking; /* all that can be: keys and signatures of CRLs, too */
+	enum depth depth; /* KEYS: all that can be, signatures of CRLs, too */
 	const char *crl_history;
 	struct report report;
 	struct notes *notes[SCOPES]; /* by index of the object */
@@ -513,20 +521,33 @@ static void resolve_references(struct loader *l)
 static STACK_OF(X509) *
 	load_certs(struct loader *l, const struct cfg_key *k, unsigned object, const char *path)
 {
+	const struct cfg_file *f = path ? config_texts_file(l->texts, path) : NULL;
 	STACK_OF(X509) *certs = NULL;
 	char why[CFG_WHY_MAX];
+	int err = 0;
 
-	if (path && pem_load_certs(path, &certs, why, sizeof(why)) < 0)
+	if (f)
+		err = pem_parse_certs(f->data, f->len, &certs, why, sizeof(why));
+	else if (path)
+		err = pem_load_certs(path, &certs, why, sizeof(why));
+	if (err < 0)
 		complain_at(l, k, object, "%s", why);
 	return certs;
 }
 
 static void load_staple(struct loader *l, struct cfg_certkey *ck)
 {
+	const struct cfg_file *f = config_texts_file(l->texts, ck->ocsp_response_file);
 	char why[CFG_WHY_MAX];
+	int err;
 
-	if (staple_load(ck->ocsp_response_file, ck->cert, ck->chain, time(NULL), &ck->staple, why,
-			sizeof(why)) < 0)
+	if (f)
+		err = staple_parse(f->data, f->len, ck->cert, ck->chain, time(NULL), &ck->staple,
+				   why, sizeof(why));
+	else
+		err = staple_load(ck->ocsp_response_file, ck->cert, ck->chain, time(NULL),
+				  &ck->staple, why, sizeof(why));
+	if (err < 0)
 		complain_at(l, row("certkey.<name>.ocsp_response"), ck->index, "%s", why);
 }
 
@@ -551,9 +572,11 @@ struct crl_loading {
 static void load_crl_file(void *arg, const char *path)
 {
 	struct crl_loading *loading = arg;
+	const struct cfg_file *f = config_texts_file(loading->l->texts, path);
 	char why[CFG_WHY_MAX];
 
-	if (pem_load_crls(path, loading->crls, why, sizeof(why)) < 0)
+	if ((f ? pem_parse_crls(f->data, f->len, loading->crls, why, sizeof(why))
+	       : pem_load_crls(path, loading->crls, why, sizeof(why))) < 0)
 		complain_at(loading->l, loading->k, loading->object, "%s: %s", path, why);
 }
 
@@ -609,7 +632,7 @@ static void check_crls(struct loader *l, struct crl_loading *loading,
 
 	if (!list.crls || said(l, loading->k, loading->object)->wrong)
 		return;
-	for (int i = 0; l->checking && i < sk_X509_CRL_num(list.crls); i++)
+	for (int i = 0; l->depth >= KEYS && i < sk_X509_CRL_num(list.crls); i++)
 		check_crl_signer(l, loading, sk_X509_CRL_value(list.crls, i), &list);
 	if (crl_history_check(l->crl_history, &list, complain_of_history, loading))
 		l->report.out_of_memory = true;
@@ -1262,7 +1285,8 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	settle_workers(l);
 	settle_limits(l->cfg);
 	resolve_references(l);
-	load_certificates(l);
+	if (l->depth >= CERTIFICATES)
+		load_certificates(l);
 	for_each_object(l->cfg, SCOPE_PROFILE, i) make_rules(l, l->cfg->profiles[i]);
 	check_certkeys(l);
 	check_profiles(l);
@@ -1270,7 +1294,7 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	check_vservers(l);
 	check_own_addresses(l);
 	derive_bindings(l);
-	if (l->checking)
+	if (l->depth >= KEYS)
 		check_keys(l);
 }
 
@@ -1306,35 +1330,58 @@ static int keep_origins(const struct loader *l)
 	return 0;
 }
 
-static int load_config(const struct cfg_texts *t, bool checking, FILE *errors, struct config **out)
+/* Prints what is wrong and frees the notes. 0 or -EINVAL; the configuration is there in any case.
+ */
+static int load_config(struct loader *l, FILE *errors)
 {
-	struct loader l = {.checking = checking,
-			   .crl_history = t->crl_history,
-			   .report.path = t->list[0].name};
-	int err;
-
-	*out = NULL;
-	l.cfg = config_new(t);
-	if (!l.cfg) {
-		fprintf(errors, "%s: out of memory\n", t->list[0].name);
+	l->report.path = l->texts->list[0].name;
+	l->cfg = config_new(l->texts);
+	if (!l->cfg) {
+		fprintf(errors, "%s: out of memory\n", l->report.path);
 		return -EINVAL;
 	}
-	load(&l, t);
-	if (!l.report.out_of_memory && keep_origins(&l))
-		l.report.out_of_memory = true;
-	notes_free(&l);
-	err = report_end(&l.report, errors);
-	if (err < 0) {
+	load(l, l->texts);
+	if (!l->report.out_of_memory && keep_origins(l))
+		l->report.out_of_memory = true;
+	notes_free(l);
+	return report_end(&l->report, errors);
+}
+
+static int load_to(const struct cfg_texts *t, enum depth depth, FILE *errors, struct config **out)
+{
+	struct loader l = {.texts = t, .depth = depth, .crl_history = t->crl_history};
+	int err = load_config(&l, errors);
+
+	*out = NULL;
+	if (err < 0)
 		config_free(l.cfg);
-		return err;
-	}
-	*out = l.cfg;
-	return 0;
+	else
+		*out = l.cfg;
+	return err;
 }
 
 int config_load_texts(const struct cfg_texts *t, FILE *errors, struct config **out)
 {
-	return load_config(t, false, errors, out);
+	return load_to(t, CERTIFICATES, errors, out);
+}
+
+int config_load_names(const struct cfg_texts *t, FILE *errors, struct config **out)
+{
+	return load_to(t, TEXTS, errors, out);
+}
+
+struct config *config_glance(const struct cfg_texts *t)
+{
+	struct loader l = {.texts = t, .depth = TEXTS};
+	scoped_mem char *unread = NULL;
+	size_t len = 0;
+	FILE *errors = open_memstream(&unread, &len);
+
+	if (!errors)
+		return NULL;
+	(void)!load_config(&l, errors);
+	fclose(errors);
+	return l.cfg;
 }
 
 int config_load(const char *path, FILE *errors, struct config **out)
@@ -1369,7 +1416,7 @@ static int write_crl_history(const struct config *cfg, FILE *out)
 int config_check_texts(const struct cfg_texts *t, FILE *errors, FILE *crl_history)
 {
 	struct config *cfg;
-	int err = load_config(t, true, errors, &cfg);
+	int err = load_to(t, KEYS, errors, &cfg);
 
 	if (!err && crl_history && write_crl_history(cfg, crl_history)) {
 		fprintf(errors, "%s: out of memory\n", t->list[0].name);
@@ -1465,6 +1512,28 @@ struct verify_policy config_policy(const struct cfg_profile *p, const struct cfg
 	policy.crl_check = r->crl_check;
 	policy.crls = r->crls;
 	return policy;
+}
+
+static void found_if_set(const char *path, void (*found)(void *arg, const char *path), void *arg)
+{
+	if (path)
+		found(arg, path);
+}
+
+void config_public_files(const struct config *cfg, void (*found)(void *arg, const char *path),
+			 void *arg)
+{
+	for (unsigned i = 0; i < cfg->n_certkeys; i++) {
+		found_if_set(cfg->certkeys[i]->cert_file, found, arg);
+		found_if_set(cfg->certkeys[i]->ocsp_response_file, found, arg);
+		found_if_set(cfg->certkeys[i]->policy.client_ca_file, found, arg);
+	}
+	for (unsigned i = 0; i < cfg->n_profiles; i++) {
+		found_if_set(cfg->profiles[i]->client_ca_file, found, arg);
+		found_if_set(cfg->profiles[i]->server_ca_file, found, arg);
+		found_if_set(cfg->profiles[i]->forge.sid_issuers_file, found, arg);
+	}
+	config_changing_files(cfg, found, arg);
 }
 
 void config_changing_files(const struct config *cfg, void (*found)(void *arg, const char *path),

@@ -397,10 +397,21 @@ struct cfg_text {
 	char *text; /* NUL-terminated; may hold others, which are then complained about */
 	size_t len;
 };
+/* A file of certificates, CRLs or an OCSP response that the texts name, as it was read. */
+struct cfg_file {
+	const char *path;
+	const void *data;
+	size_t len;
+};
 struct cfg_texts {
 	struct cfg_text *list;
 	unsigned n;
 	char *crl_history; /* of what ran before, see crl_history.h; NULL: nothing did */
+	/* By path, of config_texts_unseal(). Others are read when the texts are loaded. */
+	struct cfg_file *files;
+	unsigned n_files;
+	const void *sealed; /* where files[].data is */
+	size_t sealed_len;
 };
 
 /* Reads path and the files of its directory. Errors as in config_load(). NUL-safe to free then. */
@@ -410,9 +421,12 @@ int config_texts_add(struct cfg_texts *t, const char *name, const char *text,
 		     size_t len) must_check;
 int config_texts_copy(const struct cfg_texts *t, struct cfg_texts *out) must_check;
 void config_texts_free(struct cfg_texts *t);
+/* The file that was read from path; NULL: none was. */
+const struct cfg_file *config_texts_file(const struct cfg_texts *t, const char *path);
 /*
- * All of them in sealed memory, for processes that are executed: its descriptor, or -errno. And
- * what is in there, copied; fd is closed. -errno
+ * All of them in sealed memory, for processes that are executed, with each readable file that they
+ * name but those of keys: its descriptor, or -errno. No byte of these files comes into
+ * memory of ours. And what is in there; fd is closed. -errno
  */
 int config_texts_seal(const struct cfg_texts *t) must_check;
 int config_texts_unseal(int fd, struct cfg_texts *out) must_check;
@@ -426,6 +440,12 @@ int config_texts_unseal(int fd, struct cfg_texts *out) must_check;
  * one line was printed. *out is to be freed with config_free().
  */
 int config_load_texts(const struct cfg_texts *t, FILE *errors, struct config **out) must_check;
+/*
+ * The same for who must not look at what is in other files: no certificate is loaded, nor checked.
+ */
+int config_load_names(const struct cfg_texts *t, FILE *errors, struct config **out) must_check;
+/* What can be made of the texts in that way, whatever is wrong with them. NULL: no memory. */
+struct config *config_glance(const struct cfg_texts *t) must_check;
 /* config_read() and that. */
 int config_load(const char *path, FILE *errors, struct config **out) must_check;
 
@@ -467,6 +487,10 @@ static inline const char *config_user(const struct config *cfg, const char *own)
  * (&p->server_revocation) is to be made with. Borrows the CRLs of p.
  */
 struct verify_policy config_policy(const struct cfg_profile *p, const struct cfg_revocation *r);
+
+/* Calls found for each file that is named, but those of keys; some perhaps more than once. */
+void config_public_files(const struct config *cfg, void (*found)(void *arg, const char *path),
+			 void *arg);
 
 /*
  * Calls found for each file that others change while we run, so that a change

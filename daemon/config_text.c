@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "shared_memory.h"
 
 #define TEXT_MAX (64u << 20) /* bytes of all texts together */
@@ -64,6 +63,8 @@ void config_texts_free(struct cfg_texts *t)
 	}
 	free(t->list);
 	free(t->crl_history);
+	free(t->files);
+	shared_memory_unmap(t->sealed, t->sealed_len);
 	*t = (struct cfg_texts){0};
 }
 
@@ -171,82 +172,6 @@ int config_read(const char *path, FILE *errors, struct cfg_texts *out)
 	err = add_file(out, path, errors);
 	if (!err)
 		err = add_directory(out, path, errors);
-	if (err)
-		config_texts_free(out);
-	return err;
-}
-
-/* ---- from process to process ---- */
-
-/* In front of each text, which follows its name; both end with a NUL, which is not counted. */
-struct sealed_text {
-	uint64_t name_len, len;
-};
-
-static void seal_one(const char *name, const char *text, size_t len, FILE *out)
-{
-	struct sealed_text head = {strlen(name), len};
-
-	fwrite(&head, sizeof(head), 1, out);
-	fwrite(name, 1, head.name_len + 1, out);
-	fwrite(text, 1, head.len + 1, out);
-}
-
-/* The history of CRLs comes last, with a name that no text has. */
-#define CRL_HISTORY ""
-
-int config_texts_seal(const struct cfg_texts *t)
-{
-	scoped_mem char *all = NULL;
-	size_t len = 0;
-	FILE *out = open_memstream(&all, &len);
-
-	if (!out)
-		return -ENOMEM;
-	for (unsigned i = 0; i < t->n; i++)
-		seal_one(t->list[i].name, t->list[i].text, t->list[i].len, out);
-	if (t->crl_history)
-		seal_one(CRL_HISTORY, t->crl_history, strlen(t->crl_history), out);
-	return fclose(out) ? -ENOMEM : shared_memory_copy("ktlsgate-config", all, len);
-}
-
-/* Of what is between *p and end; *p is then behind it. */
-static int unseal_one(const char **p, const char *end, struct cfg_texts *out)
-{
-	struct sealed_text head;
-	const char *name;
-
-	if ((size_t)(end - *p) < sizeof(head))
-		return -EINVAL;
-	memcpy(&head, *p, sizeof(head));
-	name = *p + sizeof(head);
-	if (head.name_len >= TEXT_MAX || head.len > TEXT_MAX ||
-	    head.name_len + head.len + 2 > (size_t)(end - name))
-		return -EINVAL;
-	*p = name + head.name_len + head.len + 2;
-	if (!head.name_len) {
-		free(out->crl_history);
-		out->crl_history = strndup(name + 1, head.len);
-		return out->crl_history ? 0 : -ENOMEM;
-	}
-	return config_texts_add(out, name, name + head.name_len + 1, head.len);
-}
-
-int config_texts_unseal(int fd, struct cfg_texts *out)
-{
-	scoped_fd ours = fd;
-	size_t len = 0;
-	const char *all = shared_memory_map_copy(ours, &len), *p = all;
-	int err = 0;
-
-	*out = (struct cfg_texts){0};
-	if (!all)
-		return -errno;
-	while (!err && p < all + len)
-		err = unseal_one(&p, all + len, out);
-	munmap((void *)all, len);
-	if (!err && !out->n)
-		err = -EINVAL;
 	if (err)
 		config_texts_free(out);
 	return err;

@@ -48,7 +48,7 @@ static void visit_all(const struct config *cfg, visit_fn *visit, void *arg)
 	}
 }
 
-/* ---- the supervisor's ---- */
+/* ---- the log's ---- */
 
 struct next {
 	time_t after, first; /* first 0: none */

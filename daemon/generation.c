@@ -20,7 +20,7 @@
 #define RESTART_PAUSE_MS 1000
 #define STOP_SECONDS	 5
 
-static const char *const child_names[ROLES] = {"signer", "resolver", "data process"};
+static const char *const child_names[GENERATION_ROLES] = {"signer", "resolver", "data process"};
 
 /* ---- what it has ---- */
 
@@ -126,26 +126,21 @@ static int open_fresh(struct generation *g)
 	return g->fresh_read < 0 ? g->fresh_read : 0;
 }
 
-static int open_texts(struct generation *g, const struct cfg_texts *texts)
-{
-	g->texts = config_texts_seal(texts);
-	return g->texts < 0 ? g->texts : 0;
-}
-
-struct generation *generation_new(struct config *cfg, const struct cfg_texts *texts,
-				  unsigned number, unsigned slot)
+struct generation *generation_new(struct config *cfg, int texts, unsigned number, unsigned slot)
 {
 	struct generation *g = calloc(1, sizeof(*g));
 
 	if (!g) {
 		config_free(cfg);
+		close(texts);
 		return NULL;
 	}
 	g->cfg = cfg;
+	g->texts = texts;
 	g->number = number;
 	g->slot = slot;
 	g->since = timer_clock();
-	g->stop_read = g->stop_write = g->channel = g->texts = -1;
+	g->stop_read = g->stop_write = g->channel = -1;
 	g->resolved_write = g->resolved_read = -1;
 	g->fresh_write = g->fresh_read = -1;
 	g->flows_most = UINT32_MAX;
@@ -153,7 +148,7 @@ struct generation *generation_new(struct config *cfg, const struct cfg_texts *te
 	g->worker_ends = no_descriptors(cfg->workers);
 	g->signer_ends = no_descriptors(cfg->workers);
 	if (g->listeners && g->worker_ends && g->signer_ends && !open_signer_sockets(g) &&
-	    !open_stop(g) && !open_resolved(g) && !open_fresh(g) && !open_texts(g, texts))
+	    !open_stop(g) && !open_resolved(g) && !open_fresh(g))
 		return g;
 	generation_free(g);
 	return NULL;
@@ -382,7 +377,7 @@ int generation_start(struct generation *g, struct shared *sh)
 {
 	int err = 0;
 
-	for (int kind = 0; !err && kind < ROLES; kind++) {
+	for (int kind = 0; !err && kind < GENERATION_ROLES; kind++) {
 		if (!g->children[kind] && should_run(g, (enum role)kind))
 			err = start_child(g, sh, (enum role)kind);
 	}
@@ -392,7 +387,7 @@ int generation_start(struct generation *g, struct shared *sh)
 
 bool generation_runs(const struct generation *g)
 {
-	for (int kind = 0; kind < ROLES; kind++) {
+	for (int kind = 0; kind < GENERATION_ROLES; kind++) {
 		if (!g->children[kind] && should_run(g, (enum role)kind))
 			return false;
 	}
@@ -496,7 +491,7 @@ static enum role kind_of(const struct generation *g, pid_t pid)
 {
 	int kind = 0;
 
-	while (kind < ROLES && g->children[kind] != pid)
+	while (kind < GENERATION_ROLES && g->children[kind] != pid)
 		kind++;
 	return (enum role)kind;
 }
@@ -516,7 +511,7 @@ bool generation_reap(struct generation *g, struct shared *sh, pid_t pid, int sta
 	enum role kind = kind_of(g, pid);
 	bool expected = g->retired && !status && (kind == ROLE_DATA || g->stop_write < 0);
 
-	if (kind == ROLES)
+	if (kind == GENERATION_ROLES)
 		return false;
 	if (!expected)
 		tell_death(g, kind, status);

@@ -50,19 +50,18 @@ struct generation {
 	int resolved_write, resolved_read;
 	/* That in which the signer publishes fresh values for the data process. */
 	int fresh_write, fresh_read;
-	int texts;	       /* config_texts_seal() */
-	pid_t children[ROLES]; /* 0: it does not run */
-	uint64_t pause_end;    /* timer_clock(): what has died is not started again before */
+	int texts;			  /* config_texts_seal() */
+	pid_t children[GENERATION_ROLES]; /* 0: it does not run */
+	uint64_t pause_end; /* timer_clock(): what has died is not started again before */
 	bool retired;
 	bool accepts_nothing; /* it has said so */
 };
 
 /*
- * Takes cfg, which texts hold, also on failure. listeners: room for the descriptors, to be filled.
- * NULL: no memory, or no descriptors.
+ * Takes cfg, and what it is made of: texts, see config_texts_seal(); also on failure. listeners:
+ * room for the descriptors, to be filled. NULL: no memory, or no descriptors.
  */
-struct generation *generation_new(struct config *cfg, const struct cfg_texts *texts,
-				  unsigned number, unsigned slot);
+struct generation *generation_new(struct config *cfg, int texts, unsigned number, unsigned slot);
 /* Closes its descriptors; its processes must be gone. NULL-safe. */
 void generation_free(struct generation *g);
 

@@ -48,6 +48,14 @@ static int read_fully(int fd, struct content *c)
 	return 0;
 }
 
+static int too_large(off_t size, off_t max, char *why, size_t why_len)
+{
+	if (size <= max)
+		return 0;
+	snprintf(why, why_len, "is larger than %d MiB; give a PEM file", (int)(max >> 20));
+	return -EFBIG;
+}
+
 /* O_NONBLOCK: a FIFO by mistake must not hang the start. */
 static int content_read(const char *path, off_t max, struct content *c, char *why, size_t why_len)
 {
@@ -65,10 +73,9 @@ static int content_read(const char *path, off_t max, struct content *c, char *wh
 			 S_ISDIR(c->st.st_mode) ? "a directory" : "not a regular file");
 		return -EINVAL;
 	}
-	if (c->st.st_size > max) {
-		snprintf(why, why_len, "is larger than %d MiB; give a PEM file", (int)(max >> 20));
-		return -EFBIG;
-	}
+	err = too_large(c->st.st_size, max, why, why_len);
+	if (err < 0)
+		return err;
 	if (!c->st.st_size) {
 		snprintf(why, why_len, "is empty; give a PEM file");
 		return -EINVAL;
@@ -82,9 +89,9 @@ static int content_read(const char *path, off_t max, struct content *c, char *wh
 	return err;
 }
 
-static bool contains(const struct content *c, const char *text)
+static bool contains(const void *text, size_t len, const char *what)
 {
-	return c->text && memmem(c->text, c->len, text, strlen(text)) != NULL;
+	return text && memmem(text, len, what, strlen(what)) != NULL;
 }
 
 static int parse_certs(BIO *bio, STACK_OF(X509) * certs, char *why, size_t why_len)
@@ -116,25 +123,24 @@ static int parse_certs(BIO *bio, STACK_OF(X509) * certs, char *why, size_t why_l
 	return -EINVAL;
 }
 
-int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len)
+int pem_parse_certs(const void *text, size_t len, STACK_OF(X509) * *out, char *why, size_t why_len)
 {
-	scoped_content c = {0};
 	scoped_certs *certs = NULL;
 	scoped_bio *bio = NULL;
-	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
+	int err = too_large((off_t)len, PEM_FILE_MAX, why, why_len);
 
 	if (err < 0)
 		return err;
-	if (contains(&c, "PRIVATE KEY-----")) {
+	if (contains(text, len, "PRIVATE KEY-----")) {
 		snprintf(why, why_len,
 			 "holds a private key; keep certificates and keys in files of their own");
 		return -EINVAL;
 	}
-	if (!contains(&c, "-----BEGIN ")) {
+	if (!contains(text, len, "-----BEGIN ")) {
 		snprintf(why, why_len, "is not PEM; convert it, e.g. openssl x509 -inform DER");
 		return -EINVAL;
 	}
-	bio = BIO_new_mem_buf(c.text, c.len);
+	bio = BIO_new_mem_buf(text, (int)len);
 	certs = sk_X509_new_null();
 	if (!bio || !certs) {
 		snprintf(why, why_len, "out of memory");
@@ -145,6 +151,14 @@ int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t wh
 		return err;
 	*out = TAKE_PTR(certs);
 	return 0;
+}
+
+int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	int err = content_read(path, PEM_FILE_MAX, &c, why, why_len);
+
+	return err < 0 ? err : pem_parse_certs(c.text, c.len, out, why, why_len);
 }
 
 static int add_crl(X509_CRL *crl, STACK_OF(X509_CRL) * out, int number, char *why, size_t why_len)
@@ -164,9 +178,9 @@ static int add_crl(X509_CRL *crl, STACK_OF(X509_CRL) * out, int number, char *wh
 
 /* The next CRL of the file's text from *at on, and *at behind it; NULL with an error in the queue:
  * it is malformed, without: there is none. */
-static X509_CRL *next_crl(BIO *pem, const struct content *c, size_t *at)
+static X509_CRL *next_crl(BIO *pem, const unsigned char *text, size_t len, size_t *at)
 {
-	const unsigned char *p = (const unsigned char *)c->text + *at;
+	const unsigned char *p = text + *at;
 	X509_CRL *crl;
 
 	ERR_clear_error();
@@ -176,43 +190,51 @@ static X509_CRL *next_crl(BIO *pem, const struct content *c, size_t *at)
 			ERR_clear_error();
 		return crl;
 	}
-	crl = *at < c->len ? d2i_X509_CRL(NULL, &p, (long)(c->len - *at)) : NULL;
-	*at = (size_t)(p - (const unsigned char *)c->text);
+	crl = *at < len ? d2i_X509_CRL(NULL, &p, (long)(len - *at)) : NULL;
+	*at = (size_t)(p - text);
 	return crl;
 }
 
-int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len)
+int pem_parse_crls(const void *text, size_t len, STACK_OF(X509_CRL) * out, char *why,
+		   size_t why_len)
 {
-	scoped_content c = {0};
 	scoped_bio *pem = NULL;
-	int err = content_read(path, CRL_FILE_MAX, &c, why, why_len), n = 0;
+	int err = too_large((off_t)len, CRL_FILE_MAX, why, why_len), n = 0;
 	X509_CRL *crl;
 	size_t at = 0;
-	char text[200];
+	char openssl[200];
 
 	if (err < 0)
 		return err;
-	if (contains(&c, "-----BEGIN ")) {
-		pem = BIO_new_mem_buf(c.text, (int)c.len);
+	if (contains(text, len, "-----BEGIN ")) {
+		pem = BIO_new_mem_buf(text, (int)len);
 		if (!pem) {
 			snprintf(why, why_len, "out of memory");
 			return -ENOMEM;
 		}
 	}
-	while ((crl = next_crl(pem, &c, &at))) {
+	while ((crl = next_crl(pem, text, len, &at))) {
 		err = add_crl(crl, out, ++n, why, why_len);
 		if (err < 0)
 			return err;
 	}
 	if (ERR_peek_last_error()) {
 		snprintf(why, why_len, "CRL %d of the file is malformed: %s; try openssl crl",
-			 n + 1, log_openssl(text, sizeof(text)));
+			 n + 1, log_openssl(openssl, sizeof(openssl)));
 		return -EINVAL;
 	}
 	if (n)
 		return 0;
 	snprintf(why, why_len, "holds no CRL; a block BEGIN X509 CRL is needed, or DER");
 	return -EINVAL;
+}
+
+int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len)
+{
+	scoped_content c = {0};
+	int err = content_read(path, CRL_FILE_MAX, &c, why, why_len);
+
+	return err < 0 ? err : pem_parse_crls(c.text, c.len, out, why, why_len);
 }
 
 /* One PEM block, in memory that is wiped. */

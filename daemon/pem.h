@@ -15,12 +15,17 @@
  * it. Returns 0 or -errno; *out is the caller's.
  */
 int pem_load_certs(const char *path, STACK_OF(X509) * *out, char *why, size_t why_len) must_check;
+/* The same with a file that was read already. */
+int pem_parse_certs(const void *text, size_t len, STACK_OF(X509) * *out, char *why,
+		    size_t why_len) must_check;
 
 /*
  * Adds all CRLs of the file, PEM or DER, at least one; each is fit (crl.h). Returns 0 or
  * -errno; *out is the caller's.
  */
 int pem_load_crls(const char *path, STACK_OF(X509_CRL) * out, char *why, size_t why_len) must_check;
+int pem_parse_crls(const void *text, size_t len, STACK_OF(X509_CRL) * out, char *why,
+		   size_t why_len) must_check;
 
 /*
  * The first private key of the file. passphrase_file: what an encrypted key is

@@ -9,6 +9,7 @@
 #include "brief.h"
 #include "log.h"
 #include "offload.h"
+#include "pkcs11.h"
 #include "provider.h"
 #include "sandbox.h"
 #include "shared_memory.h"
@@ -18,7 +19,7 @@
 #include "worker.h"
 
 static const char *const log_names[ROLES] = {"ktlsgated[signer]", "ktlsgated[resolver]",
-					     "ktlsgated[data]"};
+					     "ktlsgated[data]", "ktlsgated[check]"};
 
 /* ---- what it was given ---- */
 
@@ -36,16 +37,23 @@ static bool agrees(const struct brief *b, const struct config *cfg)
 	return all;
 }
 
+static int unseal(struct brief *b, struct cfg_texts *texts)
+{
+	int err = config_texts_unseal(TAKE_FD(b->fd[BRIEF_TEXTS]), texts);
+
+	if (err)
+		log_error("the configuration cannot be read: %s", strerror(-err));
+	return err;
+}
+
 static struct config *load(struct brief *b)
 {
 	struct config *cfg = NULL;
 	struct cfg_texts texts;
-	int err = config_texts_unseal(TAKE_FD(b->fd[BRIEF_TEXTS]), &texts);
+	int err = unseal(b, &texts);
 
-	if (err) {
-		log_error("the configuration cannot be read: %s", strerror(-err));
+	if (err)
 		return NULL;
-	}
 	err = config_load_texts(&texts, stderr, &cfg);
 	config_texts_free(&texts);
 	if (err || agrees(b, cfg))
@@ -165,11 +173,47 @@ static int run_signer(const struct brief *b, struct config *cfg)
 	return status;
 }
 
+/* Of any certkey, used or not: all are checked. */
+static bool names_token(const struct cfg_texts *texts)
+{
+	struct config *cfg = config_glance(texts);
+	bool found = false;
+
+	for (unsigned i = 0; cfg && i < cfg->n_certkeys; i++) {
+		const char *key = cfg->certkeys[i]->key_file;
+
+		found = found || (key && pkcs11_uri(key));
+	}
+	config_free(cfg);
+	return found;
+}
+
+/*
+ * It writes either errors or, with status 0, the history of CRLs for the next check. The end of the
+ * pipe is the end of the process, so nothing is closed before.
+ */
+_Noreturn static void run_check(struct brief *b)
+{
+	FILE *out = fdopen(b->fd[BRIEF_SAID], "w");
+	struct cfg_texts texts;
+	int err;
+
+	if (!out || unseal(b, &texts))
+		_exit(EXIT_FAILURE);
+	err = sandbox_check(names_token(&texts));
+	if (!err)
+		err = config_check_texts(&texts, out, out);
+	_exit(fflush(out) || err ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
 static int run(struct brief *b)
 {
-	struct config *cfg = load(b);
 	int status = EXIT_FAILURE;
+	struct config *cfg;
 
+	if (b->role == ROLE_CHECK)
+		run_check(b);
+	cfg = load(b);
 	if (!cfg)
 		return EXIT_FAILURE;
 	log_open(log_names[b->role], cfg->log_level);

@@ -53,11 +53,62 @@ struct option {
 	int level, name;
 };
 
+/* What looking names up takes, and reading files. */
+static const int name_services[] = {
+	/* sockets and files; making and opening them: see allow_reading() */
+	SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(sendto), SCMP_SYS(sendmsg), SCMP_SYS(sendmmsg),
+	SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(recvmmsg), SCMP_SYS(getsockname),
+	SCMP_SYS(getpeername), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(shutdown),
+	SCMP_SYS(read), SCMP_SYS(readv), SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(writev),
+	SCMP_SYS(lseek), SCMP_SYS(close), SCMP_SYS(stat), SCMP_SYS(fstat), SCMP_SYS(lstat),
+	SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat),
+	SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(getdents64),
+	SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6),
+	SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
+	/* who and where we are */
+	SCMP_SYS(uname), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getppid), SCMP_SYS(getuid),
+	SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(sysinfo),
+	SCMP_SYS(sched_getaffinity),
+	/* randomness and time */
+	SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
+	SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
+	/* memory; mmap and mprotect: see allow_reading() */
+	SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
+	/* the C library's own; the thread may have hardly begun */
+	SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(futex), SCMP_SYS(sched_yield),
+	SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group)};
+
 static int look_up_user(const char *user, uid_t *uid, gid_t *gid);
 static int become_user(uid_t uid, gid_t gid);
 static int enter_empty_root(void);
 static void drop_bounding_set(void);
 static int drop_capabilities(void);
+static int keep_reading_rights(bool token);
+/* Files of others, too: as the processes that will load the keys. A token's are written. */
+static int keep_reading_rights(bool token)
+{
+	static const cap_value_t kept[] = {CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE};
+	cap_t had = cap_get_proc(), caps = cap_init();
+	int r = had && caps ? 0 : -ENOMEM;
+
+	for (int i = 0; r == 0 && i < 1 + token; i++) {
+		cap_flag_value_t has = CAP_CLEAR;
+
+		(void)cap_get_flag(had, kept[i], CAP_PERMITTED, &has);
+		if (has == CAP_SET)
+			(void)(cap_set_flag(caps, CAP_PERMITTED, 1, &kept[i], CAP_SET) ||
+			       cap_set_flag(caps, CAP_EFFECTIVE, 1, &kept[i], CAP_SET));
+	}
+	if (r == 0)
+		drop_bounding_set();
+	if (r == 0 && cap_set_proc(caps) < 0)
+		r = -errno;
+	cap_free(had);
+	cap_free(caps);
+	return r;
+}
+
 static int compare_ints(const void *a, const void *b);
 static int new_filter(uint32_t otherwise, const int *calls, size_t n, scmp_filter_ctx *out);
 static int load_filter(scmp_filter_ctx filter, int r);
@@ -67,6 +118,8 @@ static int allow_data(scmp_filter_ctx filter);
 static int allow_exact(scmp_filter_ctx filter, const struct exact *list, size_t n);
 static int allow_options(scmp_filter_ctx filter, int call, const struct option *list, size_t n);
 static int allow_stream(scmp_filter_ctx filter, int family);
+static int allow_reading(scmp_filter_ctx filter);
+static int allow_socket(scmp_filter_ctx filter, int family, int type);
 static int allow_resolver(scmp_filter_ctx filter);
 static void release_filter(scmp_filter_ctx *filter);
 
@@ -107,6 +160,45 @@ int sandbox_forbid_dumps(void)
 	if (!SANITIZED && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
 	return 0;
+}
+
+/* A list of what is forbidden: a token's module may need all the rest, and inherits this. */
+int sandbox_supervisor(void)
+{
+	static const int calls[] = {
+		/* other processes' memory and descriptors */
+		SCMP_SYS(ptrace), SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
+		SCMP_SYS(pidfd_getfd), SCMP_SYS(kcmp), SCMP_SYS(process_madvise),
+		/* code for the kernel, but for BPF */
+		SCMP_SYS(init_module), SCMP_SYS(finit_module), SCMP_SYS(delete_module),
+		SCMP_SYS(kexec_load), SCMP_SYS(kexec_file_load), SCMP_SYS(perf_event_open),
+		/* mounts and namespaces */
+		SCMP_SYS(mount), SCMP_SYS(umount2), SCMP_SYS(pivot_root), SCMP_SYS(move_mount),
+		SCMP_SYS(open_tree), SCMP_SYS(fsopen), SCMP_SYS(fsconfig), SCMP_SYS(fsmount),
+		SCMP_SYS(fspick), SCMP_SYS(mount_setattr), SCMP_SYS(unshare), SCMP_SYS(setns),
+		SCMP_SYS(open_by_handle_at), SCMP_SYS(name_to_handle_at),
+		/* the machine */
+		SCMP_SYS(reboot), SCMP_SYS(swapon), SCMP_SYS(swapoff), SCMP_SYS(settimeofday),
+		SCMP_SYS(clock_settime), SCMP_SYS(adjtimex), SCMP_SYS(clock_adjtime),
+		SCMP_SYS(sethostname), SCMP_SYS(setdomainname), SCMP_SYS(acct), SCMP_SYS(quotactl),
+		SCMP_SYS(syslog), SCMP_SYS(iopl), SCMP_SYS(ioperm), SCMP_SYS(mknod),
+		SCMP_SYS(mknodat), SCMP_SYS(personality), SCMP_SYS(userfaultfd),
+		/* keyrings */
+		SCMP_SYS(add_key), SCMP_SYS(request_key), SCMP_SYS(keyctl)};
+	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
+	int r;
+
+	if (SANITIZED)
+		return 0;
+	r = new_filter(SCMP_ACT_ALLOW, NULL, 0, &filter);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), calls[i], 0);
+	if (r == 0)
+		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_LOG, 1);
+	/* A tree instead of a list: the processes that are started pass by here as well. */
+	if (r == 0)
+		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	return load_filter(filter, r);
 }
 
 int sandbox_keep_only(int *keep, unsigned n)
@@ -209,34 +301,49 @@ int sandbox_data(bool unix_sockets, bool maps)
 	return load_filter(filter, r);
 }
 
+int sandbox_check(bool token)
+{
+	/* Name services, and what the kernel says of our addresses. */
+	static const struct {
+		int family, type;
+	} sockets[] = {{AF_UNIX, SOCK_STREAM}, {AF_UNIX, SOCK_DGRAM}, {AF_NETLINK, SOCK_RAW}};
+	/* For keys, and limits that follow from the machine's. */
+	static const struct exact own_limits[] = {{SCMP_SYS(prlimit64), 0, 0}};
+	static const int also[] = {SCMP_SYS(mlock), SCMP_SYS(getrlimit)};
+	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
+	int r = keep_reading_rights(token);
+
+	if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		r = -errno;
+	if (r == 0)
+		r = sandbox_forbid_dumps();
+	if (r < 0) {
+		log_error("cannot drop privileges: %s", strerror(-r));
+		return r;
+	}
+	if (SANITIZED)
+		return 0;
+	r = new_filter(SCMP_ACT_ERRNO(EPERM), name_services, ARRAY_SIZE(name_services), &filter);
+	if (r == 0)
+		r = allow_reading(filter);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sockets); i++)
+		r = allow_socket(filter, sockets[i].family, sockets[i].type);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(also); i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, also[i], 0);
+	if (r == 0)
+		r = allow_exact(filter, own_limits, ARRAY_SIZE(own_limits));
+	if (r == 0 && token)
+		r = allow_token(filter);
+	/* Its module may have threads. */
+	if (r == 0 && token)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 0);
+	if (r == 0 && token)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone3), 0);
+	return load_filter(filter, r);
+}
+
 int sandbox_resolver(void)
 {
-	static const int calls[] = {
-		/* sockets and files; making and opening them: see allow_resolver() */
-		SCMP_SYS(connect), SCMP_SYS(bind), SCMP_SYS(sendto), SCMP_SYS(sendmsg),
-		SCMP_SYS(sendmmsg), SCMP_SYS(recvfrom), SCMP_SYS(recvmsg), SCMP_SYS(recvmmsg),
-		SCMP_SYS(getsockname), SCMP_SYS(getpeername), SCMP_SYS(getsockopt),
-		SCMP_SYS(setsockopt), SCMP_SYS(shutdown), SCMP_SYS(read), SCMP_SYS(readv),
-		SCMP_SYS(pread64), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(lseek),
-		SCMP_SYS(close), SCMP_SYS(stat), SCMP_SYS(fstat), SCMP_SYS(lstat),
-		SCMP_SYS(newfstatat), SCMP_SYS(statx), SCMP_SYS(access), SCMP_SYS(faccessat),
-		SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
-		SCMP_SYS(getdents64), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select),
-		SCMP_SYS(pselect6), SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),
-		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
-		/* who and where we are */
-		SCMP_SYS(uname), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getppid),
-		SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
-		SCMP_SYS(sysinfo), SCMP_SYS(sched_getaffinity),
-		/* randomness and time */
-		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday),
-		SCMP_SYS(time), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep),
-		/* memory; mmap and mprotect: see allow_resolver() */
-		SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
-		/* the C library's own; the thread may have hardly begun */
-		SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(futex), SCMP_SYS(sched_yield),
-		SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
-		SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group)};
 	scmp_filter_ctx filter __attribute__((cleanup(release_filter))) = NULL;
 	int r;
 
@@ -244,7 +351,7 @@ int sandbox_resolver(void)
 		log_warn("no system call filter: built with a sanitizer");
 		return 0;
 	}
-	r = new_filter(SCMP_ACT_ERRNO(EPERM), calls, ARRAY_SIZE(calls), &filter);
+	r = new_filter(SCMP_ACT_ERRNO(EPERM), name_services, ARRAY_SIZE(name_services), &filter);
 	if (r == 0)
 		r = allow_resolver(filter);
 	/* For the thread that looks up, too. */
@@ -475,13 +582,11 @@ static int allow_options(scmp_filter_ctx filter, int call, const struct option *
 
 /*
  * What there is is read, never written. Name services are libraries, loaded when they are first
- * asked: memory may be executed, but none that can be, or could be, written. The kernel's list of
- * our addresses, by netlink, is for their order (RFC 6724).
+ * asked: memory may be executed, but none that can be, or could be, written.
  */
-static int allow_resolver(scmp_filter_ctx filter)
+static int allow_reading(scmp_filter_ctx filter)
 {
 	const scmp_datum_t how = O_ACCMODE | O_CREAT | O_TRUNC, both = PROT_WRITE | PROT_EXEC;
-	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
 	const scmp_datum_t prot[] = {0, PROT_WRITE, PROT_EXEC};
 	const struct exact exact[] = {
 		{SCMP_SYS(ioctl), 1, FIONREAD},
@@ -493,13 +598,6 @@ static int allow_resolver(scmp_filter_ctx filter)
 		{SCMP_SYS(fcntl), 1, F_SETLK},
 		{SCMP_SYS(fcntl), 1, F_SETLKW},
 		{SCMP_SYS(tgkill), 0, (scmp_datum_t)getpid()},
-	};
-	const struct {
-		int family, type;
-	} sockets[] = {
-		{AF_INET, SOCK_DGRAM},	 {AF_INET, SOCK_STREAM},   {AF_INET6, SOCK_DGRAM},
-		{AF_INET6, SOCK_STREAM}, {AF_UNIX, SOCK_STREAM},   {AF_UNIX, SOCK_DGRAM},
-		{AF_NETLINK, SOCK_RAW},	 {AF_NETLINK, SOCK_DGRAM},
 	};
 	int r = allow_exact(filter, exact, ARRAY_SIZE(exact));
 
@@ -515,13 +613,34 @@ static int allow_resolver(scmp_filter_ctx filter)
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
 				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	/* Protocol 0: UDP, TCP, or NETLINK_ROUTE. */
+	return r;
+}
+
+/* Protocol 0: UDP, TCP, or NETLINK_ROUTE. */
+static int allow_socket(scmp_filter_ctx filter, int family, int type)
+{
+	const scmp_datum_t flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+
+	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family, 0),
+				SCMP_A1(SCMP_CMP_MASKED_EQ, ~flags, (scmp_datum_t)type),
+				SCMP_A2(SCMP_CMP_EQ, 0, 0));
+}
+
+/* The kernel's list of our addresses, by netlink, is for their order (RFC 6724). */
+static int allow_resolver(scmp_filter_ctx filter)
+{
+	static const struct {
+		int family, type;
+	} sockets[] = {
+		{AF_INET, SOCK_DGRAM},	 {AF_INET, SOCK_STREAM},   {AF_INET6, SOCK_DGRAM},
+		{AF_INET6, SOCK_STREAM}, {AF_UNIX, SOCK_STREAM},   {AF_UNIX, SOCK_DGRAM},
+		{AF_NETLINK, SOCK_RAW},	 {AF_NETLINK, SOCK_DGRAM},
+	};
+	int r = allow_reading(filter);
+
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sockets); i++)
-		r = seccomp_rule_add(
-			filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
-			SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)sockets[i].family, 0),
-			SCMP_A1(SCMP_CMP_MASKED_EQ, ~flags, (scmp_datum_t)sockets[i].type),
-			SCMP_A2(SCMP_CMP_EQ, 0, 0));
+		r = allow_socket(filter, sockets[i].family, sockets[i].type);
 	return r;
 }
 

@@ -20,6 +20,14 @@
 int sandbox_drop_privileges(const char *user, bool files) must_check;
 
 /*
+ * The supervisor gives up, for itself and all processes that it starts, what none of them needs:
+ * tracing others, loading modules, mounting, namespaces, setting clocks, keyrings, restarting the
+ * machine. Each such call fails with EPERM and is written to the kernel's audit log; calls of
+ * another architecture kill. Returns as sandbox_signer().
+ */
+int sandbox_supervisor(void) must_check;
+
+/*
  * No core dumps, and no ptrace or /proc/<pid>/mem for other processes of the
  * same user. Returns 0 or -errno.
  */
@@ -47,6 +55,15 @@ int sandbox_signer(bool token) must_check;
  * backends behind them, UNIX stream sockets. Returns as sandbox_signer().
  */
 int sandbox_data(bool unix_sockets, bool maps) must_check;
+
+/*
+ * Of a process that checks a configuration, and is root, since keys are root's: it keeps the right
+ * to read files, can gain no other, and has files to be read, name services by UNIX sockets, the
+ * kernel's list of addresses, memory, and no other system calls; what else it asks for fails with
+ * EPERM. token: a key is in a token; then files may be written and memory executed as its module
+ * likes. Returns as sandbox_signer().
+ */
+int sandbox_check(bool token) must_check;
 
 /*
  * The resolver's, for all its threads: files to be read, the libraries of name services among

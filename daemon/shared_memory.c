@@ -36,6 +36,18 @@ int shared_memory_new(const char *name, size_t len)
 
 #define COPY_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL)
 
+int shared_memory_begin_copy(const char *name)
+{
+	int fd = new_file(name);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int shared_memory_end_copy(int fd)
+{
+	return fcntl(fd, F_ADD_SEALS, COPY_SEALS) ? -errno : 0;
+}
+
 int shared_memory_copy(const char *name, const void *data, size_t len)
 {
 	scoped_fd fd = new_file(name);

@@ -15,6 +15,9 @@ int shared_memory_new(const char *name, size_t len) must_check;
 
 /* A copy of len bytes that nobody can ever change. A descriptor, or -errno. */
 int shared_memory_copy(const char *name, const void *data, size_t len) must_check;
+/* The same in steps: an empty file to be written, or -errno; and the end of that, 0 or -errno. */
+int shared_memory_begin_copy(const char *name) must_check;
+int shared_memory_end_copy(int fd) must_check;
 /* Maps such a copy, and only such; *len is its size. NULL: errno says why. */
 const void *shared_memory_map_copy(int fd, size_t *len) must_check;
 

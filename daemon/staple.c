@@ -8,7 +8,8 @@
 #include <openssl/ocsp.h>
 #include "identity.h"
 
-#define SKEW 300 /* seconds a responder's clock may be ahead of ours */
+#define TOO_LARGE "is too large; use at most %d bytes"
+#define SKEW	  300 /* seconds a responder's clock may be ahead of ours */
 
 static int printf_like(3, 4) wrong(char *why, size_t len, const char *fmt, ...)
 {
@@ -35,7 +36,7 @@ static int read_der(const char *path, struct staple *out, char *why, size_t why_
 		return wrong(why, why_len, "cannot be read: %s; give a DER file that we may read",
 			     strerror(errno));
 	if (out->len > STAPLE_MAX)
-		return wrong(why, why_len, "is too large; use at most %d bytes", STAPLE_MAX);
+		return wrong(why, why_len, TOO_LARGE, STAPLE_MAX);
 	return 0;
 }
 
@@ -123,13 +124,10 @@ static int check(const struct staple *s, X509 *cert, STACK_OF(X509) * chain, tim
 	return check_answer(single, now, out, why, why_len);
 }
 
-int staple_load(const char *path, X509 *cert, STACK_OF(X509) * chain, time_t now,
-		struct staple *out, char *why, size_t why_len)
+/* What is in out; freed if it is wrong. */
+static int accept(int ret, X509 *cert, STACK_OF(X509) * chain, time_t now, struct staple *out,
+		  char *why, size_t why_len)
 {
-	int ret;
-
-	*out = (struct staple){0};
-	ret = read_der(path, out, why, why_len);
 	ERR_set_mark();
 	if (!ret)
 		ret = check(out, cert, chain, now, out, why, why_len);
@@ -137,6 +135,27 @@ int staple_load(const char *path, X509 *cert, STACK_OF(X509) * chain, time_t now
 	if (ret)
 		staple_free(out);
 	return ret;
+}
+
+int staple_load(const char *path, X509 *cert, STACK_OF(X509) * chain, time_t now,
+		struct staple *out, char *why, size_t why_len)
+{
+	*out = (struct staple){0};
+	return accept(read_der(path, out, why, why_len), cert, chain, now, out, why, why_len);
+}
+
+int staple_parse(const void *der, size_t len, X509 *cert, STACK_OF(X509) * chain, time_t now,
+		 struct staple *out, char *why, size_t why_len)
+{
+	*out = (struct staple){0};
+	if (len > STAPLE_MAX)
+		return wrong(why, why_len, TOO_LARGE, STAPLE_MAX);
+	out->der = malloc(len);
+	if (!out->der)
+		return wrong(why, why_len, "out of memory");
+	memcpy(out->der, der, len);
+	out->len = len;
+	return accept(0, cert, chain, now, out, why, why_len);
 }
 
 void staple_free(struct staple *s)

@@ -27,6 +27,9 @@ struct staple {
  * -errno with "what is wrong; what would be right" in why. */
 int staple_load(const char *path, X509 *cert, STACK_OF(X509) * chain, time_t now,
 		struct staple *out, char *why, size_t why_len) must_check;
+/* The same with a file that was read already. */
+int staple_parse(const void *der, size_t len, X509 *cert, STACK_OF(X509) * chain, time_t now,
+		 struct staple *out, char *why, size_t why_len) must_check;
 void staple_free(struct staple *s);
 
 #endif

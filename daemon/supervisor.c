@@ -40,7 +40,7 @@ static void raise_descriptor_limit(void)
 		log_warn("RLIMIT_NOFILE: %s", strerror(errno));
 }
 
-static int check_ktls(struct supervisor *s, const struct config *cfg, FILE *errors)
+static int check_ktls(const struct supervisor *s, const struct config *cfg, FILE *errors)
 {
 	const struct ktls_caps *caps = &s->shared.ktls;
 
@@ -127,20 +127,6 @@ static int open_signals(void)
 
 /* ---- checking a configuration ---- */
 
-/*
- * In a process that then ends: the keys that it has seen, our children would have. It writes either
- * errors or, with status 0, the history of CRLs for the next check.
- */
-_Noreturn static void check_and_exit(const struct cfg_texts *texts, int fd)
-{
-	FILE *out = fdopen(fd, "w");
-	int status = !out || sandbox_forbid_dumps() || config_check_texts(texts, out, out);
-
-	if (out && fflush(out))
-		status = EXIT_FAILURE;
-	_exit(status);
-}
-
 /* What the process writes until it ends, or is late. */
 static void pass_on(int fd, FILE *said)
 {
@@ -163,8 +149,22 @@ static void pass_on(int fd, FILE *said)
 	}
 }
 
-/* What the process says is in *said, to be freed, whatever is returned. */
-static int run_check(const char *path, const struct cfg_texts *texts, FILE *errors, char **said)
+static pid_t start_check(int sealed, int said_fd)
+{
+	scoped_mem struct brief *b = brief_new(ROLE_CHECK, 0, 0);
+
+	if (!b)
+		return -ENOMEM;
+	b->fd[BRIEF_TEXTS] = sealed;
+	b->fd[BRIEF_SAID] = said_fd;
+	return brief_execute(b);
+}
+
+/*
+ * In a process of its own, which sees the keys and all that is in the files, and then ends. What
+ * it says is in *said, to be freed, whatever is returned.
+ */
+static int run_check(const char *path, int sealed, FILE *errors, char **said)
 {
 	int fds[2], status = -1;
 	size_t len;
@@ -177,10 +177,7 @@ static int run_check(const char *path, const struct cfg_texts *texts, FILE *erro
 		fclose(out);
 		return -errno;
 	}
-	fflush(NULL);
-	pid = fork();
-	if (!pid)
-		check_and_exit(texts, fds[1]);
+	pid = start_check(sealed, fds[1]);
 	close(fds[1]);
 	if (pid > 0)
 		pass_on(fds[0], out);
@@ -188,7 +185,7 @@ static int run_check(const char *path, const struct cfg_texts *texts, FILE *erro
 	if (fclose(out))
 		return -ENOMEM;
 	if (pid < 0) {
-		fprintf(errors, "%s: cannot be checked: %s\n", path, strerror(errno));
+		fprintf(errors, "%s: cannot be checked: %s\n", path, strerror(-pid));
 		return -EAGAIN;
 	}
 	/* Done, unless it was late. */
@@ -202,10 +199,10 @@ static int run_check(const char *path, const struct cfg_texts *texts, FILE *erro
 }
 
 /* If it is good, texts have the history that it makes. */
-static int check_apart(const char *path, struct cfg_texts *texts, FILE *errors)
+static int check_apart(const char *path, struct cfg_texts *texts, int sealed, FILE *errors)
 {
 	scoped_mem char *said = NULL;
-	int err = run_check(path, texts, errors, &said);
+	int err = run_check(path, sealed, errors, &said);
 
 	if (err) {
 		fputs(said ? said : "out of memory\n", errors);
@@ -216,24 +213,44 @@ static int check_apart(const char *path, struct cfg_texts *texts, FILE *errors)
 	return 0;
 }
 
-/* Checks everything that can be; what is returned differs from what runs in nothing fixed. */
-static int load_checked(struct supervisor *s, struct cfg_texts *texts, FILE *errors,
-			struct config **out)
+static int check_sealed(const struct supervisor *s, struct cfg_texts *texts, int sealed,
+			FILE *errors, struct config **out)
 {
-	int err = check_apart(s->path, texts, errors);
+	int err = check_apart(s->path, texts, sealed, errors);
 
-	*out = NULL;
 	if (!err)
-		err = config_load_texts(texts, errors, out);
+		err = config_load_names(texts, errors, out);
 	if (!err && s->current)
 		err = config_check_change(s->current->cfg, *out, errors);
 	if (!err && s->current)
 		err = check_ktls(s, *out, errors);
+	return err;
+}
+
+/*
+ * Checks everything that can be; what is returned differs from what runs in nothing fixed.
+ * *sealed: what was checked.
+ */
+static int load_checked(const struct supervisor *s, struct cfg_texts *texts, FILE *errors,
+			struct config **out, int *sealed)
+{
+	scoped_fd fd = config_texts_seal(texts);
+	int err = 0;
+
+	*out = NULL;
+	*sealed = -1;
+	if (fd < 0) {
+		fprintf(errors, "%s: cannot be kept: %s\n", s->path, strerror(-fd));
+		return fd;
+	}
+	err = check_sealed(s, texts, fd, errors, out);
 	if (err) {
 		config_free(*out);
 		*out = NULL;
+		return err;
 	}
-	return err;
+	*sealed = TAKE_FD(fd);
+	return 0;
 }
 
 /* ---- generations ---- */
@@ -467,9 +484,8 @@ static int prepare(struct supervisor *s, struct generation *g, FILE *errors, str
 	return err;
 }
 
-/* Takes cfg, made of texts. On failure nothing of it is left, and what ran goes on. */
-static int start_generation(struct supervisor *s, struct config *cfg, const struct cfg_texts *texts,
-			    FILE *errors)
+/* Takes cfg and what it is made of. On failure nothing is left of it, and what ran goes on. */
+static int start_generation(struct supervisor *s, struct config *cfg, int sealed, FILE *errors)
 {
 	struct generation *g;
 	struct steer *steer;
@@ -477,7 +493,7 @@ static int start_generation(struct supervisor *s, struct config *cfg, const stru
 
 	if (slot < 0)
 		slot = make_room(s);
-	g = generation_new(cfg, texts, s->last_number + 1, (unsigned)slot);
+	g = generation_new(cfg, sealed, s->last_number + 1, (unsigned)slot);
 	if (!g) {
 		fprintf(errors, "out of memory or descriptors\n");
 		return -ENOMEM;
@@ -567,8 +583,8 @@ static void warn_of_root(const struct config *cfg)
 			 "the keys run as root; set it to an unprivileged user, e.g. ktlsgate");
 }
 
-/* Takes cfg. */
-static int start_first(struct supervisor *s, struct config *cfg, FILE *errors)
+/* Takes cfg and what it is made of. */
+static int start_first(struct supervisor *s, struct config *cfg, int sealed, FILE *errors)
 {
 	int err = open_once(s, cfg);
 
@@ -576,11 +592,12 @@ static int start_first(struct supervisor *s, struct config *cfg, FILE *errors)
 		err = check_ktls(s, cfg, errors);
 	if (err) {
 		config_free(cfg);
+		close(sealed);
 		return err;
 	}
 	/* Sockets made from here on belong to the cgroup that is counted. */
 	open_count(s, cfg);
-	return start_generation(s, cfg, &s->texts, errors);
+	return start_generation(s, cfg, sealed, errors);
 }
 
 static int start(struct supervisor *s)
@@ -590,10 +607,10 @@ static int start(struct supervisor *s)
 	struct config *cfg;
 	size_t len = 0;
 	FILE *errors;
-	int err = config_read(s->path, stderr, &s->texts);
+	int sealed, err = config_read(s->path, stderr, &s->texts);
 
 	if (!err)
-		err = load_checked(s, &s->texts, stderr, &cfg);
+		err = load_checked(s, &s->texts, stderr, &cfg, &sealed);
 	if (err)
 		return err;
 	log_open("ktlsgated", cfg->log_level);
@@ -601,15 +618,15 @@ static int start(struct supervisor *s)
 	errors = open_memstream(&why, &len);
 	if (!errors) {
 		config_free(cfg);
+		close(sealed);
 		return -ENOMEM;
 	}
-	err = start_first(s, cfg, errors);
+	err = start_first(s, cfg, sealed, errors);
 	if (!fclose(errors))
 		log_lines(why);
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
-	s->expiry = (struct expiry){0};
 	cfg = s->current->cfg;
 	log_info("ktlsgated: ready, version %s, %u vserver%s, %u worker%s, engine %s",
 		 KTLSGATE_VERSION, cfg->n_vservers, plural(cfg->n_vservers), cfg->workers,
@@ -625,14 +642,13 @@ static int change(struct supervisor *s, struct cfg_texts *texts, FILE *errors)
 	struct generation *before = s->current;
 	struct timespec since = changes_now();
 	struct config *cfg;
-	int err = load_checked(s, texts, errors, &cfg);
+	int sealed, err = load_checked(s, texts, errors, &cfg, &sealed);
 
 	if (!err)
-		err = start_generation(s, cfg, texts, errors);
+		err = start_generation(s, cfg, sealed, errors);
 	if (err)
 		return err;
 	changes_watch(&s->changes, s->current->cfg, since);
-	s->expiry = (struct expiry){0};
 	config_texts_free(&s->texts);
 	s->texts = *texts;
 	*texts = (struct cfg_texts){0};
@@ -795,7 +811,6 @@ static int patience(const struct supervisor *s)
 	uint64_t now = timer_clock();
 
 	ms = earlier(ms, changes_wait(&s->changes));
-	ms = earlier(ms, expiry_wait(&s->expiry, s->current->cfg));
 	for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
 		const struct generation *g = s->generations[i];
 
@@ -845,7 +860,6 @@ static void watch(struct supervisor *s)
 			return;
 		if (changes_turn(&s->changes))
 			reload_and_forget(s, false);
-		expiry_turn(&s->expiry, s->current->cfg);
 		tell_flows(s);
 		look_at_listeners(s);
 		if (!all_alive(s))
@@ -919,8 +933,8 @@ int supervisor_run(const char *path)
 
 	/* The log's reader may go away; the daemon stays. */
 	signal(SIGPIPE, SIG_IGN);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		log_warn("PR_SET_NO_NEW_PRIVS: %s", strerror(errno));
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || sandbox_supervisor())
+		return EXIT_FAILURE;
 	s.signal_fd = open_signals();
 	if (s.signal_fd >= 0 && !start(&s)) {
 		watch(&s);

@@ -2,14 +2,13 @@
 /*
  * The supervisor: opens what needs rights (BPF, sockets), starts the processes
  * of a configuration and restarts what dies, reloads, and otherwise sits still.
- * It never loads a private key.
+ * It never loads a private key, and parses no certificate or CRL.
  */
 #ifndef KTLSGATE_SUPERVISOR_H
 #define KTLSGATE_SUPERVISOR_H
 
 #include "changes.h"
 #include "control.h"
-#include "expiry.h"
 #include "generation.h"
 #include "listener.h"
 #include "watchdog.h"
@@ -24,7 +23,6 @@ struct supervisor {
 	int signal_fd;
 	struct watchdog watchdog;
 	struct changes changes; /* of files that the current configuration was made of */
-	struct expiry expiry;	/* of its CRLs */
 	struct generation *generations[GENERATIONS_MAX]; /* by slot */
 	struct generation *current;
 	unsigned last_number;

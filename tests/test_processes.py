@@ -17,10 +17,12 @@ import threading
 import time
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from harness import client as clients
 from harness import peer
-from harness.daemon import REASONS, program, settings, wait_until
+from harness.daemon import REASONS, ctl, program, settings, wait_until
 
 WORKERS = 2
 VERSION = pytest.mark.parametrize("version", peer.VERSIONS)
@@ -166,7 +168,9 @@ def test_rights_of_each_process(gate, pki, backend):
                       signer__user=USERS["signer"], resolver__user=USERS["resolver"],
                       service__app1__address=f"localhost:{backend.port}"))
     serve(g, pki, certkey=pki.client())
-    assert status(g.process.pid)["NoNewPrivs"].strip() == "1"
+    found = status(g.process.pid)
+    assert found["NoNewPrivs"].strip() == "1"
+    assert g.sanitized() or found["Seccomp"].strip() == "2"
     for role, user in USERS.items():
         found, user = status(g.role(role)), pwd.getpwnam(user)
         assert found["Uid"].split() == 4 * [str(user.pw_uid)], role
@@ -183,6 +187,109 @@ def test_users_are_that_of_the_data_process_by_default(gate, pki, backend):
     g = gate(settings(pki, backend.port, dataplane__user="nobody"))
     uid = str(pwd.getpwnam("nobody").pw_uid)
     assert [status(pid)["Uid"].split()[0] for pid in (g.signer(), g.data_process())] == [uid, uid]
+
+
+# ---- who checks ----
+
+
+def test_what_was_checked_is_what_runs(gate, pki, backend, tmp_path):
+    """
+    Certificates that are changed on disk come into force by a reload, and not by the death of a
+    process: all have what was there when the configuration was checked.
+    """
+    ca = tmp_path / "client-ca.pem"
+    ca.write_bytes(pathlib.Path(pki.client_root.cert_file).read_bytes())
+    g = gate(settings(pki, backend.port, profile__front__client_ca=ca))
+    ca.write_text("nothing of the kind\n")
+    for pid in (g.signer(), g.data_process()):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: g.role("signer") and g.role("data"), 5)
+    serve(g, pki, certkey=pki.client())
+    done = ctl("-s", g.socket, "reload")
+    assert done.returncode == 1 and "profile.front.client_ca" in done.stderr
+    serve(g, pki, certkey=pki.client())
+
+
+def test_rights_of_the_checking_process(gate, pki, backend):
+    """It sees the keys; so it has a filter, and no right but to read files."""
+    g = gate(settings(pki, backend.port))
+    if g.sanitized():
+        pytest.skip("a sanitizer needs what the filter forbids")
+    seen = set()
+
+    def look():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, TypeError):
+            found = status(g.role("check"))
+            seen.add((found["Seccomp_filters"].strip(), found["NoNewPrivs"].strip(),
+                      int(found["CapEff"], 16)))
+
+    def reload_and_look():
+        g.process.send_signal(signal.SIGHUP)
+        end = g.log().count("reloaded:") + 1
+        assert wait_until(lambda: look() or g.log().count("reloaded:") >= end, 20)
+        return any(filters == "2" for filters, _, _ in seen)
+
+    assert wait_until(reload_and_look, 60)
+    assert all(nnp == "1" for _, nnp, _ in seen)
+    assert {caps for filters, _, caps in seen if filters == "2"} == {1 << 2}  # DAC_READ_SEARCH
+
+
+# ---- what is not in the memory of a process ----
+
+
+def memory(pid):
+    """All that it can read, but for what the kernel maps."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            start, end = (int(x, 16) for x in line.split()[0].split("-"))
+            if "r" in line.split()[1] and not re.search(r"\[v|io_uring", line):
+                mem.seek(start)
+                with contextlib.suppress(OSError):  # beyond the end of a file
+                    yield mem.read(end - start)
+
+
+def secret_of(certkey):
+    """Of a private key the secret numbers, as OpenSSL keeps them and as a file does."""
+    key = load_pem_private_key(pathlib.Path(certkey.key_file).read_bytes(), None)
+    numbers = key.private_numbers()
+    n = getattr(numbers, "p", None) or numbers.private_value
+    big = n.to_bytes((n.bit_length() + 7) // 8, "big")
+    return {big, big[::-1]}
+
+
+def token_secret(pid):
+    """What is at the beginning of the signers' shared memory, in pieces that look like a key."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        start = next(int(m.split("-")[0], 16) for m in maps if "memfd:ktlsgate-replay" in m)
+        mem.seek(start)
+        page = mem.read(4096)
+    pieces = {page[i:i + 16] for i in range(0, len(page) - 16, 8)}
+    return {p for p in pieces if len(set(p)) > 10}
+
+
+def certificate(certkey):
+    return {x509.load_pem_x509_certificate(pathlib.Path(certkey.cert_file).read_bytes())
+            .public_bytes(Encoding.DER)[-64:]}  # its signature
+
+
+def holders(pids, secret):
+    return {role for role, pid in pids.items()
+            if any(piece in text for text in memory(pid) for piece in secret)}
+
+
+def test_who_has_secrets_in_memory(resolving, pki):
+    """Each secret is with who needs it, and the supervisor parses no certificate."""
+    g = resolving
+    serve(g, pki, certkey=pki.client())
+    g.reload()  # so that the supervisor has done all that it does
+    serve(g, pki, certkey=pki.client())
+    assert wait_until(lambda: len(g.generations()) == 1, 10)
+    pids = {"supervisor": g.process.pid, **{role: g.role(role) for role in DESCRIPTORS}}
+    assert holders(pids, secret_of(pki.forge())) == {"signer"}
+    assert holders(pids, token_secret(pids["signer"])) == {"signer"}
+    assert holders(pids, secret_of(pki.web())) == {"data"}
+    assert "supervisor" not in holders(pids, certificate(pki.client_root))
+    assert "signer" in holders(pids, certificate(pki.client_root))
 
 
 def environment(pid):
