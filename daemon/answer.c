@@ -381,7 +381,7 @@ static void answer_watchdog(struct gate *gate, int *watch)
 struct answering {
 	struct gate *gate;
 	int channel, watch;
-	bool retired;
+	bool retired, settled;
 	struct expiry expiry; /* of the CRLs */
 	struct replies replies;
 };
@@ -416,6 +416,15 @@ static int earlier(int a, int b)
 	return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
+/* Has the last handshake ended? Then the supervisor hears of it. Asked when retired. */
+static bool settle(const struct answering *a)
+{
+	if (limits_handshakes(a->gate->limits) || workers_accepting(a->gate))
+		return false;
+	tell_outcome(a->channel, SETTLED_ID, OUTCOME_DONE);
+	return true;
+}
+
 /* The watchdog first, then one message, then a little of each answer. False: it is time to end. */
 static bool turn(struct answering *a)
 {
@@ -440,6 +449,8 @@ static bool turn(struct answering *a)
 	if (p[0].revents && !obey(a))
 		return false;
 	replies_turn(&a->replies, p + 2, n);
+	if (a->retired && !a->settled)
+		a->settled = settle(a);
 	return ready || !a->retired || a->replies.n || !idle(a->gate);
 }
 

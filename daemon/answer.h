@@ -24,6 +24,8 @@ enum outcome {
 
 /* Its outcome, with this id, comes when it accepts nothing more. */
 #define RETIRED_ID 0
+/* The same when no handshake is left either, so that nobody will ask the signer or the resolver. */
+#define SETTLED_ID (UINT32_MAX - 1)
 #define NO_ID	   UINT32_MAX /* of no connection */
 int answer_tell_retire(int channel) must_check;
 /* A request that is handed over, with what only the supervisor knows. */

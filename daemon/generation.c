@@ -19,6 +19,7 @@
 #define START_TIMEOUT_MS 20000
 #define RESTART_PAUSE_MS 1000
 #define STOP_SECONDS	 5
+#define SETTLE_MS	 1000 /* what a clock of ours and one of a worker's may differ */
 
 static const char *const child_names[GENERATION_ROLES] = {"signer", "resolver", "data process"};
 
@@ -365,12 +366,15 @@ static int start_child(struct generation *g, struct shared *sh, enum role kind)
 	return err;
 }
 
-/* A retired data process that has died has no flows left to serve; its signer then neither. */
+/*
+ * A retired data process that has died has no flows left to serve, its signer then neither; nor
+ * when there is no handshake left.
+ */
 static bool should_run(const struct generation *g, enum role kind)
 {
 	if (kind == ROLE_RESOLVER && g->resolved_write < 0)
 		return false;
-	return !g->retired || (kind != ROLE_DATA && g->children[ROLE_DATA]);
+	return !g->retired || (kind != ROLE_DATA && g->children[ROLE_DATA] && !g->settled);
 }
 
 int generation_start(struct generation *g, struct shared *sh)
@@ -396,11 +400,70 @@ bool generation_runs(const struct generation *g)
 
 /* ---- ending ---- */
 
+/* From the last accept to the end of both handshakes, with all that may be tried again, ms. */
+static uint64_t longest_handshake(const struct config *cfg)
+{
+	unsigned retries = 0;
+
+	for (unsigned i = 0; i < cfg->n_vservers; i++) {
+		if (cfg->vservers[i]->retries > retries)
+			retries = cfg->vservers[i]->retries;
+	}
+	return 1000ull *
+	       (cfg->handshake_timeout +
+		(retries + 1ull) * (cfg->connect_timeout + cfg->backend_handshake_timeout));
+}
+
 void generation_retire(struct generation *g)
 {
 	g->retired = true;
+	g->settle_by = timer_clock() + longest_handshake(g->cfg) + SETTLE_MS;
 	if (g->channel >= 0 && answer_tell_retire(g->channel))
 		log_error("generation %u cannot be told to retire: %s", g->number, strerror(errno));
+}
+
+void generation_settle(struct generation *g)
+{
+	/* Who still accepts has nothing to say about its end. */
+	if (!g->retired || g->settled)
+		return;
+	g->settled = true;
+	g->kill_at = timer_clock() + STOP_SECONDS * 1000;
+	close_fd(&g->stop_write);
+}
+
+static void kill_hung(struct generation *g)
+{
+	static const enum role roles[] = {ROLE_SIGNER, ROLE_RESOLVER};
+
+	g->kill_at = 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(roles); i++) {
+		if (g->children[roles[i]] > 0)
+			kill(g->children[roles[i]], SIGKILL);
+	}
+}
+
+void generation_turn(struct generation *g)
+{
+	uint64_t now = timer_clock();
+
+	if (g->retired && !g->settled && now >= g->settle_by)
+		generation_settle(g);
+	if (g->kill_at && now >= g->kill_at)
+		kill_hung(g);
+}
+
+int generation_due(const struct generation *g)
+{
+	uint64_t now = timer_clock(), due = UINT64_MAX;
+
+	if (g->retired && !g->settled)
+		due = g->settle_by;
+	else if (g->kill_at)
+		due = g->kill_at;
+	if (due == UINT64_MAX)
+		return -1;
+	return due > now ? (int)(due - now) : 0;
 }
 
 void generation_stop(struct generation *g)

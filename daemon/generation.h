@@ -2,7 +2,8 @@
 /*
  * A generation: one configuration and the two processes that run it, a signer
  * and a data process. A reload starts the next one and retires the one before:
- * that one accepts nothing more and ends when its flows have. So a
+ * that one accepts nothing more and ends when its flows have; its signer ends before, with the last
+ * handshake. So a
  * configuration never changes under a running process, and all of it can.
  */
 #ifndef KTLSGATE_GENERATION_H
@@ -55,6 +56,9 @@ struct generation {
 	uint64_t pause_end; /* timer_clock(): what has died is not started again before */
 	bool retired;
 	bool accepts_nothing; /* it has said so */
+	bool settled;	      /* retired, and no handshake is left that could ask the signer */
+	uint64_t settle_by;   /* timer_clock(): when all have ended, or should have */
+	uint64_t kill_at;     /* the same: when a signer that was told to end is killed; 0: never */
 };
 
 /*
@@ -81,6 +85,12 @@ uint64_t generation_flows_left(struct generation *g);
 
 /* Accept nothing more; end with the last flow. */
 void generation_retire(struct generation *g);
+/* A retired one has said that no handshake is left: its signer and its resolver are to end. */
+void generation_settle(struct generation *g);
+/* Settles one that has not said so in its time. After each poll(2). */
+void generation_turn(struct generation *g);
+/* What poll(2) shall wait at most for that, ms; -1: for ever. */
+int generation_due(const struct generation *g);
 /* End now: flows are told, and have timeout.drain. */
 void generation_stop(struct generation *g);
 /* Waits, and kills what does not end within seconds (ms since started). True: all ended well. */

@@ -288,6 +288,11 @@ enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 	return reason;
 }
 
+unsigned limits_handshakes(const struct limits *l)
+{
+	return l->handshakes;
+}
+
 void limits_established(struct limits *l, struct limits_share *share)
 {
 	if (!share->handshake)

@@ -69,6 +69,8 @@ bool limits_memory_full(struct limits *l);
  */
 enum reason limits_take(struct limits *l, const struct cfg_vserver *vserver,
 			const struct sockaddr *peer, struct limits_share *out) must_check;
+/* How many connections have not come to the end of their handshakes. */
+unsigned limits_handshakes(const struct limits *l);
 /* Its handshake is over. Harmless when said again. */
 void limits_established(struct limits *l, struct limits_share *share);
 /* Gives everything back. */

@@ -212,6 +212,8 @@ bool requests_outcome(struct supervisor *s, struct generation *g)
 	}
 	if (id == RETIRED_ID)
 		g->accepts_nothing = true;
+	if (id == SETTLED_ID)
+		generation_settle(g);
 	c = control_find(&s->control, id);
 	if (!c || c->asked != g->number)
 		return true;

@@ -816,6 +816,8 @@ static int patience(const struct supervisor *s)
 
 		if (g && g->retired)
 			ms = earlier(ms, LOOK_MS);
+		if (g)
+			ms = earlier(ms, generation_due(g));
 		if (g && has_flows_to_tell(s, g))
 			ms = earlier(ms, FLOWS_MS);
 		if (g && !generation_runs(g))
@@ -862,6 +864,10 @@ static void watch(struct supervisor *s)
 			reload_and_forget(s, false);
 		tell_flows(s);
 		look_at_listeners(s);
+		for (unsigned i = 0; i < GENERATIONS_MAX; i++) {
+			if (s->generations[i])
+				generation_turn(s->generations[i]);
+		}
 		if (!all_alive(s))
 			start_missing(s);
 	}

@@ -18,6 +18,7 @@ import pytest
 
 from harness import backend as backends
 from harness import client as clients
+from harness import peer
 from harness.daemon import ctl, settings, wait_until
 from harness.ports import HOST, free_port
 from harness.rig import second_vserver
@@ -79,6 +80,58 @@ def test_established_flows_go_on(gate, pki, backend, other):
     stats = g.stats()
     assert (stats["flows_established"], stats["flows_closed"], stats["reason_done"]) == (2, 2, 2)
     assert (stats["flows_active"], stats["generations"]) == (0, 1)
+
+
+# ---- the signer of a retired configuration ----
+
+
+def gone(pid):
+    return not os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_signer_ends_with_the_last_handshake(gate, pki, backend, version):
+    """It serves who is in a handshake when the configuration changes, and no established flow."""
+    g = gate(settings(pki, backend.port))
+    signer, data = g.signer(), g.data_process()
+    with connected(g, pki, version=version) as old, \
+            clients.connect(g.port, pki=pki, certkey=pki.client("Slow"), version=version) as slow:
+        clients.ping(old)
+
+        def reload():
+            """The server's flight is there; ours is not yet sent."""
+            g.reload()
+            assert not gone(signer)
+
+        assert slow.handshake(before_flight=reload)
+        clients.ping(slow)
+        assert g.stats()["forged"] == 2
+        assert wait_until(lambda: gone(signer), 10)
+        assert not gone(data)
+        current, retired = g.generations()
+        assert (retired["state"], retired["flows"], retired["signer_pid"]) == ("retired", "2", "0")
+        for c in (old, slow):
+            clients.ping(c)
+            close(c)
+    assert alone(g) and gone(data)
+    assert not re.search("died|error", g.log()), g.log()
+
+
+def test_signer_ends_though_nobody_says_so(gate, pki, backend):
+    """A data process that says nothing, as a captured one might, does not keep a forging key alive."""
+    g = gate(settings(pki, backend.port, timeout__handshake="1s", timeout__connect="1s",
+                      timeout__backend_handshake="1s", vserver__app__retries="0"))
+    signer, data = g.signer(), g.data_process()
+    with connected(g, pki) as c:
+        clients.ping(c)
+        os.kill(data, signal.SIGSTOP)
+        g.process.send_signal(signal.SIGHUP)
+        assert g.log_contains("reloaded: generation 2", 20)
+        assert wait_until(lambda: gone(signer), 20)
+        os.kill(data, signal.SIGCONT)
+        clients.ping(c)
+        close(c)
+    assert alone(g)
 
 
 @pytest.mark.datapath
