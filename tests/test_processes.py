@@ -60,10 +60,10 @@ PRIVATE = {"program", "library", "[heap]", "[stack]", "[vvar]", "[vvar_vclock]",
 # Kinds of mappings and of descriptors: whatever is found beyond them is a mistake.
 MAPPINGS = {
     None: PRIVATE | {"memfd:ktlsgate-counters", "memfd:ktlsgate-flows"},
-    "signer": PRIVATE | {"memfd:ktlsgate-replay"},
+    "signer": PRIVATE | {"memfd:ktlsgate-replay", "memfd:ktlsgate-fresh"},
     "resolver": PRIVATE | {"memfd:ktlsgate-resolved"},
     "data": PRIVATE | {"memfd:ktlsgate-counters", "memfd:ktlsgate-flows",
-                       "memfd:ktlsgate-resolved", "[io_uring]"},
+                       "memfd:ktlsgate-fresh", "memfd:ktlsgate-resolved", "[io_uring]"},
 }
 DESCRIPTORS = {
     "signer": {"pipe": 1, "socket": WORKERS, "[eventpoll]": 1},
@@ -380,21 +380,6 @@ def test_certificate_expires_while_the_signer_is_slow(gate, pki, backend):
     thread.join()
     assert g.stats()["forge_cache_misses"] == 1  # for the worker it was still valid
     assert g.log_contains(r"chain was refused: certificate has expired \(forge_chain\)")
-
-
-@pytest.mark.parametrize("padding, reason, alert, why", [
-    (16, "forge_proof", "access_denied", "the handshake messages are malformed"),
-    (170, "forge_failed", "internal_error", "handshake too long"),
-], ids=["18 certificates", "over 64 KiB"])
-@VERSION
-def test_chain_too_long_for_the_signer(gate, pki, backend, version, padding, reason, alert, why):
-    """OpenSSL takes more certificates than the signer looks at."""
-    g = gate(settings(pki, backend.port))
-    certkey = pki.client(padding=padding)
-    with g.ends_with(reason):
-        refused(g, pki, backend, alert, certkey=certkey, version=version)
-    assert g.log_contains(re.escape(why) + rf" \({reason}\)")
-    assert g.stats()["forged"] == 0
 
 
 # ---- killed ----
