@@ -18,7 +18,7 @@ CPU_MS = 500 * peer.SCALE
 
 # What the peer is told, and what the log says.
 CHAINS = {
-    "extensions": ("illegal_parameter", "more than 32768 bytes of certificates"),
+    "policies-signed": ("illegal_parameter", "more than 32768 bytes of certificates"),
     "many-certificates": ("decode_error", "110 certificates, at most 64"),
     "purposes": ("certificate_unknown",
                  "5000 extended key usages, at most 64 (certificate 0: CN=mallory)"),
