@@ -319,8 +319,13 @@ static bool has_spoken(const struct flow *f)
 {
 	uint8_t *p = f->worker->env.in;
 	ssize_t n = recv(f->client.fd, p, HELLO_ENOUGH, MSG_PEEK | MSG_DONTWAIT);
+	int queued;
 
 	if (n > 0 && p[0] != RECORD_HANDSHAKE)
+		return true;
+	/* recv() stops in front of urgent data, however often it is asked; who reads gets past it.
+	 */
+	if (n > 0 && n < HELLO_ENOUGH && !ioctl(f->client.fd, SIOCINQ, &queued) && queued > n)
 		return true;
 	return n == HELLO_ENOUGH || (n >= RECORD_HEADER && n >= RECORD_HEADER + (p[3] << 8 | p[4]));
 }

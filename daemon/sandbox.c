@@ -473,7 +473,7 @@ static int load_filter(scmp_filter_ctx filter, int r)
 }
 
 /*
- * No executable memory, no sockets but TCP's and of those the options that flows need, one ioctl,
+ * No executable memory, no sockets but TCP's and of those the options that flows need, two ioctls,
  * no signals to others (not even by F_SETOWN: the signer may be of the same
  * user).
  */
@@ -501,11 +501,9 @@ static int allow_data(scmp_filter_ctx filter)
 		{IPPROTO_TCP, TCP_NOTSENT_LOWAT}, {SOL_TLS, TLS_RX},	  {SOL_TLS, TLS_TX},
 	};
 	const struct exact exact[] = {
-		{SCMP_SYS(ioctl), 1, SIOCOUTQ},
-		{SCMP_SYS(fcntl), 1, F_GETFL},
-		{SCMP_SYS(fcntl), 1, F_SETFL},
-		{SCMP_SYS(fcntl), 1, F_GETPIPE_SZ},
-		{SCMP_SYS(tgkill), 0, (scmp_datum_t)getpid()},
+		{SCMP_SYS(ioctl), 1, SIOCINQ},	    {SCMP_SYS(ioctl), 1, SIOCOUTQ},
+		{SCMP_SYS(fcntl), 1, F_GETFL},	    {SCMP_SYS(fcntl), 1, F_SETFL},
+		{SCMP_SYS(fcntl), 1, F_GETPIPE_SZ}, {SCMP_SYS(tgkill), 0, (scmp_datum_t)getpid()},
 	};
 	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
