@@ -458,6 +458,19 @@ def test_handshake_size_of_the_certificate(gate, pki, backend, version):
             assert c.ended == "alert illegal_parameter"
 
 
+@pytest.mark.parametrize("version", peer.VERSIONS)
+def test_handshake_longer_than_the_signer_reads(gate, pki, backend, version):
+    """With a higher limit than the signer's 64 KiB the reason says so, and nothing is forged."""
+    g = gate(settings(pki, backend.port, limit__handshake_size="200"))
+    ctx = peer.context(False, pki.client(), pki.server_ca, version=version,
+                       alpn=[f"{n:0250}" for n in range(255)])
+    with g.ends_with("forge_failed"), clients.connect(g.port, pki=pki, ctx=ctx) as c:
+        assert not (c.handshake() and c.recv())
+        assert c.ended == "alert internal_error"
+    assert g.log_contains(r"handshake too long \(forge_failed\)")
+    assert g.stats()["forged"] == 0
+
+
 @pytest.mark.parametrize("said, most", [(b"", 4), (b"\x16\x03\x01\x02", 4), (b"\x16\x03\x01\x40\x00\x01", 4),
                                         (CLAIM, 4), ("hello", 128)],
                          ids=["silent", "part", "much-announced", "more-announced", "hello"])

@@ -9,6 +9,8 @@ from harness.daemon import REASONS, ROOT
 
 # Reachable only from inside. What stands in for an end-to-end test is named.
 UNREACHABLE = {
+    "forge_proof": "needs a worker that shows the signer a handshake that no client has signed: "
+                   "tests/unit/test_signer.c plays it",
     "forge_token": "the worker looks at a token's end itself, and at nothing that was not sealed by "
                    "it: tests/unit/test_signer.c",
     "forge_full": "needs half a million new clients within timeout.handshake: "
