@@ -17,7 +17,8 @@ from harness.daemon import BUILD, ROOT, settings
 
 UNIT = ROOT / "config/systemd/ktlsgate.service"
 # systemd-analyze security: 0.0 is a process that can do nothing, 10.0 root without a sandbox.
-EXPOSURE_MAX = 2.7
+# chroot, which gives our processes an empty root, counts 0.3 against us.
+EXPOSURE_MAX = 2.9
 
 # The kernel is shared with other tests: its settings and modules stay as they are.
 STANDINS = {
