@@ -108,6 +108,7 @@ def test_signer_that_was_away(gate, pki, backend, version):
             clients.ping(c)
             # Two epochs and what is left of one: see timeout.handshake in the signer.
             time.sleep(3.2 * EPOCH)
+        g.stat_reaches("flows_closed", 2)
         with g.ends_with("forge_stale"):
             with clients.connect(g.port, pki=pki, certkey=new, version=version) as c:
                 awake = threading.Timer(0.3, os.kill, (signer, signal.SIGCONT))
