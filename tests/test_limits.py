@@ -239,7 +239,8 @@ def test_limit_of_memory(gate, pki, backend):
     There must be an eighth less before the next one is let in.
     """
     limit = 16
-    g = gate(settings(pki, backend.port, limit__memory=limit, limit__handshakes="off"))
+    g = gate(settings(pki, backend.port, limit__memory=limit, limit__handshakes="off",
+                      timeout__client_hello="5m", timeout__handshake="5m"))
     with contextlib.ExitStack() as stack:
         c = stack.enter_context(connected(g, pki))
         clients.ping(c)
@@ -266,6 +267,7 @@ def test_limit_of_memory(gate, pki, backend):
 def test_queue_at_the_limit_of_memory(gate, pki, backend):
     """Nobody is refused; who comes too late is let in when there is memory again."""
     g = gate(settings(pki, backend.port, limit__memory=16, limit__handshakes="off",
+                      timeout__client_hello="5m", timeout__handshake="5m",
                       limit__when_full="queue", dataplane__workers=1))
     with contextlib.ExitStack() as stack:
         held = fill_memory(g, stack, lambda: g.stats()["accept_pauses"])
