@@ -392,8 +392,7 @@ static void read_text(struct loader *l, unsigned source, const struct cfg_text *
 
 static void check_mandatory(struct loader *l)
 {
-	for_each_key(k)
-	{
+	for_each_key (k) {
 		char range[200] = "";
 		scoped_file *f = k->mandatory ? fmemopen(range, sizeof(range), "w") : NULL;
 
@@ -401,8 +400,7 @@ static void check_mandatory(struct loader *l)
 			continue;
 		k->type->range(k, f);
 		fflush(f);
-		for_each_object(l->cfg, k->scope, i)
-		{
+		for_each_object (l->cfg, k->scope, i) {
 			if (!said(l, k, i)->value)
 				complain_at(l, k, i, "is missing; a %s needs it: %s (%s)",
 					    cfg_scopes[k->scope].name, range, k->help);
@@ -483,18 +481,15 @@ static void resolve_list(struct loader *l, const struct cfg_key *k, unsigned obj
 
 static void resolve_references(struct loader *l)
 {
-	for_each_key(k)
-	{
-		for_each_object(l->cfg, k->scope, i)
-		{
+	for_each_key (k) {
+		for_each_object (l->cfg, k->scope, i) {
 			if (k->type == &cfg_type_reference)
 				resolve_reference(l, k, i);
 			else if (k->type == &cfg_type_references)
 				resolve_list(l, k, i);
 		}
 	}
-	for_each_object(l->cfg, SCOPE_PROFILE, i)
-	{
+	for_each_object (l->cfg, SCOPE_PROFILE, i) {
 		const struct cfg_list *list = &l->cfg->profiles[i]->forging_certkeys;
 		struct cfg_certkey *fallback = l->cfg->profiles[i]->fallback_certkey;
 
@@ -504,15 +499,13 @@ static void resolve_references(struct loader *l)
 		for (unsigned c = 0; c < list->n; c++)
 			((struct cfg_certkey *)list->items[c])->forging = true;
 	}
-	for_each_object(l->cfg, SCOPE_VSERVER, i)
-	{
+	for_each_object (l->cfg, SCOPE_VSERVER, i) {
 		const struct cfg_list *list = &l->cfg->vservers[i]->certkeys;
 
 		for (unsigned c = 0; c < list->n; c++)
 			((struct cfg_certkey *)list->items[c])->serving = true;
 	}
-	for_each_object(l->cfg, SCOPE_SERVICE, i)
-	{
+	for_each_object (l->cfg, SCOPE_SERVICE, i) {
 		if (l->cfg->services[i]->check_certkey)
 			l->cfg->services[i]->check_certkey->monitor = true;
 	}
@@ -552,7 +545,7 @@ static void load_staple(struct loader *l, struct cfg_certkey *ck)
 }
 
 /* Calls each with every name of the list. False: out of memory. */
-static bool for_each_file(const char *list, void (*each)(void *arg, const char *path), void *arg)
+static bool for_each_file (const char *list, void (*each)(void *arg, const char *path), void *arg)
 {
 	scoped_mem char *copy = list ? strdup(list) : NULL;
 	char *rest = copy, *path;
@@ -650,7 +643,7 @@ static void load_crls(struct loader *l, const char *side, unsigned object, struc
 	crl_check = row(check);
 	r->crls = sk_X509_CRL_new_null();
 	loading = (struct crl_loading){l, crl, object, r->crls};
-	if (!r->crls || !for_each_file(r->crl_files, load_crl_file, &loading))
+	if (!r->crls || !for_each_file (r->crl_files, load_crl_file, &loading))
 		l->report.out_of_memory = true;
 	check_crls(l, &loading, r);
 	if (r->crl_check != REVOCATION_OFF && !said(l, crl, object)->value)
@@ -673,8 +666,7 @@ static void load_certificates(struct loader *l)
 	const struct cfg_key *sid_issuers = row("profile.<name>.forge.sid_issuers");
 	const struct cfg_key *policy_ca = row("certkey.<name>.policy.client_ca");
 
-	for_each_object(l->cfg, SCOPE_CERTKEY, i)
-	{
+	for_each_object (l->cfg, SCOPE_CERTKEY, i) {
 		struct cfg_certkey *ck = l->cfg->certkeys[i];
 
 		ck->policy.client_ca = load_certs(l, policy_ca, i, ck->policy.client_ca_file);
@@ -684,8 +676,7 @@ static void load_certificates(struct loader *l)
 		if (ck->cert && ck->ocsp_response_file)
 			load_staple(l, ck);
 	}
-	for_each_object(l->cfg, SCOPE_PROFILE, i)
-	{
+	for_each_object (l->cfg, SCOPE_PROFILE, i) {
 		struct cfg_profile *p = l->cfg->profiles[i];
 
 		p->client_ca = load_certs(l, client_ca, i, p->client_ca_file);
@@ -786,9 +777,9 @@ static void check_token(struct loader *l, const struct cfg_certkey *ck)
 
 static void check_certkeys(struct loader *l)
 {
-	for_each_object(l->cfg, SCOPE_CERTKEY, i) check_token(l, l->cfg->certkeys[i]);
-	for_each_object(l->cfg, SCOPE_CERTKEY, i)
-	{
+	for_each_object (l->cfg, SCOPE_CERTKEY, i)
+		check_token(l, l->cfg->certkeys[i]);
+	for_each_object (l->cfg, SCOPE_CERTKEY, i) {
 		if (l->cfg->certkeys[i]->cert)
 			check_certkey(l, l->cfg->certkeys[i]);
 	}
@@ -836,8 +827,7 @@ static void check_keys(struct loader *l)
 {
 	const struct cfg_key *cert = row("certkey.<name>.cert");
 
-	for_each_object(l->cfg, SCOPE_CERTKEY, i)
-	{
+	for_each_object (l->cfg, SCOPE_CERTKEY, i) {
 		struct cfg_certkey *ck = l->cfg->certkeys[i];
 
 		if (ck->cert && ck->key_file && !said(l, cert, i)->wrong)
@@ -890,8 +880,7 @@ static void check_profiles(struct loader *l)
 	const struct cfg_key *dynamic = row("profile.<name>.dynamic_client_cert");
 	const struct cfg_key *forging = row("profile.<name>.forging_certkey");
 
-	for_each_object(l->cfg, SCOPE_PROFILE, i)
-	{
+	for_each_object (l->cfg, SCOPE_PROFILE, i) {
 		const struct cfg_profile *p = l->cfg->profiles[i];
 
 		check_fallback(l, p);
@@ -973,8 +962,7 @@ static void check_services(struct loader *l)
 	const struct cfg_key *profile = row("service.<name>.profile");
 	const struct cfg_key *server_ca = row("profile.<name>.server_ca");
 
-	for_each_object(l->cfg, SCOPE_SERVICE, i)
-	{
+	for_each_object (l->cfg, SCOPE_SERVICE, i) {
 		const struct cfg_profile *p = l->cfg->services[i]->profile;
 
 		if (p && !said(l, server_ca, p->index)->value)
@@ -1129,8 +1117,7 @@ static void check_own_addresses(struct loader *l)
 {
 	const struct cfg_key *address = row("service.<name>.address");
 
-	for_each_object(l->cfg, SCOPE_SERVICE, i)
-	{
+	for_each_object (l->cfg, SCOPE_SERVICE, i) {
 		const struct cfg_address *a = &l->cfg->services[i]->address;
 		const struct cfg_vserver *v = own_vserver(l->cfg, (const struct sockaddr *)&a->ss);
 
@@ -1151,8 +1138,7 @@ static void check_vservers(struct loader *l)
 		complain(&l->report, (struct cfg_where){0},
 			 "there is no vserver; define at least one: %s = 0.0.0.0:8443 ...",
 			 listen->pattern);
-	for_each_object(l->cfg, SCOPE_VSERVER, i)
-	{
+	for_each_object (l->cfg, SCOPE_VSERVER, i) {
 		check_listens(l, listen, i);
 		check_accept_proxy(l, l->cfg->vservers[i]);
 		check_forging(l, l->cfg->vservers[i]);
@@ -1245,8 +1231,7 @@ static bool bind_vserver(struct config *cfg, struct cfg_vserver *v)
 
 static void derive_bindings(struct loader *l)
 {
-	for_each_object(l->cfg, SCOPE_VSERVER, i)
-	{
+	for_each_object (l->cfg, SCOPE_VSERVER, i) {
 		if (!bind_vserver(l->cfg, l->cfg->vservers[i]))
 			l->report.out_of_memory = true;
 	}
@@ -1287,7 +1272,8 @@ static void load(struct loader *l, const struct cfg_texts *t)
 	resolve_references(l);
 	if (l->depth >= CERTIFICATES)
 		load_certificates(l);
-	for_each_object(l->cfg, SCOPE_PROFILE, i) make_rules(l, l->cfg->profiles[i]);
+	for_each_object (l->cfg, SCOPE_PROFILE, i)
+		make_rules(l, l->cfg->profiles[i]);
 	check_certkeys(l);
 	check_profiles(l);
 	check_services(l);
@@ -1314,8 +1300,7 @@ static int keep_origins(const struct loader *l)
 		const struct notes *notes = l->notes[scope];
 
 		for (unsigned i = 0; notes && i < l->n_notes[scope]; i++) {
-			for_each_key(k)
-			{
+			for_each_key (k) {
 				const struct said *s = &notes[i].said[row_of(k)];
 
 				if (s->value)
@@ -1465,8 +1450,7 @@ int config_check_change(const struct config *now, const struct config *next, FIL
 {
 	int err = 0;
 
-	for_each_key(k)
-	{
+	for_each_key (k) {
 		scoped_mem char *is = NULL, *would_be = NULL;
 		struct cfg_where at = {0};
 
@@ -1493,8 +1477,7 @@ int config_load_keys(struct config *cfg, unsigned kinds, FILE *errors)
 {
 	struct report r = {.path = cfg->files[0]};
 
-	for_each_object(cfg, SCOPE_CERTKEY, i)
-	{
+	for_each_object (cfg, SCOPE_CERTKEY, i) {
 		struct cfg_certkey *ck = cfg->certkeys[i];
 		bool wanted = (kinds & CFG_KEYS_SERVING && (ck->serving || ck->monitor)) ||
 			      (kinds & CFG_KEYS_FORGING && ck->forging);
@@ -1540,15 +1523,14 @@ void config_changing_files(const struct config *cfg, void (*found)(void *arg, co
 			   void *arg)
 {
 	for (unsigned i = 0; i < cfg->n_profiles; i++) {
-		(void)for_each_file(cfg->profiles[i]->client_revocation.crl_files, found, arg);
-		(void)for_each_file(cfg->profiles[i]->server_revocation.crl_files, found, arg);
+		(void)for_each_file (cfg->profiles[i]->client_revocation.crl_files, found, arg);
+		(void)for_each_file (cfg->profiles[i]->server_revocation.crl_files, found, arg);
 	}
 }
 
 static void free_members(enum cfg_scope scope, void *object)
 {
-	for_each_key(k)
-	{
+	for_each_key (k) {
 		if (k->scope == scope && k->type->owns_string)
 			free(cfg_get_pointer(cfg_member(object, k->offset)));
 	}
@@ -1575,8 +1557,7 @@ void config_free(struct config *cfg)
 		sk_X509_CRL_pop_free(cfg->profiles[i]->server_revocation.crls, X509_CRL_free);
 	}
 	for (enum cfg_scope scope = SCOPE_GLOBAL + 1; scope < SCOPES; scope++) {
-		for_each_object(cfg, scope, i)
-		{
+		for_each_object (cfg, scope, i) {
 			struct cfg_head *head = cfg_object(cfg, scope, i);
 
 			free_members(scope, head);

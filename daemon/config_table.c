@@ -715,10 +715,10 @@ bool config_has(const struct config *cfg, const char *key)
 }
 
 /* tell(): each setting in order. Returns how many there are; key: only that one. */
-static int for_each_setting(const struct config *cfg, const char *key,
-			    void (*tell)(const struct cfg_key *k, unsigned object, const char *text,
-					 const void *member, void *arg),
-			    void *arg)
+static int for_each_setting (const struct config *cfg, const char *key,
+			     void (*tell)(const struct cfg_key *k, unsigned object,
+					  const char *text, const void *member, void *arg),
+			     void *arg)
 {
 	int n = 0;
 
@@ -757,7 +757,7 @@ static void print_setting(const struct cfg_key *k, unsigned object, const char *
 
 int config_print(const struct config *cfg, const char *key, FILE *out)
 {
-	return for_each_setting(cfg, key, print_setting, out);
+	return for_each_setting (cfg, key, print_setting, out);
 }
 
 struct origins {
@@ -799,7 +799,8 @@ void config_print_origins(const struct config *cfg, FILE *out)
 {
 	struct origins o = {.cfg = cfg, .out = out};
 
-	for_each_setting(cfg, NULL, print_origin, &o);
+	for_each_setting (cfg, NULL, print_origin, &o)
+		;
 }
 
 void config_print_table(FILE *out)

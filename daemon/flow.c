@@ -829,8 +829,7 @@ static void give_up_oldest_early(struct worker *w, const struct cfg_service *ser
 {
 	struct flow_handshake *h;
 
-	TAILQ_FOREACH(h, &w->early, early)
-	{
+	TAILQ_FOREACH (h, &w->early, early) {
 		if (h->flow->service != service)
 			continue;
 		unlist_early(h);

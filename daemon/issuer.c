@@ -63,8 +63,7 @@ static struct issue_network *find_network(struct issuer *is, const struct issue_
 {
 	struct issue_network *n;
 
-	TAILQ_FOREACH(n, &is->networks, link)
-	{
+	TAILQ_FOREACH (n, &is->networks, link) {
 		if (n->family == like->family &&
 		    !memcmp(n->prefix, like->prefix, sizeof(n->prefix)))
 			return n;
@@ -102,8 +101,7 @@ static struct issue_network *largest_network(const struct issuer *is)
 {
 	struct issue_network *n, *largest = NULL;
 
-	TAILQ_FOREACH(n, &is->networks, link)
-	{
+	TAILQ_FOREACH (n, &is->networks, link) {
 		if (!largest || n->n > largest->n)
 			largest = n;
 	}
@@ -242,8 +240,7 @@ static void answered(struct issuer *is, const struct signer_response *r)
 	struct issue *issue;
 
 	/* Answers come in the order of the requests: the first one it is, mostly. */
-	TAILQ_FOREACH(issue, &is->sent, link)
-	{
+	TAILQ_FOREACH (issue, &is->sent, link) {
 		if (issue->id != r->id)
 			continue;
 		remove_issue(is, issue);

@@ -407,8 +407,7 @@ static void start_queries(struct responder *r)
 {
 	struct ocsp_query *q;
 
-	TAILQ_FOREACH(q, &r->queries, queue)
-	{
+	TAILQ_FOREACH (q, &r->queries, queue) {
 		if (r->n_active >= ACTIVE_MAX)
 			return;
 		if (q->fd < 0 && !start(q))
@@ -421,8 +420,8 @@ static void set_timer(struct responder *r)
 	uint64_t first = UINT64_MAX;
 	struct ocsp_query *q;
 
-	TAILQ_FOREACH(q, &r->queries, queue)
-	first = q->deadline < first ? q->deadline : first;
+	TAILQ_FOREACH (q, &r->queries, queue)
+		first = q->deadline < first ? q->deadline : first;
 	if (first == UINT64_MAX)
 		timer_clear(r->timers, &r->timer);
 	else
@@ -434,9 +433,9 @@ static struct ocsp_query *expired_query(const struct responder *r)
 {
 	struct ocsp_query *q;
 
-	TAILQ_FOREACH(q, &r->queries, queue)
-	if (q->deadline <= r->timers->now)
-		return q;
+	TAILQ_FOREACH (q, &r->queries, queue)
+		if (q->deadline <= r->timers->now)
+			return q;
 	return NULL;
 }
 
@@ -518,8 +517,8 @@ static unsigned queue_length(const struct responder *r)
 	const struct ocsp_query *q;
 	unsigned n = 0;
 
-	TAILQ_FOREACH(q, &r->queries, queue)
-	n++;
+	TAILQ_FOREACH (q, &r->queries, queue)
+		n++;
 	return n;
 }
 

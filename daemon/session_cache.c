@@ -67,8 +67,8 @@ void session_cache_free(struct session_cache *c)
 
 	if (!c)
 		return;
-	TAILQ_FOREACH(n, &c->by_age, by_age)
-	session_free(n->session);
+	TAILQ_FOREACH (n, &c->by_age, by_age)
+		session_free(n->session);
 	pthread_mutex_destroy(&c->lock);
 	free(c->buckets);
 	free(c->nodes);

@@ -110,8 +110,7 @@ static bool has_bit(struct nlattr *bitset, const char *name)
 
 	if (!bits)
 		return false;
-	nla_for_each_nested(bit, bits, left)
-	{
+	nla_for_each_nested (bit, bits, left) {
 		struct nlattr *text = inner(bit, ETHTOOL_A_BITSET_BIT_NAME);
 
 		if (text && !strcmp(nla_get_string(text), name))
