@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Requests about flows, counters and settings, answered in the data process; see answer.h. */
 #include "answer.h"
+#include "channel.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include "expiry.h"
-#include "flow_show.h"
 #include "log.h"
 #include "reply.h"
 #include "shield.h"
@@ -17,120 +16,6 @@
 #define RETIRED_LOOK_MS 100  /* between two looks whether the last flow has ended */
 #define RETIRE_MS	1000 /* accepts are cancelled long before */
 #define NICE		10
-
-/* ---- the channel ---- */
-
-struct message {
-	uint32_t id; /* of the connection */
-	bool retire; /* instead of a request */
-	bool watch;  /* the same: who sits at the other end of the descriptor asks now and then */
-	bool first;
-	char line[REQUEST_MAX];
-	struct stats_sums others; /* see struct handed */
-	unsigned generations;
-	struct offload_answer offload; /* flow 0: there is none */
-};
-
-struct outcome_told {
-	uint32_t id;
-	uint32_t outcome;
-};
-
-union rights {
-	struct cmsghdr head;
-	char space[CMSG_SPACE(sizeof(int))];
-};
-
-static int send_message(int channel, const struct message *m, int fd)
-{
-	struct iovec iov = {(void *)m, sizeof(*m)};
-	union rights rights = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (fd >= 0) {
-		msg.msg_control = &rights;
-		msg.msg_controllen = sizeof(rights.space);
-		rights.head = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(sizeof(int)),
-		};
-		memcpy(CMSG_DATA(&rights.head), &fd, sizeof(fd));
-	}
-	return sendmsg(channel, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
-}
-
-int answer_tell_retire(int channel)
-{
-	return send_message(channel, &(struct message){.retire = true}, -1);
-}
-
-int answer_tell_watch(int channel, int fd)
-{
-	return send_message(channel, &(struct message){.watch = true}, fd);
-}
-
-int answer_tell_offload(int channel, const struct offload_answer *answer)
-{
-	return send_message(channel, &(struct message){.offload = *answer}, -1);
-}
-
-int answer_hand_over(int channel, const struct handed *handed, int fd)
-{
-	struct message m = {
-		.id = handed->id,
-		.first = handed->first,
-		.others = *handed->others,
-		.generations = handed->generations,
-	};
-
-	snprintf(m.line, sizeof(m.line), "%s", handed->line);
-	return send_message(channel, &m, fd);
-}
-
-bool answer_outcome(int channel, uint32_t *id, enum outcome *out, struct offload_question *question)
-{
-	/* Workers write their question as it is, see flow.c. */
-	union {
-		struct outcome_told told;
-		struct offload_question question;
-	} said;
-	const struct outcome_told *r = &said.told;
-	ssize_t n = recv(channel, &said, sizeof(said), MSG_DONTWAIT);
-
-	_Static_assert(sizeof(said.told) != sizeof(said.question), "told apart by their sizes");
-	if (n == sizeof(said.question)) {
-		*question = said.question;
-		*id = NO_ID;
-		*out = OUTCOME_ASKS;
-		return true;
-	}
-	if (n != sizeof(*r))
-		return false;
-	*id = r->id;
-	*out = r->outcome <= OUTCOME_NONE ? (enum outcome)r->outcome : OUTCOME_NONE;
-	return true;
-}
-
-/* >0: a message, with *fd or -1; 0: the end. */
-static ssize_t receive(int channel, struct message *m, int *fd)
-{
-	struct iovec iov = {m, sizeof(*m)};
-	union rights rights = {0};
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &rights,
-		.msg_controllen = sizeof(rights.space),
-	};
-	ssize_t n = TEMP_FAILURE_RETRY(recvmsg(channel, &msg, MSG_CMSG_CLOEXEC));
-	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-
-	*fd = -1;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
-	return n == sizeof(*m) ? n : 0;
-}
 
 /* ---- requests ---- */
 
@@ -297,17 +182,9 @@ static enum outcome answer(struct gate *gate, const struct message *m, FILE *out
 	return OUTCOME_DONE;
 }
 
-static void tell_outcome(int channel, uint32_t id, enum outcome outcome)
-{
-	struct outcome_told r = {.id = id, .outcome = outcome};
-
-	if (send(channel, &r, sizeof(r), MSG_NOSIGNAL) < 0)
-		log_warn("the supervisor cannot be answered: %s", strerror(errno));
-}
-
 static void reply_over(void *channel, uint32_t id, unsigned outcome)
 {
-	tell_outcome(*(int *)channel, id, (enum outcome)outcome);
+	channel_tell_outcome(*(int *)channel, id, (enum outcome)outcome);
 }
 
 /* What is asked for is built in memory, but for flows: a slow reader must not hold up a worker. */
@@ -338,7 +215,7 @@ static void retire(struct gate *gate, int channel)
 	workers_retire(gate);
 	for (int ms = 0; ms < RETIRE_MS && workers_accepting(gate); ms++)
 		(void)!poll(NULL, 0, 1);
-	tell_outcome(channel, RETIRED_ID, OUTCOME_DONE);
+	channel_tell_outcome(channel, RETIRED_ID, OUTCOME_DONE);
 }
 
 static void tell_flow(struct worker *w, void *arg)
@@ -392,7 +269,7 @@ static bool obey(struct answering *a)
 	struct message m;
 	scoped_fd fd = -1;
 
-	if (!receive(a->channel, &m, &fd))
+	if (!channel_receive(a->channel, &m, &fd))
 		return false;
 	m.line[sizeof(m.line) - 1] = '\0';
 	if (m.retire) {
@@ -421,7 +298,7 @@ static bool settle(const struct answering *a)
 {
 	if (limits_handshakes(a->gate->limits) || workers_accepting(a->gate))
 		return false;
-	tell_outcome(a->channel, SETTLED_ID, OUTCOME_DONE);
+	channel_tell_outcome(a->channel, SETTLED_ID, OUTCOME_DONE);
 	return true;
 }
 

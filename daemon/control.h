@@ -30,7 +30,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/types.h>
-#include "answer.h"
+#include "channel.h"
 #include "outbox.h"
 
 #define CONTROL_CLIENTS	 32 /* connections */

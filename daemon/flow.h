@@ -9,7 +9,7 @@
 #include <netinet/in.h>
 #include "offload.h"
 #include "proxy.h"
-#include "worker.h"
+#include "gate.h"
 
 /* In this order and never back. */
 enum flow_stage {

@@ -10,11 +10,13 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include "answer.h"
+#include "channel.h"
 #include "log.h"
 #include "lookup.h"
 #include "notify.h"
 #include "shared_memory.h"
+#include "fresh.h"
+#include "timer.h"
 
 #define START_TIMEOUT_MS 20000
 #define RESTART_PAUSE_MS 1000

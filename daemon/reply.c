@@ -3,6 +3,7 @@
 #include "reply.h"
 
 #include <string.h>
+#include "worker.h"
 
 #define PORTION 64 /* flows, copied by a worker between two turns of its loop: some 30 us */
 

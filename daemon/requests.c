@@ -7,6 +7,7 @@
 #include <string.h>
 #include "log.h"
 #include "shield.h"
+#include "timer.h"
 
 static bool begins(const char *line, const char *word)
 {

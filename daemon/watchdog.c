@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sys/socket.h>
-#include "answer.h"
+#include "channel.h"
 #include "log.h"
 #include "notify.h"
 #include "timer.h"

@@ -3,7 +3,8 @@
  * The table that the resolver's process writes and a worker reads: any bytes in it, which is what
  * a captured resolver can do. DNS answers themselves are read by glibc, in that process.
  */
-#include "../../daemon/resolver.c"
+#include <string.h>
+#include "resolved.h"
 
 #include "fuzz.h"
 

@@ -4,7 +4,9 @@
  * an answer. What a request holds has targets of its own (transcript, ticket, ocsp, chain). Input:
  * which of both, then the message; in a request with bit 1 the last length is made to fit.
  */
-#include "../../daemon/signer.c"
+#include <string.h>
+#include <openssl/err.h>
+#include "signer_internal.h"
 
 #include "fuzz.h"
 
@@ -17,14 +19,14 @@ static void take_request(const uint8_t *message, size_t len)
 	scoped_pkey *key = NULL;
 	struct request req;
 
-	if (!parse_request(message, len, &req))
+	if (!signer_parse_request(message, len, &req))
 		return;
 	ENSURE(req.key == message + REQUEST_HEAD && req.key + req.head.key_len <= req.transcript);
 	ENSURE(req.transcript + req.head.transcript_len == req.ocsp);
 	ENSURE(req.ocsp + req.head.ocsp_len == end);
-	key = parse_key(req.key, req.head.key_len);
+	key = signer_parse_key(req.key, req.head.key_len);
 	if (key)
-		ENSURE(key_is_fit(key));
+		ENSURE(signer_key_is_fit(key));
 }
 
 static void take_response(const uint8_t *message, size_t len)

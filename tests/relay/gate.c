@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * flow.c is included, not linked: its hand-over can then be entered without
- * handshakes in front of it, and everything behind it, to the close, is the
- * daemon's own.
+ * A gate whose flows begin at the hand-over, without handshakes in front of it. Everything after
+ * the hand-over, to the close, is the daemon's own.
  */
-#include "flow.c"
+#include "gate.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
 #include "fault.h"
-#include "gate.h"
+#include "flow_internal.h"
 
 #define RING_ENTRIES 1024
 
@@ -29,7 +30,7 @@ struct test_gate {
 
 /* ---- a flow begins ---- */
 
-/* Which gate_flow a flow is of: found by its number, for a struct flow is all flow.c's. */
+/* Which gate_flow a flow is of: found by its number, for a struct flow is all the daemon's. */
 static struct gate_flow *owners[1 << 16];
 
 static struct gate_flow **owner_of(const struct flow *f)
@@ -43,7 +44,7 @@ static void closing_step(struct timer *t)
 	const struct flow *f = container_of(t, struct flow, timer);
 
 	(void)fault_plan_of(f->client.fd >= 0 ? f->client.fd : f->backend.fd);
-	closing_tick(t);
+	flow_closing_tick(t);
 }
 
 static void told(struct flow *f, struct gate_flow *owner, enum reason reason)
@@ -61,7 +62,7 @@ static void tell_and_close(struct relay *r, enum reason reason, int client_alert
 		owner->ended_at = r->env->timers->now;
 		owner->quiet = owner->ended_at - r->last_move;
 	}
-	relay_ended(r, reason, client_alert, backend_alert);
+	flow_relay_ended(r, reason, client_alert, backend_alert);
 	if (owner)
 		told(container_of(r, struct flow, relay), owner, reason);
 }
@@ -73,7 +74,7 @@ static int install_side(const struct engine *engine, struct side *s, const struc
 	memcpy(s->secrets.rx, from->rx_secret, sizeof(s->secrets.rx));
 	memcpy(s->secrets.tx, from->tx_secret, sizeof(s->secrets.tx));
 	s->secrets.len = from->secret_len;
-	return install(engine, s, &keys);
+	return flow_install(engine, s, &keys);
 }
 
 /* As flow_accept() does. */
@@ -107,10 +108,10 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 	f->client.cipher = (uint8_t)from->side[SIDE_CLIENT].rx.cipher;
 	f->backend.version = from->side[SIDE_BACKEND].rx.version;
 	f->backend.cipher = (uint8_t)from->side[SIDE_BACKEND].rx.cipher;
-	tune_socket(f->client.fd, &g->cfg);
-	tune_socket(f->backend.fd, &g->cfg);
+	flow_socket_tune(f->client.fd, &g->cfg);
+	flow_socket_tune(f->backend.fd, &g->cfg);
 	f->client.ulp = f->backend.ulp = g->cfg.engine == ENGINE_KTLS;
-	engine = choose_engine(f);
+	engine = flow_choose_engine(f);
 	ret = engine == (g->cfg.engine == ENGINE_KTLS ? &engine_ktls : &engine_user) ? 0 : -ENOTSUP;
 	if (!ret)
 		ret = install_side(engine, &f->client, &from->side[SIDE_CLIENT]);
@@ -126,13 +127,13 @@ static void begin_flow(struct test_gate *g, struct gate_flow *from)
 		return;
 	}
 	*owner_of(f) = from;
-	/* As start_relay(), but for the handshakes. */
-	free_handshake(f);
+	/* As start_relay() of flow_handover.c does, but without handshakes. */
+	flow_handshake_free(f);
 	f->stage = FLOW_STAGE_RELAY;
 	stat_inc(w->stats, flows_relaying_active);
 	f->relay.engine = engine;
-	start_poll(&f->client);
-	start_poll(&f->backend);
+	flow_side_poll(&f->client);
+	flow_side_poll(&f->backend);
 	relay_start(&f->relay, &w->env, engine, &f->client, &f->backend, tell_and_close);
 }
 

@@ -2,7 +2,9 @@
 /* What is read from the resolver's memory, whatever a captured resolver has written there. */
 #include <arpa/inet.h>
 #include <sys/mman.h>
-#include "resolver.c"
+#include <string.h>
+#include "resolved.h"
+#include "shared_memory.h"
 #include "unit.h"
 
 #define PORT   443
@@ -44,7 +46,7 @@ static const char *told(struct found_address a)
 	struct resolved_addresses got;
 	struct sockaddr_storage ss = {0};
 
-	publish(written, &(struct found_addresses){.n = 1, .list = {a}});
+	resolved_publish(written, &(struct found_addresses){.n = 1, .list = {a}});
 	got = get();
 	memcpy(&ss, &got.list[0], sizeof(got.list[0]));
 	return got.n ? cfg_address_text(&ss, text) : NULL;
@@ -90,7 +92,7 @@ static void test_numbers(void)
 		all.list[i] = ipv4("192.0.2.1");
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
 		all.n = numbers[i];
-		publish(written, &all);
+		resolved_publish(written, &all);
 		CHECK_INT(get().n, all.n < RESOLVED_MAX ? all.n : RESOLVED_MAX);
 	}
 }
@@ -164,8 +166,8 @@ static void test_read_only(int fd)
 	const struct resolved *mine = resolved_map(again, 1);
 
 	CHECK(mine);
-	CHECK(!shared_memory_map_writable(again, table_size(1)));
-	CHECK(mprotect((void *)mine, table_size(1), PROT_READ | PROT_WRITE));
+	CHECK(!shared_memory_map_writable(again, resolved_table_size(1)));
+	CHECK(mprotect((void *)mine, resolved_table_size(1), PROT_READ | PROT_WRITE));
 	CHECK(ftruncate(fd, 0) && ftruncate(fd, 1 << 20));
 }
 
@@ -175,7 +177,7 @@ int main(void)
 
 	service.port = htons(PORT);
 	table = resolved_map(fd, 1);
-	written = shared_memory_map_writable(fd, table_size(1));
+	written = shared_memory_map_writable(fd, resolved_table_size(1));
 	if (!table || !written)
 		return 1;
 	test_addresses();

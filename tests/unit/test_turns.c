@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whose handshake begins next. */
-#include "flow.c"
+#include "flow_internal.h"
 #include "unit.h"
 
 #define FIRST_MS 1000
@@ -17,18 +17,18 @@ static void three_come(void)
 		flows[i].worker = &worker;
 		waiting[i].flow = &flows[i];
 		worker.timers.now = FIRST_MS + i;
-		await_turn(&waiting[i]);
+		flow_await_turn(&waiting[i]);
 	}
 }
 
 /* Who it is, or -1; it waits no more. */
 static int takes_turn(void)
 {
-	struct flow_handshake *h = next_turn(&worker);
+	struct flow_handshake *h = flow_next_turn(&worker);
 
 	if (!h)
 		return -1;
-	end_waiting(h);
+	flow_end_waiting(h);
 	return (int)(h - waiting);
 }
 
@@ -48,7 +48,7 @@ static void test_newest_when_the_oldest_waited_long(void)
 	worker.timers.now = FIRST_MS + TURN_PATIENCE_MS + 1;
 	CHECK_INT(takes_turn(), 2);
 	/* With the one that has waited for so long gone, it is the others' turn as they came. */
-	end_waiting(&waiting[0]);
+	flow_end_waiting(&waiting[0]);
 	CHECK_INT(takes_turn(), 1);
 	CHECK_INT(takes_turn(), -1);
 }
@@ -56,8 +56,8 @@ static void test_newest_when_the_oldest_waited_long(void)
 static void test_who_leaves_waits_no_more(void)
 {
 	three_come();
-	end_waiting(&waiting[1]);
-	end_waiting(&waiting[1]);
+	flow_end_waiting(&waiting[1]);
+	flow_end_waiting(&waiting[1]);
 	CHECK_INT(stats.handshakes_waiting_active, 2);
 	CHECK_INT(takes_turn(), 0);
 	CHECK_INT(takes_turn(), 2);
