@@ -16,7 +16,7 @@ ALL_CFLAGS = -std=gnu11 $(WARN) $(CFLAGS) $(HARDEN) $(CPPFLAGS) -MMD -MP -pthrea
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -pthread $(LDFLAGS)
 LIBS     = -luring -lbpf -lssl -lcrypto -lseccomp -lcap
 
-DAEMON_SRC := $(filter-out daemon/main.c,$(wildcard daemon/*.c))
+DAEMON_SRC := $(filter-out daemon/supervisor/main.c,$(wildcard daemon/*/*.c))
 DAEMON_OBJ := $(DAEMON_SRC:%.c=$(B)/%.o)
 LIB        := $(B)/libktlsgate.a
 PROGRAMS   := $(B)/ktlsgated $(B)/ktlsgatectl $(B)/ktlsgate-forge $(B)/ktlsgate-probe \
@@ -31,10 +31,10 @@ all: $(PROGRAMS)
 Q = $(if $(V),,@)
 say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2))
 
-$(B)/ktlsgated: $(B)/daemon/main.o $(LIB)
+$(B)/ktlsgated: $(B)/daemon/supervisor/main.o $(LIB)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
-$(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o $(B)/tools/ctl_forge.o $(B)/daemon/escape.o
+$(B)/ktlsgatectl: $(B)/tools/ktlsgatectl.o $(B)/tools/ctl_forge.o $(B)/daemon/base/escape.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^
 $(B)/ktlsgate-forge: $(B)/tools/ktlsgate-forge.o $(LIB)
@@ -110,11 +110,11 @@ $(CASES): $(B)/tests/verify/verify_cases.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ -lssl -lcrypto
-$(FAULTY): $(B)/daemon/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
+$(FAULTY): $(B)/daemon/supervisor/main.o $(FAULT_OBJ) $(B)/tests/fault/fault_env.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(WRAP) -o $@ $^ $(LIBS) -lm
-$(CAPTURED): $(B)/daemon/main.o $(B)/tests/captured/captured.o $(LIB)
+$(CAPTURED): $(B)/daemon/supervisor/main.o $(B)/tests/captured/captured.o $(LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=poll,--wrap=__poll_chk,--wrap=answer_run,--wrap=resolver_run -o $@ $^ \

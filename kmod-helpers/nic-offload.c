@@ -17,7 +17,7 @@
 #include <netlink/netlink.h>
 #include <stdbool.h>
 #include <string.h>
-#include "scoped.h"
+#include "base/scoped.h"
 
 #define TCP_ALL_STATES 0xfff
 

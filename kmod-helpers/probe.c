@@ -16,7 +16,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <liburing.h>
-#include "ktls_probe.h"
+#include "tls/ktls_probe.h"
 
 struct answer {
 	bool yes;

@@ -630,7 +630,7 @@ def test_table():
     assert all(len(row) == len(head) and all(row) for row in rows)
     table = {row[0]: dict(zip(head, row)) for row in rows}
     assert len(table) == len(rows)
-    source = (ROOT / "daemon/config_table.c").read_text()
+    source = (ROOT / "daemon/config/config_table.c").read_text()
     assert set(table) == set(re.findall(r'^\t\{"(\w+\.[\w.<>]+)", ', source, re.MULTILINE))
     assert table["timeout.idle"]["default"] == "1h"
     assert table["timeout.idle"]["range"] == "0..365d"

@@ -66,7 +66,7 @@ def test_counters():
 
 def test_flow_fields():
     """Those that flow_show.c prints."""
-    code = (ROOT / "daemon/flow_show.c").read_text()
+    code = (ROOT / "daemon/flow/flow_show.c").read_text()
     code = code[code.index("void flow_print("):code.index("/* ---- the flow log ---- */")]
     fields = re.findall(r"(?:\"|\\t)([a-z_]+)=[%\"]", code)
     page = (MAN / "ktlsgatectl.8").read_text()
@@ -76,7 +76,7 @@ def test_flow_fields():
 
 
 def test_service_fields():
-    code = (ROOT / "daemon/service.c").read_text()
+    code = (ROOT / "daemon/service/service.c").read_text()
     fields = re.findall(r"(?:\"|\\t)([a-z_]+)=[%\"]", code[code.index("void print_service("):
                                                        code.index("void services_print(")])
     page = (MAN / "ktlsgatectl.8").read_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each reason of daemon/reason.h is named by an end-to-end test, or here, with why none can."""
+"""Each reason of daemon/conn/reason.h is named by an end-to-end test, or here, with why none can."""
 
 import ast
 import pathlib
@@ -43,5 +43,5 @@ def test_each_reason_is_tested():
 
 def test_reasons_are_all_read():
     """The pattern that reads the table misses no row."""
-    rows = re.findall(r"^\tX\(", (ROOT / "daemon/reason.h").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\tX\(", (ROOT / "daemon/conn/reason.h").read_text(), re.MULTILINE)
     assert len(rows) == len(REASONS) > 50

@@ -28,7 +28,7 @@ BYTES = 512 << 10  # to each; some 200 KiB of it are in the sockets when it has 
 # Of fs.pipe-user-pages-soft: the kernel's default with 2000 flows, with fewer flows as much less.
 PIPE_PAGES = 16384 * min(FLOWS, 2000) // 2000
 OTHERS = 40
-PIPE_PLENTY = 256  # daemon/relay_splice.c
+PIPE_PLENTY = 256  # daemon/conn/relay_splice.c
 BLOB = os.urandom(BYTES)
 QUICK = 20
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdicts of daemon/verify.c on chains whose verdict was fixed beforehand, by one program."""
+"""The verdicts of daemon/pki/verify.c on chains whose verdict was fixed beforehand, by one program."""
 
 import re
 import subprocess
@@ -68,7 +68,7 @@ def test_errors(cases, verdicts):
 
 def test_budget(verdicts):
     """No chain costs more than the budget, and the hostile ones come near to it."""
-    text = (ROOT / "daemon/verify.h").read_text()
+    text = (ROOT / "daemon/pki/verify.h").read_text()
     limits = dict(re.findall(r"#define VERIFY_(CANDIDATES|SIGNATURES)_MAX\s+(\d+)", text))
     assert all(v.candidates <= int(limits["CANDIDATES"]) and
                v.signatures <= int(limits["SIGNATURES"]) for v in verdicts.values())

@@ -4,7 +4,7 @@
 #define KTLSGATE_CTL_H
 
 #include <stdio.h>
-#include "scoped.h"
+#include "base/scoped.h"
 
 /* The lines behind the daemon's "ok", as a stream; NULL after a message. */
 FILE *ask(const char *request) must_check;

@@ -11,11 +11,11 @@
 #include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
-#include "certreq.h"
-#include "escape.h"
-#include "forge.h"
-#include "pem.h"
-#include "verify.h"
+#include "forging/certreq.h"
+#include "base/escape.h"
+#include "forge/forge.h"
+#include "pki/pem.h"
+#include "pki/verify.h"
 
 #define DEFAULT_LIFESPAN 86400
 #define SKEW		 300

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include "ctl.h"
-#include "escape.h"
+#include "base/escape.h"
 
 #define DEFAULT_SOCKET "/run/ktlsgate/control.sock"
 #define ANSWER_MAX     (1u << 30) /* bytes; beyond it something is wrong */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "fault.h"
-#include "log.h"
+#include "base/log.h"
 
 static uint64_t seed;
 const bool fault_sandboxed = true;

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include "fault.h"
-#include "ring.h"
+#include "base/ring.h"
 
 #define HELD_MAX  256
 #define FAKES_MAX 4096

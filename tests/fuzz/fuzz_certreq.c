@@ -7,7 +7,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include "certreq.h"
+#include "forging/certreq.h"
 
 static const struct fuzz_bound bound = {.base_us = 10000, .byte_ns = 1000};
 

@@ -6,10 +6,10 @@
 #include "fuzz.h"
 
 #include <openssl/err.h>
-#include "ca_policy.h"
-#include "forge.h"
-#include "identity.h"
-#include "verify.h"
+#include "signer/ca_policy.h"
+#include "forge/forge.h"
+#include "pki/identity.h"
+#include "pki/verify.h"
 
 #define CERTIFICATES_MAX 600
 #define CHAIN_MAX	 100000

@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "config.h"
+#include "config/config.h"
 
 static const struct fuzz_bound bound = {.base_us = 20000, .byte_ns = 4000};
 

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "control.h"
+#include "supervisor/control.h"
 
 static const struct fuzz_bound bound = {.base_us = 20000, .byte_ns = 20000};
 

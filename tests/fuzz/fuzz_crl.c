@@ -8,7 +8,7 @@
 
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include "crl.h"
+#include "pki/crl.h"
 
 #define CRL_MAX 200000
 

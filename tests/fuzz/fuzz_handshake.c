@@ -13,8 +13,8 @@
 #include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "handshake.h"
-#include "verify.h"
+#include "conn/handshake.h"
+#include "pki/verify.h"
 
 #define STREAM_MAX	 120000
 #define CERTIFICATES_MAX 600

@@ -5,8 +5,8 @@
  */
 #include "fuzz.h"
 
-#include "alpn.h"
-#include "sni.h"
+#include "tls/alpn.h"
+#include "tls/sni.h"
 
 static const struct fuzz_bound bound = {.base_us = 1000, .byte_ns = 400};
 

@@ -12,8 +12,8 @@
 #include <openssl/ocsp.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "ocsp.h"
-#include "staple.h"
+#include "pki/ocsp.h"
+#include "pki/staple.h"
 
 #define CERTIFICATES_MAX 16
 

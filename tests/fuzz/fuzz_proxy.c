@@ -6,7 +6,7 @@
 #include "fuzz.h"
 
 #include <arpa/inet.h>
-#include "proxy.h"
+#include "service/proxy.h"
 
 static const struct fuzz_bound bound = {.base_us = 1000, .byte_ns = 200};
 

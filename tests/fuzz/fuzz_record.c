@@ -3,7 +3,7 @@
  * libFuzzer: what a peer may put into records. Arbitrary bytes as records, as
  * the (authentic) content of records, and as the records of a handshake stream.
  */
-#include "record.h"
+#include "tls/record.h"
 
 #include <string.h>
 

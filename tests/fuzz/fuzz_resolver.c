@@ -4,7 +4,7 @@
  * a captured resolver can do. DNS answers themselves are read by glibc, in that process.
  */
 #include <string.h>
-#include "resolved.h"
+#include "service/resolved.h"
 
 #include "fuzz.h"
 

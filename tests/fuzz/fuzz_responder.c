@@ -3,7 +3,7 @@
  * An OCSP responder's HTTP answer, byte by byte and whole, and the URL in a certificate that
  * says whom to ask. Input: the length of the URL, the URL, the answer.
  */
-#include "../../daemon/responder.c"
+#include "../../daemon/flow/responder.c"
 
 #include "fuzz.h"
 

@@ -6,7 +6,7 @@
  */
 #include <string.h>
 #include <openssl/err.h>
-#include "signer_internal.h"
+#include "signer/signer_internal.h"
 
 #include "fuzz.h"
 

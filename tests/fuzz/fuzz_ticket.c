@@ -8,7 +8,7 @@
 #include "fuzz.h"
 
 #include <openssl/err.h>
-#include "ticket.h"
+#include "tls/ticket.h"
 
 #define CERTIFICATES_MAX 24
 

@@ -7,7 +7,7 @@
 #include "fuzz.h"
 
 #include <openssl/err.h>
-#include "transcript.h"
+#include "tls/transcript.h"
 
 /* The first term: a signature, with whatever key, and up to 100 certificates. */
 static const struct fuzz_bound bound = {.base_us = 20000, .byte_ns = 400};

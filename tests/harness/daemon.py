@@ -22,7 +22,7 @@ HEAP_SLACK = 16384  # bytes, between two gates at their end: what libraries set 
 SANITIZER = re.compile(r"(Address|Leak|Thread|UndefinedBehavior)Sanitizer|runtime error:")
 # Reason names and the texts of their log lines, from the only place where they are written.
 REASONS = dict(re.findall(r'X\((\w+), ALERT_[^"]*"([^"]*)"\)',
-                          (ROOT / "daemon/reason.h").read_text()))
+                          (ROOT / "daemon/conn/reason.h").read_text()))
 
 
 def program(name):

@@ -22,7 +22,7 @@ class Case:
         self.crls, self.crl_check = crls, crl_check
 
 
-# X509_V_ERR_*, and those of daemon/verify.h
+# X509_V_ERR_*, and those of daemon/pki/verify.h
 NO_ISSUER, SIGNATURE, NOT_YET, EXPIRED, BAD_NOT_BEFORE, BAD_NOT_AFTER = 20, 7, 9, 10, 13, 14
 SELF_SIGNED_LEAF, SELF_SIGNED, TOO_LONG, INVALID_CA, PATHLEN, PURPOSE = 18, 19, 22, 79, 25, 26
 UNHANDLED, INVALID_NON_CA, INVALID_EXTENSION, EXPLICIT_POLICY = 34, 37, 41, 43

@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "fault.h"
-#include "flow_internal.h"
+#include "flow/flow_internal.h"
 
 #define RING_ENTRIES 1024
 

@@ -8,8 +8,8 @@
 #define RELAY_GATE_H
 
 #include <stdatomic.h>
-#include "keys.h"
-#include "ktls.h"
+#include "tls/keys.h"
+#include "conn/ktls.h"
 
 struct gate_side {
 	int fd; /* the gate's from now on; for ktls the ULP is attached, as at accept */

@@ -27,8 +27,8 @@
 #include "farend.h"
 #include "fault.h"
 #include "gate.h"
-#include "log.h"
-#include "timer.h"
+#include "base/log.h"
+#include "base/timer.h"
 
 #define SKIPPED	      77 /* exit status: this kernel has no kernel TLS */
 #define PATIENCE_MS   20000

@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "reason.h"
+#include "conn/reason.h"
 
 enum role {
 	CLIENT,

@@ -2,7 +2,7 @@
 /* Shares by weight, minimal disruption of source-hash, backups, what was tried already. */
 #include <arpa/inet.h>
 #include <stdlib.h>
-#include "balance.h"
+#include "service/balance.h"
 #include "unit.h"
 
 #define MAX 12

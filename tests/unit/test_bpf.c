@@ -24,11 +24,11 @@
 #include <linux/tcp.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include "count.h"
-#include "log.h"
-#include "lookup.h"
-#include "shield.h"
-#include "steer.h"
+#include "steer/count.h"
+#include "base/log.h"
+#include "steer/lookup.h"
+#include "steer/shield.h"
+#include "steer/steer.h"
 #include "unit.h"
 
 #define MAX_WORKERS 4

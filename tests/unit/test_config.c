@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * config.c, config_table.c, config_types.c, pem.c and log.c. Without arguments: the checks.
+ * config_load.c, config_files.c, config_check.c, config_table.c, types_*.c, pem.c and log.c.
+ * Without arguments: the checks.
  *   --no-scan            as without, but not the search of all memory (for valgrind)
  *   --example            prints what config/ktlsgate.conf must be
  *   --table              prints the table of keys
@@ -17,9 +18,9 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
-#include "config.h"
-#include "config_table.h"
-#include "pem.h"
+#include "config/config.h"
+#include "config/config_table.h"
+#include "pki/pem.h"
 
 static char dir[] = "/tmp/test_config.XXXXXX";
 

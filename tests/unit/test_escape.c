@@ -3,7 +3,7 @@
 #include "unit.h"
 #include <stdbool.h>
 #include <stdlib.h>
-#include "escape.h"
+#include "base/escape.h"
 
 static bool becomes(const char *in, size_t n, const char *want)
 {

@@ -6,7 +6,7 @@
 #include "unit.h"
 #include "certs.h"
 #include <stdbool.h>
-#include "forge.h"
+#include "forge/forge.h"
 
 #define SECRET "0123456789abcdefghijklmnopqrstuv"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The cache of forged certificates: who goes first, who may still be used, who frees. */
 #include <pthread.h>
-#include "forge_cache.h"
+#include "forging/forge_cache.h"
 #include "unit.h"
 #include "unit_tls.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Key derivation against published and independently computed vectors; the kernel's layout. */
 #include "unit.h"
-#include "keys.h"
+#include "tls/keys.h"
 
 #include <errno.h>
 #include <openssl/obj_mac.h>

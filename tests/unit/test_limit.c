@@ -3,7 +3,7 @@
 #include "unit.h"
 #include <stdlib.h>
 #include <time.h>
-#include "limit.h"
+#include "flow/limit.h"
 
 #define PIECES 50000
 #define ASKED  2000

@@ -5,7 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
-#include "lookup_plan.h"
+#include "steer/lookup_plan.h"
 #include "unit.h"
 
 struct place {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "machine.h"
+#include "config/machine.h"
 #include "unit.h"
 
 #define GIB (1ull << 30)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include "unit.h"
 #include "certs.h"
-#include "name_pattern.h"
+#include "pki/name_pattern.h"
 
 static void check(const char *patterns, const char *name, int fits, int want)
 {

@@ -6,7 +6,7 @@
 #include <linux/sock_diag.h>
 #include <linux/tls.h>
 #include "unit.h"
-#include "offload.h"
+#include "flow/offload.h"
 
 struct answer {
 	union {

@@ -4,7 +4,7 @@
 #include "unit_tls.h"
 #include <fcntl.h>
 #include <sys/socket.h>
-#include "outbox.h"
+#include "base/outbox.h"
 
 #define NOW 1000 /* ms */
 

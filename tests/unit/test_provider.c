@@ -3,8 +3,8 @@
  */
 #include "unit.h"
 #include "certs.h"
-#include "keymaker.h"
-#include "provider.h"
+#include "forging/keymaker.h"
+#include "base/provider.h"
 
 #include <openssl/provider.h>
 #include <sys/eventfd.h>

@@ -5,7 +5,7 @@
  * `test_record --bench` prints what sealing and opening cost.
  */
 #include "unit.h"
-#include "record.h"
+#include "tls/record.h"
 
 #include <errno.h>
 #include <time.h>

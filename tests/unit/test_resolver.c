@@ -3,8 +3,8 @@
 #include <arpa/inet.h>
 #include <sys/mman.h>
 #include <string.h>
-#include "resolved.h"
-#include "shared_memory.h"
+#include "service/resolved.h"
+#include "base/shared_memory.h"
 #include "unit.h"
 
 #define PORT   443

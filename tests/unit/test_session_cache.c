@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <openssl/crypto.h>
-#include "session_cache.h"
+#include "flow/session_cache.h"
 #include "unit.h"
 
 #define THREADS 4

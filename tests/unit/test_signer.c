@@ -24,12 +24,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include "replay.h"
-#include "sandbox.h"
-#include "signer.h"
+#include "signer/replay.h"
+#include "base/sandbox.h"
+#include "signer/signer.h"
 #include "unit.h"
 #include "unit_tls.h"
-#include "verify.h"
+#include "pki/verify.h"
 
 #ifndef SOL_TLS
 #define SOL_TLS 282

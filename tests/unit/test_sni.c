@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* sni.c: reading a server_name extension. Which certificate it leads to, test_sni.py tells. */
 #include "unit.h"
-#include "sni.h"
+#include "tls/sni.h"
 
 /* The extension for a host name of any bytes. */
 static bool read_name(const char *name, size_t len, char *out)

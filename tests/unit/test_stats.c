@@ -2,9 +2,9 @@
 /* Sums of counters over processes that come and go, and of numbers that no worker has counted. */
 #include <fcntl.h>
 #include <sys/mman.h>
-#include "limit.h"
-#include "shared_memory.h"
-#include "stats.h"
+#include "flow/limit.h"
+#include "base/shared_memory.h"
+#include "conn/stats.h"
 #include "unit.h"
 
 #define WORKERS 3

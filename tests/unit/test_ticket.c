@@ -3,7 +3,7 @@
 #include "unit.h"
 #include "unit_tls.h"
 #include <time.h>
-#include "ticket.h"
+#include "tls/ticket.h"
 
 struct sealed {
 	unsigned char name[16], iv[EVP_MAX_IV_LENGTH];

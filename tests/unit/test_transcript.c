@@ -6,10 +6,10 @@
  */
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
-#include "transcript.h"
+#include "tls/transcript.h"
 #include "unit.h"
 #include "unit_tls.h"
-#include "verify.h"
+#include "pki/verify.h"
 
 static struct party ca, server, other_server;
 static size_t stride = 13;

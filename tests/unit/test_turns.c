@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whose handshake begins next. */
-#include "flow_internal.h"
+#include "flow/flow_internal.h"
 #include "unit.h"
 
 #define FIRST_MS 1000

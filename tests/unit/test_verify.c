@@ -3,8 +3,8 @@
 #include "unit.h"
 #include "certs.h"
 #include <errno.h>
-#include "identity.h"
-#include "verify.h"
+#include "pki/identity.h"
+#include "pki/verify.h"
 
 /* The verdict on leaf (which it frees), sent with p's intermediate, against p's root. */
 static int verdict_at(const struct pki *p, X509 *leaf, time_t now, int want_depth)

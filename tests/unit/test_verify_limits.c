@@ -4,8 +4,8 @@
 #include "certs.h"
 #include <errno.h>
 #include <time.h>
-#include "verify.h"
-#include "verify_limits.h"
+#include "pki/verify.h"
+#include "pki/verify_limits.h"
 
 /* Hostile chains took seconds; on the slowest machine a refusal is nowhere near. */
 #define REFUSED_WITHIN_MS 100

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
-#include "fresh_tls.h"
+#include "tls/fresh_tls.h"
 
 /* A test that cannot set up its own world has nothing to say. */
 #define MUST(cond)                                                                                 \

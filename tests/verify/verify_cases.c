@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * ktlsgate-verify-cases DIR: the verdict of daemon/verify.c on every case of
+ * ktlsgate-verify-cases DIR: the verdict of daemon/pki/verify.c on every case of
  * DIR/cases, one line each:
  *     NAME client|server TIME DEPTH PARTIAL_CHAIN CRL_CHECK
  * NAME/anchors.pem and NAME/chain.pem (leaf first) belong to it and, unless
@@ -10,8 +10,8 @@
  */
 #include <inttypes.h>
 #include <string.h>
-#include "pem.h"
-#include "verify.h"
+#include "pki/pem.h"
+#include "pki/verify.h"
 
 struct crls {
 	STACK_OF(X509_CRL) * list;

@@ -15,9 +15,9 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
-#include "config_table.h"
-#include "handshake.h"
-#include "ktls.h"
+#include "config/config_table.h"
+#include "conn/handshake.h"
+#include "conn/ktls.h"
 
 #define BUFFER (256 << 10)
 

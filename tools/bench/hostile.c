@@ -11,8 +11,8 @@
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
-#include "provider.h"
-#include "verify.h"
+#include "base/provider.h"
+#include "pki/verify.h"
 #include "../../tests/unit/unit_tls.h"
 
 #define RUNS 3 /* the least of them counts: this machine has other things to do */

@@ -13,8 +13,8 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include "provider.h"
-#include "signer.h"
+#include "base/provider.h"
+#include "signer/signer.h"
 #include "../../tests/unit/unit_tls.h"
 
 #define OUTSTANDING 8 /* as many as a worker has on their way */
