@@ -224,7 +224,7 @@ install: all
 	$(call put,644,$(wildcard man/*.8),$(mandir)/man8)
 	$(call put,644,$(wildcard man/*.5),$(mandir)/man5)
 	$(call put,644,$(wildcard man/*.1),$(mandir)/man1)
-	$(call put,644,README.md NEWS.md SECURITY.md $(wildcard docs/*.md),$(docdir))
+	$(call put,644,README.md NEWS.md SECURITY.md HACKING.md $(wildcard docs/*.md),$(docdir))
 	$(call put,644,config/ktlsgate.conf config/grafana/ktlsgate.json,$(docdir)/examples)
 	$(call put,755,tools/mkpki.sh,$(docdir)/examples)
 	$(call put,644,config/systemd/ktlsgate.service,$(unitdir))
