@@ -53,11 +53,11 @@ static bool has_spoken(const struct flow *f)
 
 	if (n > 0 && p[0] != RECORD_HANDSHAKE)
 		return true;
+	if (n == HELLO_ENOUGH || (n >= RECORD_HEADER && n >= RECORD_HEADER + (p[3] << 8 | p[4])))
+		return true;
 	/* recv() stops in front of urgent data, however often it is asked; who reads gets past it.
 	 */
-	if (n > 0 && n < HELLO_ENOUGH && !ioctl(f->client.fd, SIOCINQ, &queued) && queued > n)
-		return true;
-	return n == HELLO_ENOUGH || (n >= RECORD_HEADER && n >= RECORD_HEADER + (p[3] << 8 | p[4]));
+	return n > 0 && !ioctl(f->client.fd, SIOCINQ, &queued) && queued > n;
 }
 
 static void client_speaks(struct ring_op *op, int res)
